@@ -1,0 +1,24 @@
+//! What a request to a Kubernetes API means, as pure functions and values: no files, no sockets, no clock.
+//!
+//! Every other crate speaks in these types: an [`Object`] is a Kubernetes object as JSON, an [`ApiError`] is the one
+//! list of failures that a client can see, [`Attributes`] say what a request asks for and [`UserInfo`] who asks.
+//!
+//! ```
+//! use podlog_api::ApiError;
+//!
+//! let status = ApiError::not_found("", "pods", "web").to_status();
+//! assert_eq!(status["message"], r#"pods "web" not found"#);
+//! assert_eq!(status["code"], 404);
+//! ```
+//!
+//! Left to others: transport, TLS and who a certificate belongs to (`podlog-serving`), storage and admission
+//! (`podlog-apiserver`), what a log line is (`podlog-line`).
+
+mod attributes;
+mod error;
+mod object;
+pub mod resource;
+
+pub use attributes::{Attributes, Decision, UserInfo};
+pub use error::{ApiError, Cause, Details, Reason};
+pub use object::{Object, child_map};

@@ -1,0 +1,85 @@
+//! The container runtime seam: the part of CRI `runtime.v1` that a kubelet needs, so that containerd, CRI-O and plain
+//! processes stand behind one trait.
+
+mod types;
+
+pub use types::{
+    Container, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStatus, EnvVar,
+    ExecResult, Mount, PodSandbox, PodSandboxConfig, Propagation, RuntimeError, RuntimeVersion, SandboxId,
+    SandboxState, SecurityContext,
+};
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+/// A container runtime, shaped like CRI's `RuntimeService` and `ImageService`.
+///
+/// Every call may be repeated: stopping what is stopped and removing what is gone succeed.
+#[async_trait]
+pub trait ContainerRuntime: Send + Sync + 'static {
+    /// Name of the runtime as it prefixes container ids, e.g. `containerd` in `containerd://<id>`, and its version.
+    async fn version(&self) -> Result<RuntimeVersion, RuntimeError>;
+
+    /// Makes an image available and returns its reference; the `image` of a container's status.
+    async fn pull_image(&self, image: &str) -> Result<String, RuntimeError>;
+
+    /// Creates and starts the sandbox of a pod.
+    async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<SandboxId, RuntimeError>;
+
+    /// Stops everything in a sandbox.
+    async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError>;
+
+    /// Removes a stopped sandbox and its containers. Their log files stay.
+    async fn remove_pod_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError>;
+
+    /// All sandboxes, running or not.
+    async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandbox>, RuntimeError>;
+
+    /// Creates a container without starting it.
+    ///
+    /// # Errors
+    /// [`RuntimeError::CreateContainer`] when its configuration cannot be run here.
+    async fn create_container(
+        &self,
+        sandbox: &SandboxId,
+        config: &ContainerConfig,
+    ) -> Result<ContainerId, RuntimeError>;
+
+    /// Starts a created container.
+    ///
+    /// # Errors
+    /// [`RuntimeError::StartContainer`] when its program cannot be started (no such file, not executable); the container
+    /// is then exited with code 128 and reason `StartError`.
+    async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+
+    /// Asks the container to end (SIGTERM), waits for `grace`, then kills it. Returns when it has ended.
+    async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Removes an ended container. Its log files stay.
+    async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+
+    /// All containers, in any state.
+    async fn list_containers(&self) -> Result<Vec<Container>, RuntimeError>;
+
+    /// The whole truth about one container.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`] when it does not exist.
+    async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError>;
+
+    /// Makes the runtime open the container's log file anew after it was renamed.
+    async fn reopen_container_log(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+
+    /// Runs a command in a running container and returns its output and exit code (probes, hooks).
+    async fn exec_sync(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecResult, RuntimeError>;
+
+    /// Events from now on. A hint, not the truth: a receiver that falls behind loses events and lists anew.
+    fn events(&self) -> mpsc::Receiver<ContainerEvent>;
+}

@@ -1,0 +1,264 @@
+//! What goes over the runtime seam. Field names as in CRI `runtime.v1`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+/// Opaque id of a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SandboxId(pub String);
+
+/// Opaque id of a container, without the `<runtime>://` prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerId(pub String);
+
+/// Name and version of a runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeVersion {
+    /// E.g. `containerd`, `process`: the prefix of container ids in a pod's status.
+    pub name: String,
+    /// E.g. `2.0.1`.
+    pub version: String,
+}
+
+/// What a pod's sandbox is made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodSandboxConfig {
+    /// Pod name.
+    pub name: String,
+    /// Pod namespace.
+    pub namespace: String,
+    /// Pod uid.
+    pub uid: String,
+    /// How many sandboxes this pod had before.
+    pub attempt: u32,
+    /// Hostname inside the pod.
+    pub hostname: String,
+    /// Directory of the pod's log files, `<pod-logs-dir>/<namespace>_<pod>_<uid>`.
+    pub log_directory: PathBuf,
+    /// Labels, for finding it again.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether the pod shares the host's network.
+    pub host_network: bool,
+}
+
+/// State of a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SandboxState {
+    /// Can hold running containers.
+    Ready,
+    /// Stopped.
+    NotReady,
+}
+
+/// A sandbox as listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodSandbox {
+    /// Its id.
+    pub id: SandboxId,
+    /// What it was made from.
+    pub config: PodSandboxConfig,
+    /// Its state.
+    pub state: SandboxState,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+/// An environment variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvVar {
+    /// Name.
+    pub name: String,
+    /// Value, references already expanded.
+    pub value: String,
+}
+
+/// How mounts propagate between container and host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Propagation {
+    /// Not at all.
+    #[default]
+    Private,
+    /// From the host into the container.
+    HostToContainer,
+    /// Both ways.
+    Bidirectional,
+}
+
+/// A file or directory of the host that the container sees at another path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Path inside the container.
+    pub container_path: PathBuf,
+    /// Path on the host.
+    pub host_path: PathBuf,
+    /// Whether writing is refused.
+    pub readonly: bool,
+    /// Propagation.
+    pub propagation: Propagation,
+}
+
+/// Who a container runs as. `None` leaves what the runtime or image says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecurityContext {
+    /// User id.
+    pub run_as_user: Option<u32>,
+    /// Primary group id.
+    pub run_as_group: Option<u32>,
+    /// Supplementary groups (`supplementalGroups` and `fsGroup`).
+    pub supplemental_groups: Vec<u32>,
+    /// Refuse to gain privileges by exec (`allowPrivilegeEscalation: false`).
+    pub no_new_privileges: bool,
+    /// All capabilities and devices of the host.
+    pub privileged: bool,
+    /// Root file system read-only.
+    pub readonly_rootfs: bool,
+}
+
+/// What a container is made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerConfig {
+    /// Name inside the pod.
+    pub name: String,
+    /// Restart count; also the log file's number.
+    pub attempt: u32,
+    /// Image reference as returned by `pull_image`.
+    pub image: String,
+    /// Entry point; empty takes the image's.
+    pub command: Vec<String>,
+    /// Arguments; empty takes the image's when `command` is empty too.
+    pub args: Vec<String>,
+    /// Working directory; `None` takes the image's.
+    pub working_dir: Option<PathBuf>,
+    /// Environment.
+    pub envs: Vec<EnvVar>,
+    /// Mounts.
+    pub mounts: Vec<Mount>,
+    /// Path of the log file relative to the sandbox's `log_directory`: `<container>/<attempt>.log`.
+    pub log_path: PathBuf,
+    /// Labels, for finding it again.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Who it runs as.
+    pub security: SecurityContext,
+    /// Whether it has a terminal (one merged stream, stdout).
+    pub tty: bool,
+    /// Whether its stdin stays open.
+    pub stdin: bool,
+}
+
+/// State of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Made, not started.
+    Created,
+    /// Running.
+    Running,
+    /// Ended.
+    Exited,
+    /// The runtime does not know.
+    Unknown,
+}
+
+/// A container as listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its pod's sandbox.
+    pub sandbox: SandboxId,
+    /// Name inside the pod.
+    pub name: String,
+    /// Restart count.
+    pub attempt: u32,
+    /// State.
+    pub state: ContainerState,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The whole truth about a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerStatus {
+    /// As listed.
+    pub container: Container,
+    /// Image reference.
+    pub image: String,
+    /// When its program started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Exit code; 128 + signal number when a signal ended it.
+    pub exit_code: i32,
+    /// E.g. `Completed`, `Error`, `OOMKilled`, `StartError`.
+    pub reason: String,
+    /// Text for people.
+    pub message: String,
+    /// Absolute path of the current log file.
+    pub log_path: PathBuf,
+}
+
+/// Outcome of a command run in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecResult {
+    /// Exit code.
+    pub exit_code: i32,
+    /// What it wrote to stdout, cut at 16 MiB.
+    pub stdout: Vec<u8>,
+    /// What it wrote to stderr, cut at 16 MiB.
+    pub stderr: Vec<u8>,
+}
+
+/// Something happened to a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerEvent {
+    /// Which.
+    pub id: ContainerId,
+    /// Its pod's sandbox.
+    pub sandbox: SandboxId,
+    /// Its new state.
+    pub state: ContainerState,
+}
+
+/// What can go wrong with a runtime.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// No such sandbox or container.
+    #[error("{what} {id:?} not found")]
+    NotFound {
+        /// `container` or `sandbox`.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// The container's configuration cannot be run here; caused by the pod's author.
+    #[error("{0}")]
+    CreateContainer(String),
+    /// The container's program could not be started; caused by the pod's author.
+    #[error("{0}")]
+    StartContainer(String),
+    /// The image cannot be had; caused by the pod's author or the registry.
+    #[error("{0}")]
+    Image(String),
+    /// The runtime does not answer; worth another try.
+    #[error("container runtime is not reachable: {0}")]
+    Unavailable(String),
+    /// Anything else.
+    #[error("{step}")]
+    Failed {
+        /// What was being done, e.g. `cannot write /…/config.json`.
+        step: String,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

@@ -1,0 +1,3 @@
+//! The one binary: applets, flags, exit codes.
+
+fn main() {}
