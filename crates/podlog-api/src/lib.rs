@@ -18,6 +18,7 @@ mod attributes;
 mod error;
 mod object;
 pub mod resource;
+pub mod schema;
 
 pub use attributes::{Attributes, Decision, UserInfo};
 pub use error::{ApiError, Cause, Details, Reason};
