@@ -19,6 +19,8 @@ mod error;
 mod object;
 pub mod resource;
 pub mod schema;
+pub mod selector;
+pub mod table;
 
 pub use attributes::{Attributes, Decision, UserInfo};
 pub use error::{ApiError, Cause, Details, Reason};
