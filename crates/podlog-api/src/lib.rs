@@ -20,6 +20,7 @@ mod object;
 pub mod resource;
 pub mod schema;
 pub mod selector;
+pub mod strict;
 pub mod table;
 
 pub use attributes::{Attributes, Decision, UserInfo};
