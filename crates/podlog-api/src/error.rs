@@ -2,7 +2,11 @@
 //!
 //! Texts and codes as `k8s.io/apimachinery/pkg/api/errors`; clients tell failures apart by them.
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::go;
+use crate::json::{self, Layout};
 
 /// Machine-readable cause of a failure (`Status.reason`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,30 +74,40 @@ impl Reason {
 }
 
 /// One part of a failure (`Status.details.causes[]`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cause {
     /// E.g. `FieldValueInvalid`; empty where there is none.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub reason: String,
     /// Text for people.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub message: String,
     /// Path of the field, e.g. `spec.containers[0].name`.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub field: String,
 }
 
 /// What a failure is about (`Status.details`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Details {
     /// Name of the object.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub name: String,
     /// API group of `kind`.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub group: String,
     /// Resource or kind, as upstream fills it.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub kind: String,
     /// Uid of the object.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub uid: String,
     /// Its parts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<Cause>,
     /// When to ask again; 0 for no advice.
+    #[serde(skip_serializing_if = "is_zero")]
     pub retry_after_seconds: u32,
 }
 
@@ -133,21 +147,25 @@ impl ApiError {
         Self::new(401, Reason::Unauthorized, "Unauthorized")
     }
 
-    /// 403 about an object; `why` follows the colon.
+    /// 403 about an object, or about no resource at all where `group` and `resource` are empty; `why` follows the colon.
     pub fn forbidden(group: &str, resource: &str, name: &str, why: impl std::fmt::Display) -> Self {
         let subject = qualified(group, resource);
-        let message = if name.is_empty() {
-            format!("{subject} is forbidden: {why}")
-        } else {
-            format!("{subject} \"{name}\" is forbidden: {why}")
+        let message = match (subject.as_str(), name) {
+            ("", _) => format!("forbidden: {why}"),
+            (subject, "") => format!("{subject} is forbidden: {why}"),
+            (subject, name) => format!("{subject} {} is forbidden: {why}", go::quote(name)),
         };
         Self::new(403, Reason::Forbidden, message).with_details(about(group, resource, name))
     }
 
     /// 404 for an object: `pods "web" not found`.
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
-        Self::new(404, Reason::NotFound, format!("{} \"{name}\" not found", qualified(group, resource)))
-            .with_details(about(group, resource, name))
+        Self::new(
+            404,
+            Reason::NotFound,
+            format!("{} {} not found", qualified(group, resource), go::quote(name)),
+        )
+        .with_details(about(group, resource, name))
     }
 
     /// 404 for a path that is not served.
@@ -171,7 +189,7 @@ impl ApiError {
         Self::new(
             409,
             Reason::AlreadyExists,
-            format!("{} \"{name}\" already exists", qualified(group, resource)),
+            format!("{} {} already exists", qualified(group, resource), go::quote(name)),
         )
         .with_details(about(group, resource, name))
     }
@@ -182,7 +200,7 @@ impl ApiError {
         Self::new(
             409,
             Reason::Conflict,
-            format!("Operation cannot be fulfilled on {subject} \"{name}\": {why}"),
+            format!("Operation cannot be fulfilled on {subject} {}: {why}", go::quote(name)),
         )
         .with_details(about(group, resource, name))
     }
@@ -204,16 +222,11 @@ impl ApiError {
 
     /// 422 with one cause per wrong field; `kind` and `group` are the object's.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
-        let mut parts: Vec<String> = Vec::new();
-        for cause in &causes {
-            let part = format!("{}: {}", cause.field, cause.message);
-            if !parts.contains(&part) {
-                parts.push(part);
-            }
-        }
-        let list = if let [one] = parts.as_slice() { one.clone() } else { format!("[{}]", parts.join(", ")) };
-        Self::new(422, Reason::Invalid, format!("{} \"{name}\" is invalid: {list}", qualified(group, kind)))
-            .with_details(Details { causes, ..about(group, kind, name) })
+        let parts: Vec<String> =
+            causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let list = go::aggregate(parts.iter().map(String::as_str)).unwrap_or_default();
+        let message = format!("{} {} is invalid: {list}", qualified(group, kind), go::quote(name));
+        Self::new(422, Reason::Invalid, message).with_details(Details { causes, ..about(group, kind, name) })
     }
 
     /// 500, our own fault; the inner cause goes to our log, `message` to the client.
@@ -225,45 +238,52 @@ impl ApiError {
 
     /// The `Status` object of this failure, as it goes over the wire.
     pub fn to_status(&self) -> Value {
-        let mut status = Map::new();
-        status.insert("kind".into(), json!("Status"));
-        status.insert("apiVersion".into(), json!("v1"));
-        status.insert("metadata".into(), json!({}));
-        status.insert("status".into(), json!("Failure"));
-        insert_text(&mut status, "message", &self.message);
-        insert_text(&mut status, "reason", self.reason.as_str());
-        if let Some(details) = &self.details {
-            status.insert("details".into(), details.to_value());
-        }
-        status.insert("code".into(), json!(self.code));
-        Value::Object(status)
+        serde_json::to_value(Status::of(self)).expect("a Status has string keys only")
+    }
+
+    /// The body of this failure: `Status` in one line, keys in upstream's order, ending in a newline.
+    pub fn to_json(&self) -> Vec<u8> {
+        self.to_body(Layout::Compact)
+    }
+
+    /// The body of this failure in the layout that the client asked for.
+    pub fn to_body(&self, layout: Layout) -> Vec<u8> {
+        json::body(&Status::of(self), layout)
     }
 }
 
-impl Details {
-    fn to_value(&self) -> Value {
-        let mut map = Map::new();
-        insert_text(&mut map, "name", &self.name);
-        insert_text(&mut map, "group", &self.group);
-        insert_text(&mut map, "kind", &self.kind);
-        insert_text(&mut map, "uid", &self.uid);
-        if !self.causes.is_empty() {
-            map.insert("causes".into(), self.causes.iter().map(Cause::to_value).collect());
-        }
-        if self.retry_after_seconds > 0 {
-            map.insert("retryAfterSeconds".into(), json!(self.retry_after_seconds));
-        }
-        Value::Object(map)
-    }
+/// `Status` with its fields in the order of `k8s.io/apimachinery/pkg/apis/meta/v1/types.go`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status<'a> {
+    kind: &'static str,
+    api_version: &'static str,
+    metadata: NoMetadata,
+    status: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<&'a Details>,
+    code: u16,
 }
 
-impl Cause {
-    fn to_value(&self) -> Value {
-        let mut map = Map::new();
-        insert_text(&mut map, "reason", &self.reason);
-        insert_text(&mut map, "message", &self.message);
-        insert_text(&mut map, "field", &self.field);
-        Value::Object(map)
+#[derive(Serialize)]
+struct NoMetadata {}
+
+impl<'a> Status<'a> {
+    fn of(error: &'a ApiError) -> Self {
+        Status {
+            kind: "Status",
+            api_version: "v1",
+            metadata: NoMetadata {},
+            status: "Failure",
+            message: &error.message,
+            reason: error.reason.as_str(),
+            details: error.details.as_deref(),
+            code: error.code,
+        }
     }
 }
 
@@ -275,15 +295,14 @@ fn about(group: &str, kind: &str, name: &str) -> Details {
     Details { name: name.into(), group: group.into(), kind: kind.into(), ..Details::default() }
 }
 
-fn insert_text(map: &mut Map<String, Value>, key: &str, text: &str) {
-    if !text.is_empty() {
-        map.insert(key.into(), json!(text));
-    }
+fn is_zero(seconds: &u32) -> bool {
+    *seconds == 0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn invalid_joins_distinct_causes() {
@@ -306,5 +325,63 @@ mod tests {
             status,
             json!({"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"dial tcp","code":500})
         );
+    }
+
+    #[test]
+    fn bodies_have_upstreams_key_order() {
+        let details = Details {
+            name: "web".into(),
+            group: "apps".into(),
+            kind: "deployments".into(),
+            uid: "u-1".into(),
+            causes: vec![Cause { reason: "R".into(), message: "a<b".into(), field: "f".into() }],
+            retry_after_seconds: 3,
+        };
+        let error = ApiError::new(429, Reason::TooManyRequests, "no & no").with_details(details);
+        assert_eq!(
+            String::from_utf8(error.to_json()).expect("UTF-8"),
+            concat!(
+                r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"no \u0026 no","#,
+                r#""reason":"TooManyRequests","details":{"name":"web","group":"apps","kind":"deployments","uid":"u-1","#,
+                r#""causes":[{"reason":"R","message":"a\u003cb","field":"f"}],"retryAfterSeconds":3},"code":429}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn indented_bodies_do_not_end_in_a_newline() {
+        let body = ApiError::no_such_path().to_body(Layout::Indented);
+        let expected = r#"{
+  "kind": "Status",
+  "apiVersion": "v1",
+  "metadata": {},
+  "status": "Failure",
+  "message": "the server could not find the requested resource",
+  "reason": "NotFound",
+  "details": {},
+  "code": 404
+}"#;
+        assert_eq!(String::from_utf8(body).expect("UTF-8"), expected);
+    }
+
+    #[test]
+    fn names_are_quoted_as_go_does() {
+        for (error, expected) in [
+            (ApiError::not_found("", "pods", "a\"b"), r#"pods "a\"b" not found"#),
+            (ApiError::already_exists("apps", "deployments", "d"), r#"deployments.apps "d" already exists"#),
+            (ApiError::forbidden("", "pods", "", "no"), "pods is forbidden: no"),
+            (ApiError::forbidden("", "pods", "p", "no"), r#"pods "p" is forbidden: no"#),
+            (ApiError::forbidden("", "", "", "no"), "forbidden: no"),
+            (
+                ApiError::modified("apps", "deployments", "d"),
+                concat!(
+                    r#"Operation cannot be fulfilled on deployments.apps "d": the object has been modified; "#,
+                    "please apply your changes to the latest version and try again"
+                ),
+            ),
+        ] {
+            assert_eq!(error.message, expected);
+        }
     }
 }

@@ -16,7 +16,13 @@
 
 mod attributes;
 mod error;
+pub mod go;
+pub mod json;
+pub mod log_options;
+pub mod node_response;
 mod object;
+pub mod query;
+pub mod request_info;
 pub mod resource;
 pub mod schema;
 pub mod selector;
@@ -25,4 +31,6 @@ pub mod table;
 
 pub use attributes::{Attributes, Decision, UserInfo};
 pub use error::{ApiError, Cause, Details, Reason};
+pub use log_options::{PodLogOptions, StreamRules};
 pub use object::{Object, child_map};
+pub use request_info::RequestInfo;
