@@ -5,6 +5,21 @@
 //!
 //! Left to others: what a path means (`podlog-api`), logs and storage (the roles above).
 
+mod authn;
+mod authz;
+mod body;
+pub mod metrics;
+// mod node;
+pub mod pki;
+mod reload;
 mod seam;
+mod server;
+mod tls;
 
-pub use seam::{Authenticator, AuthnError, Authorizer, AuthzError, Body, BodyError, Handler, Peer, Permit};
+pub use authn::{UnionAuthenticator, X509Authenticator, bearer_token};
+pub use authz::{Permit, Refusal, authorize};
+pub use body::{BodySender, ReceiverGone, empty_body, full_body, json_body, stream_body, text_body};
+// pub use node::{DialCause, DialError, NodeBody, NodeClient, NodeClientConfig, Verify};
+pub use seam::{Authenticator, AuthnError, Authorizer, AuthzError, Body, BodyError, Handler, Peer};
+pub use server::{Drained, Limits, ServeError, Server};
+pub use tls::{ServerTls, TlsError, install_crypto_provider};

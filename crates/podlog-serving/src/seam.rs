@@ -1,6 +1,7 @@
 //! The types at which servers, authenticators and authorizers meet.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,8 +21,9 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Peer {
     /// Remote address.
     pub address: SocketAddr,
-    /// Leaf certificate in DER that the peer presented and proved to hold its key. *Not* yet verified against a CA.
-    pub certificate_chain: Vec<Vec<u8>>,
+    /// Certificates in DER that the peer presented, its own first; it proved to hold the key of that one. *Not* yet
+    /// verified against a CA. Empty where it presented none.
+    pub certificate_chain: Arc<[Vec<u8>]>,
 }
 
 /// What a server does with a request.
@@ -60,28 +62,3 @@ pub struct AuthnError(pub String);
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct AuthzError(pub String);
-
-/// Proof that one request was authorized. Only this crate makes it; streaming a log takes it.
-#[derive(Debug)]
-pub struct Permit {
-    user: UserInfo,
-    attributes: Attributes,
-    reason: String,
-}
-
-impl Permit {
-    /// Who was allowed.
-    pub fn user(&self) -> &UserInfo {
-        &self.user
-    }
-
-    /// What was allowed.
-    pub fn attributes(&self) -> &Attributes {
-        &self.attributes
-    }
-
-    /// Why, e.g. `RBAC: allowed by RoleBinding …`.
-    pub fn reason(&self) -> &str {
-        &self.reason
-    }
-}

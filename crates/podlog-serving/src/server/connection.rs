@@ -1,0 +1,172 @@
+//! One connection: handshake, protocol, requests, and its end.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::Limits;
+use super::requests::{Counted, CountedBody, Requests};
+use crate::{Handler, Peer, ServerTls, text_body};
+
+/// What the connections of a server share.
+pub(super) struct Connections {
+    handler: Arc<dyn Handler>,
+    acceptor: TlsAcceptor,
+    limits: Limits,
+    requests: Arc<Requests>,
+    shutdown: CancellationToken,
+    cut: CancellationToken,
+    abort: CancellationToken,
+}
+
+impl Connections {
+    pub(super) fn new(
+        handler: Arc<dyn Handler>,
+        tls: &ServerTls,
+        limits: Limits,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Connections {
+            handler,
+            acceptor: tls.acceptor(),
+            limits,
+            requests: Arc::default(),
+            shutdown,
+            cut: CancellationToken::new(),
+            abort: CancellationToken::new(),
+        }
+    }
+
+    pub(super) fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// Ends every stream in an error.
+    pub(super) fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    /// Closes every connection.
+    pub(super) fn abort(&self) {
+        self.abort.cancel();
+    }
+
+    /// Serves a connection to its end.
+    pub(super) async fn serve(self: &Arc<Self>, tcp: TcpStream, address: SocketAddr) {
+        if let Err(error) = tune(&tcp, &self.limits) {
+            tracing::debug!(%address, %error, "cannot set the options of a socket");
+        }
+        let handshake = tokio::time::timeout(self.limits.handshake_timeout, self.acceptor.accept(tcp));
+        match self.shutdown.run_until_cancelled(handshake).await {
+            Some(Ok(Ok(tls))) => self.serve_http(tls, address).await,
+            Some(Ok(Err(error))) => tracing::debug!(%address, %error, "TLS handshake failed"),
+            Some(Err(_)) => tracing::debug!(%address, "TLS handshake took too long"),
+            None => {}
+        }
+    }
+
+    async fn serve_http(self: &Arc<Self>, tls: TlsStream<TcpStream>, address: SocketAddr) {
+        let peer = Peer { address, certificate_chain: certificates(&tls) };
+        let builder = self.builder(tls.get_ref().1.alpn_protocol());
+        let active = Arc::new(Requests::default());
+        let service = service_fn(|request| {
+            let (connections, peer, active) = (self.clone(), peer.clone(), active.clone());
+            async move { connections.answer(request, peer, &active).await }
+        });
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(tls), service));
+        let mut check = tokio::time::interval(self.limits.idle_timeout / 3);
+        let mut last_used = Instant::now();
+        let mut ending = false;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%address, %error, "connection ended");
+                    }
+                    return;
+                }
+                () = self.abort.cancelled() => return,
+                () = self.shutdown.cancelled(), if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                now = check.tick() => {
+                    if active.count() > 0 {
+                        last_used = now;
+                    } else if now - last_used >= self.limits.idle_timeout {
+                        if ending {
+                            return;
+                        }
+                        ending = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The protocol that was negotiated; HTTP/1.1 without negotiation, as Go.
+    fn builder(&self, protocol: Option<&[u8]>) -> Builder<TokioExecutor> {
+        let builder = Builder::new(TokioExecutor::new());
+        let mut builder = if protocol == Some(b"h2") { builder.http2_only() } else { builder.http1_only() };
+        let head = usize::try_from(self.limits.max_header_bytes).unwrap_or(usize::MAX);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_timeout)
+            .max_buf_size(head.max(8192));
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(self.limits.max_header_bytes)
+            .max_concurrent_streams(self.limits.max_concurrent_streams)
+            .keep_alive_interval(self.limits.keep_alive)
+            .keep_alive_timeout(self.limits.keep_alive_timeout);
+        builder
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+        active: &Arc<Requests>,
+    ) -> Result<Response<CountedBody>, Infallible> {
+        let counted = [Counted::new(&self.requests), Counted::new(active)];
+        // A handler that panics has answered nobody else wrongly: the state it shares is behind locks that do not poison.
+        let answer = AssertUnwindSafe(self.handler.handle(request, peer)).catch_unwind().await;
+        let response = answer.unwrap_or_else(|_| {
+            let mut response = Response::new(text_body("the request caused a panic, see the server's log\n"));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        });
+        Ok(response.map(|body| CountedBody::new(body, counted, &self.cut)))
+    }
+}
+
+fn tune(tcp: &TcpStream, limits: &Limits) -> std::io::Result<()> {
+    use rustix::net::sockopt;
+    tcp.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(tcp, true)?;
+    sockopt::set_tcp_keepidle(tcp, limits.keep_alive)?;
+    sockopt::set_tcp_keepintvl(tcp, limits.keep_alive_timeout)?;
+    Ok(())
+}
+
+fn certificates(tls: &TlsStream<TcpStream>) -> Arc<[Vec<u8>]> {
+    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    chain.iter().map(|certificate| certificate.to_vec()).collect()
+}

@@ -1,0 +1,179 @@
+//! The HTTPS server: HTTP/1.1 and HTTP/2, limits against slow or greedy clients, and a drain that loses no answer.
+
+mod connection;
+mod requests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::{Handler, ServerTls};
+use connection::Connections;
+
+/// Pause after an accept that failed for want of resources.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// Time that connections get to tell their clients that they were cut.
+const CUT_LINGER: Duration = Duration::from_secs(1);
+
+/// What a client may use of a server, and how the server ends.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at once; further ones wait to be accepted. Default 10 000.
+    pub max_connections: usize,
+    /// Requests at once on one HTTP/2 connection. Default 250, as Go's.
+    pub max_concurrent_streams: u32,
+    /// Bytes of a request's head. Default 1 MiB.
+    pub max_header_bytes: u32,
+    /// For the TLS handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// For a request's head over HTTP/1.1, idle time before it included. Default 90 s.
+    pub header_timeout: Duration,
+    /// For a connection without any request. Default 90 s.
+    pub idle_timeout: Duration,
+    /// Between HTTP/2 pings and TCP keep-alive probes. Default 30 s.
+    pub keep_alive: Duration,
+    /// For a ping to be answered. Default 15 s.
+    pub keep_alive_timeout: Duration,
+    /// For answers of known length to be finished once the server shuts down. Default 30 s.
+    pub grace: Duration,
+    /// For streams to end by themselves once the server shuts down; then they are cut. Default 1 s.
+    pub stream_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_connections: 10_000,
+            max_concurrent_streams: 250,
+            max_header_bytes: 1 << 20,
+            handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(90),
+            idle_timeout: Duration::from_secs(90),
+            keep_alive: Duration::from_secs(30),
+            keep_alive_timeout: Duration::from_secs(15),
+            grace: Duration::from_secs(30),
+            stream_grace: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Why a server does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be listened on, e.g. because it is in use.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// How a server ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Requests that were cut before they were answered in full; their clients see an error.
+    pub cut: usize,
+}
+
+/// A server that listens, and does not accept yet.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: ServerTls,
+    limits: Limits,
+}
+
+impl Server {
+    /// Listens. Port 0 picks a free one.
+    ///
+    /// # Errors
+    /// When the address is in use or not ours.
+    pub async fn bind(address: SocketAddr, tls: ServerTls, limits: Limits) -> Result<Self, ServeError> {
+        let refused = |source| ServeError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        Ok(Server { listener, address, tls, limits })
+    }
+
+    /// Where it listens, the port in particular.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`, then drains: no new connections; answers of known length get `grace` to finish, streams
+    /// `stream_grace` to end by themselves; what is left is cut, so that its client sees an error.
+    pub async fn serve(self, handler: Arc<dyn Handler>, shutdown: CancellationToken) -> Drained {
+        let Server { listener, address, tls, limits } = self;
+        let slots = Arc::new(Semaphore::new(limits.max_connections));
+        let tasks = TaskTracker::new();
+        let connections = Arc::new(Connections::new(handler, &tls, limits.clone(), shutdown.clone()));
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = accept(&listener, &slots) => accepted,
+            };
+            match accepted {
+                Ok((tcp, peer, slot)) => {
+                    let connections = connections.clone();
+                    tasks.spawn(async move {
+                        connections.serve(tcp, peer).await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => pause_after(&error, address).await,
+            }
+        }
+        drop(listener);
+        drain(&connections, &tasks, &limits).await
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    if slots.available_permits() == 0 {
+        tracing::warn!("connection limit reached, new connections wait");
+    }
+    let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (tcp, peer) = listener.accept().await?;
+    Ok((tcp, peer, slot))
+}
+
+async fn pause_after(error: &io::Error, address: SocketAddr) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionReset) {
+        tracing::error!(%address, %error, "cannot accept a connection");
+        tokio::time::sleep(ACCEPT_RETRY).await;
+    }
+}
+
+async fn drain(connections: &Connections, tasks: &TaskTracker, limits: &Limits) -> Drained {
+    tasks.close();
+    let begin = Instant::now();
+    let all_ended = tokio::time::timeout_at(begin + limits.stream_grace, tasks.wait()).await;
+    if all_ended.is_ok() {
+        return Drained::default();
+    }
+    let requests = connections.requests();
+    let _ = tokio::time::timeout_at(begin + limits.grace, requests.only_streams_left()).await;
+    let cut = requests.count();
+    if cut > 0 {
+        tracing::warn!(cut, "shutting down cuts requests that have not ended");
+    }
+    connections.cut();
+    if tokio::time::timeout(CUT_LINGER, tasks.wait()).await.is_err() {
+        connections.abort();
+        tasks.wait().await;
+    }
+    Drained { cut }
+}

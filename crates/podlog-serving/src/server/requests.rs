@@ -1,0 +1,125 @@
+//! Counting requests that are being answered, and cutting them.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::{Body, BodyError};
+
+/// The requests of a server, or of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    /// Without an answer yet, or with one whose length is known.
+    pending: AtomicUsize,
+    /// With an answer that ends when its producer says so.
+    streaming: AtomicUsize,
+    changed: Notify,
+}
+
+impl Requests {
+    pub(super) fn count(&self) -> usize {
+        self.pending.load(Ordering::SeqCst) + self.streaming.load(Ordering::SeqCst)
+    }
+
+    /// Resolves when nothing is left but streams.
+    pub(super) async fn only_streams_left(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.pending.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Pending,
+    Streaming,
+}
+
+/// One request, counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct Counted {
+    requests: Arc<Requests>,
+    kind: Kind,
+}
+
+impl Counted {
+    pub(super) fn new(requests: &Arc<Requests>) -> Self {
+        requests.pending.fetch_add(1, Ordering::SeqCst);
+        Counted { requests: requests.clone(), kind: Kind::Pending }
+    }
+
+    fn becomes_stream(&mut self) {
+        if self.kind == Kind::Pending {
+            self.kind = Kind::Streaming;
+            self.requests.streaming.fetch_add(1, Ordering::SeqCst);
+            self.requests.pending.fetch_sub(1, Ordering::SeqCst);
+            self.requests.changed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let counter = match self.kind {
+            Kind::Pending => &self.requests.pending,
+            Kind::Streaming => &self.requests.streaming,
+        };
+        counter.fetch_sub(1, Ordering::SeqCst);
+        self.requests.changed.notify_waiters();
+    }
+}
+
+/// A body that keeps its request counted, and ends in an error when it is cut.
+pub(super) struct CountedBody {
+    inner: Body,
+    /// Only streams are cut: a body of known length is either sent or dropped with its connection.
+    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    _counted: [Counted; 2],
+}
+
+impl CountedBody {
+    pub(super) fn new(inner: Body, mut counted: [Counted; 2], cut: &CancellationToken) -> Self {
+        let is_stream = inner.size_hint().exact().is_none() && !inner.is_end_stream();
+        if is_stream {
+            counted.iter_mut().for_each(Counted::becomes_stream);
+        }
+        let cut = is_stream.then(|| Box::pin(cut.clone().cancelled_owned()));
+        CountedBody { inner, cut, _counted: counted }
+    }
+}
+
+impl http_body::Body for CountedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        match self.cut.as_mut().map(|cut| cut.as_mut().poll(context)) {
+            Some(Poll::Ready(())) => Poll::Ready(Some(Err("the server is shutting down".into()))),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
