@@ -15,12 +15,14 @@
 //! (`podlog-apiserver`), what a log line is (`podlog-line`).
 
 mod attributes;
+pub mod discovery;
 mod error;
 pub mod go;
 pub mod json;
 pub mod log_options;
 pub mod node_response;
 mod object;
+pub mod openapi;
 pub mod query;
 pub mod request_info;
 pub mod resource;
