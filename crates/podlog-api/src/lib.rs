@@ -23,6 +23,7 @@ pub mod log_options;
 pub mod node_response;
 mod object;
 pub mod openapi;
+pub mod patch;
 pub mod query;
 pub mod request_info;
 pub mod resource;
