@@ -1,0 +1,36 @@
+//! What a reader asked for.
+
+use crate::{Streams, Timestamp};
+
+/// How records become lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Mode {
+    /// Whole lines: partial records are joined per stream, a line of one stream is never glued to a line of the other,
+    /// `tail` counts lines of the wanted streams, damaged records are skipped and counted, and all generations of a log
+    /// are one log.
+    #[default]
+    Exact,
+    /// Record by record as the log reader of Kubernetes 1.36 does it (`k8s.io/cri-client/pkg/logs/logs.go`), with its
+    /// oddities: the current file only, `tail` counts raw records, one newline state shared by both streams.
+    Upstream,
+}
+
+/// The part of a log that a reader wants. The default is all of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Only what was logged at this time or later. A line counts as logged when its first record was.
+    pub since: Option<Timestamp>,
+    /// Only the last so many lines ([`Mode::Exact`]) or records ([`Mode::Upstream`]) of what is there when reading
+    /// starts. Taken before `since`: "of the last N, those that are new enough". 0 is nothing.
+    pub tail: Option<u64>,
+    /// At most so many bytes of output, exactly cut.
+    pub limit_bytes: Option<u64>,
+    /// Whether each line begins with the time of its first record and a space.
+    pub timestamps: bool,
+    /// The wanted streams.
+    pub streams: Streams,
+    /// How records become lines.
+    pub mode: Mode,
+    /// Whether reading goes on after the end was reached. Without it, the log ends where it ended when reading began.
+    pub follow: bool,
+}
