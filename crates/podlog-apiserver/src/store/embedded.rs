@@ -1,0 +1,351 @@
+//! The embedded store: one redb file.
+//!
+//! Every version of every key is a row of `versions`, and every revision a row of `log`, as etcd lays out its backend
+//! (`server/storage/mvcc`). Reads are snapshots and never wait for the writer.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::history::History;
+use super::writer::{self, Order};
+use super::{Event, EventPage, KeyValue, Page, Range, Store, StoreError, Write};
+
+/// `(key, revision)` → `(create revision, value)`; no value is a removal.
+pub(super) const VERSIONS: TableDefinition<(&str, u64), (u64, Option<&[u8]>)> =
+    TableDefinition::new("versions");
+/// Revision → `(key, seconds since the epoch)`.
+pub(super) const LOG: TableDefinition<u64, (&str, u64)> = TableDefinition::new("log");
+/// Counters by name.
+pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+pub(super) const REVISION: &str = "revision";
+pub(super) const COMPACTED: &str = "compacted";
+
+/// Page cache of the file. Objects are small and parsed on every read anyway; the kernel caches the file too.
+const CACHE_BYTES: usize = 4 << 20;
+/// Writes that wait for the writer; more wait in their callers.
+const QUEUE: usize = 1024;
+
+/// How much history is kept for ranges at a revision and for watches.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Events younger than this are kept. Default 5 minutes, as kube-apiserver compacts etcd.
+    pub age: Duration,
+    /// At most so many events are kept. Default 10,000.
+    pub events: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { age: Duration::from_secs(300), events: 10_000 }
+    }
+}
+
+/// Opens the database anew, e.g. after the disk was full.
+pub(super) type Opener = Box<dyn Fn() -> Result<Database, redb::DatabaseError> + Send + Sync>;
+
+/// A [`Store`] in one file, or in memory.
+pub struct RedbStore {
+    shared: Arc<Shared>,
+    orders: Mutex<Option<mpsc::Sender<Order>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What readers and the writer share.
+pub(super) struct Shared {
+    /// `None` while it could not be opened again after a failure.
+    pub(super) database: RwLock<Option<Database>>,
+    pub(super) opener: Opener,
+    pub(super) name: String,
+    /// The file, for asking how much room its device has.
+    pub(super) path: Option<PathBuf>,
+    pub(super) history: RwLock<History>,
+    pub(super) compacted: AtomicU64,
+    pub(super) revision: watch::Sender<u64>,
+}
+
+impl RedbStore {
+    /// Opens a file, or makes it.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, is in use by another process, or is damaged.
+    pub fn open(path: &Path, retention: Retention) -> Result<Self, redb::DatabaseError> {
+        let file = path.to_owned();
+        let opener = Box::new(move || builder().create(&file));
+        Self::start(opener, path.display().to_string(), Some(path.to_owned()), retention)
+    }
+
+    /// A store that is gone when dropped: for tests.
+    ///
+    /// # Errors
+    /// Never in practice; memory does not fail to open.
+    pub fn in_memory() -> Result<Self, redb::DatabaseError> {
+        let opener = Box::new(|| builder().create_with_backend(redb::backends::InMemoryBackend::new()));
+        Self::start(opener, "memory".into(), None, Retention::default())
+    }
+
+    pub(super) fn start(
+        opener: Opener,
+        name: String,
+        path: Option<PathBuf>,
+        retention: Retention,
+    ) -> Result<Self, redb::DatabaseError> {
+        let database = opener()?;
+        let (revision, compacted) = prepare(&database).map_err(into_database_error)?;
+        let shared = Arc::new(Shared {
+            database: RwLock::new(Some(database)),
+            opener,
+            name,
+            path,
+            history: RwLock::default(),
+            compacted: AtomicU64::new(compacted),
+            revision: watch::Sender::new(revision),
+        });
+        let (orders, queue) = mpsc::channel(QUEUE);
+        let for_writer = shared.clone();
+        let writer = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer::run(&for_writer, queue, retention))
+            .map_err(redb::StorageError::Io)?;
+        Ok(RedbStore { shared, orders: Mutex::new(Some(orders)), writer: Mutex::new(Some(writer)) })
+    }
+
+    /// Finishes the writes that were accepted and closes the file.
+    pub fn close(&self) {
+        self.orders.lock().take();
+        if let Some(writer) = self.writer.lock().take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the store's writer panicked");
+        }
+        self.shared.database.write().take();
+    }
+
+    async fn order<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Order,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let orders = self.orders.lock().clone().ok_or(StoreError::Closed)?;
+        orders.send(make(answer)).await.map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[async_trait]
+impl Store for RedbStore {
+    fn revision(&self) -> u64 {
+        *self.shared.revision.borrow()
+    }
+
+    fn revisions(&self) -> watch::Receiver<u64> {
+        self.shared.revision.subscribe()
+    }
+
+    fn get(&self, key: &str) -> Result<Option<KeyValue>, StoreError> {
+        self.shared.read(|snapshot| {
+            let versions = snapshot.open_table(VERSIONS)?;
+            newest(&versions, key, u64::MAX)
+        })
+    }
+
+    fn range(&self, range: &Range) -> Result<Page, StoreError> {
+        let (page, newest) = self.shared.read(|snapshot| read_range(snapshot, range))?;
+        self.shared.check_kept(page.revision, newest)?;
+        Ok(page)
+    }
+
+    fn events(&self, prefix: &str, after: u64, limit: usize) -> Result<EventPage, StoreError> {
+        if let Some(page) = self.shared.history.read().page(prefix, after, limit) {
+            return Ok(page);
+        }
+        let page = self.shared.read(|snapshot| read_events(snapshot, prefix, after, limit))?;
+        self.shared.check_kept(after, page.through)?;
+        Ok(page)
+    }
+
+    async fn write(&self, write: Write) -> Result<u64, StoreError> {
+        self.order(|answer| Order::Write(write, answer)).await
+    }
+
+    async fn compact(&self, revision: u64) -> Result<(), StoreError> {
+        self.order(|answer| Order::Compact(revision, answer)).await
+    }
+}
+
+impl Shared {
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let database = self.database.read();
+        let open = database.as_ref().ok_or(StoreError::Closed)?;
+        let snapshot = open.begin_read().map_err(|e| self.failure(e.into()))?;
+        read(&snapshot).map_err(|e| self.failure(e))
+    }
+
+    /// To be asked after reading, because compaction may run meanwhile.
+    fn check_kept(&self, requested: u64, current: u64) -> Result<(), StoreError> {
+        let oldest = self.compacted.load(Ordering::Acquire);
+        if requested < oldest {
+            return Err(StoreError::Compacted { requested, oldest });
+        }
+        if requested > current {
+            return Err(StoreError::Future { requested, current });
+        }
+        Ok(())
+    }
+
+    pub(super) fn failure(&self, error: redb::Error) -> StoreError {
+        match error {
+            redb::Error::Io(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+                ) =>
+            {
+                StoreError::Full(self.name.clone())
+            }
+            other => StoreError::Failed(format!("{}: {other}", self.name)),
+        }
+    }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    // Without the check a damaged page could surface as a panic long after the start.
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    builder
+}
+
+/// Makes the tables of a new file; answers with the newest and the compacted revision.
+pub(super) fn prepare(database: &Database) -> Result<(u64, u64), redb::Error> {
+    let transaction = database.begin_write()?;
+    let counters = {
+        transaction.open_table(VERSIONS)?;
+        transaction.open_table(LOG)?;
+        let mut meta = transaction.open_table(META)?;
+        let revision = meta.get(REVISION)?.map(|v| v.value());
+        if revision.is_none() {
+            meta.insert(REVISION, 1)?;
+        }
+        let compacted = meta.get(COMPACTED)?.map_or(0, |v| v.value());
+        (revision.unwrap_or(1), compacted)
+    };
+    transaction.commit()?;
+    Ok(counters)
+}
+
+fn into_database_error(error: redb::Error) -> redb::DatabaseError {
+    redb::DatabaseError::Storage(match error {
+        redb::Error::Io(e) => redb::StorageError::Io(e),
+        other => redb::StorageError::Corrupted(other.to_string()),
+    })
+}
+
+/// The newest version of `key` not after revision `at`; `None` when there is none or it is a removal.
+pub(super) fn newest(
+    versions: &impl ReadableTable<(&'static str, u64), (u64, Option<&'static [u8]>)>,
+    key: &str,
+    at: u64,
+) -> Result<Option<KeyValue>, redb::Error> {
+    let Some(row) = versions.range((key, 0)..=(key, at))?.next_back() else { return Ok(None) };
+    let (id, version) = row?;
+    Ok(key_value(id.value(), version.value()))
+}
+
+fn key_value(
+    (key, mod_revision): (&str, u64),
+    (create_revision, value): (u64, Option<&[u8]>),
+) -> Option<KeyValue> {
+    let value = Bytes::copy_from_slice(value?);
+    Some(KeyValue { key: key.to_owned(), value, create_revision, mod_revision })
+}
+
+/// The page, and the newest revision of the snapshot.
+fn read_range(snapshot: &ReadTransaction, range: &Range) -> Result<(Page, u64), redb::Error> {
+    let newest = snapshot.open_table(META)?.get(REVISION)?.map_or(1, |v| v.value());
+    let revision = range.at.unwrap_or(newest);
+    let mut page = Page { revision, ..Page::default() };
+    let versions = snapshot.open_table(VERSIONS)?;
+    let start = match &range.after {
+        Some(after) => (after.as_str(), u64::MAX),
+        None => (range.prefix.as_str(), 0),
+    };
+    let mut candidate = None;
+    for row in versions.range(start..)? {
+        let row = row?;
+        let (key, written) = row.0.value();
+        if !key.starts_with(&range.prefix) {
+            break;
+        }
+        if range.after.as_deref() == Some(key) || written > revision {
+            continue;
+        }
+        let same = candidate
+            .as_ref()
+            .is_some_and(|(id, _): &(redb::AccessGuard<'_, (&str, u64)>, _)| id.value().0 == key);
+        let done = candidate.replace(row);
+        if !same {
+            page.take(done, range.limit);
+        }
+    }
+    page.take(candidate, range.limit);
+    Ok((page, newest))
+}
+
+type Row<'a> =
+    (redb::AccessGuard<'a, (&'static str, u64)>, redb::AccessGuard<'a, (u64, Option<&'static [u8]>)>);
+
+impl Page {
+    fn take(&mut self, row: Option<Row<'_>>, limit: usize) {
+        let Some((id, version)) = row else { return };
+        if limit > 0 && self.items.len() == limit {
+            self.remaining += usize::from(version.value().1.is_some());
+        } else {
+            self.items.extend(key_value(id.value(), version.value()));
+        }
+    }
+}
+
+fn read_events(
+    snapshot: &ReadTransaction,
+    prefix: &str,
+    after: u64,
+    limit: usize,
+) -> Result<EventPage, redb::Error> {
+    let mut page = EventPage { events: Vec::new(), through: after };
+    let (log, versions) = (snapshot.open_table(LOG)?, snapshot.open_table(VERSIONS)?);
+    for row in log.range(after.saturating_add(1)..)? {
+        let (revision, entry) = row?;
+        let (revision, key) = (revision.value(), entry.value().0);
+        page.through = revision;
+        if !key.starts_with(prefix) {
+            continue;
+        }
+        page.events.push(Arc::new(Event {
+            revision,
+            key: key.to_owned(),
+            value: newest(&versions, key, revision)?.map(|kv| kv.value),
+            previous: newest(&versions, key, revision - 1)?.map(|kv| kv.value),
+        }));
+        if page.events.len() == limit {
+            break;
+        }
+    }
+    Ok(page)
+}

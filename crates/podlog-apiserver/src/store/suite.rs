@@ -1,0 +1,306 @@
+//! What every [`Store`] must do, and what the embedded one does when the machine fails it.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use redb::StorageBackend;
+use redb::backends::FileBackend;
+
+use super::*;
+
+fn put(key: &str, expected: Expected, value: &str) -> Write {
+    Write { key: key.into(), expected, change: Change::Put(Bytes::copy_from_slice(value.as_bytes())) }
+}
+
+fn remove(key: &str, revision: u64) -> Write {
+    Write { key: key.into(), expected: Expected::ModRevision(revision), change: Change::Delete }
+}
+
+async fn create(store: &dyn Store, key: &str, value: &str) -> u64 {
+    store.write(put(key, Expected::Absent, value)).await.unwrap()
+}
+
+fn keys(store: &dyn Store, range: Range) -> Vec<String> {
+    store.range(&range).unwrap().items.into_iter().map(|kv| kv.key).collect()
+}
+
+fn all(prefix: &str) -> Range {
+    Range { prefix: prefix.into(), ..Range::default() }
+}
+
+fn stores() -> Vec<(tempfile::TempDir, Arc<dyn Store>)> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = RedbStore::open(&directory.path().join("s.redb"), Retention::default()).unwrap();
+    vec![
+        (tempfile::tempdir().unwrap(), Arc::new(RedbStore::in_memory().unwrap())),
+        (directory, Arc::new(file)),
+    ]
+}
+
+#[tokio::test]
+async fn writes_compare_before_they_swap() {
+    for (_directory, store) in stores() {
+        assert_eq!(store.revision(), 1);
+        assert_eq!(create(&*store, "/a", "1").await, 2);
+        let conflict = store.write(put("/a", Expected::Absent, "2")).await.unwrap_err();
+        assert!(
+            matches!(conflict, StoreError::Conflict(Some(kv)) if kv.value == "1" && kv.mod_revision == 2)
+        );
+        assert_eq!(store.write(put("/a", Expected::ModRevision(2), "2")).await, Ok(3));
+        assert!(matches!(
+            store.write(put("/a", Expected::ModRevision(2), "3")).await,
+            Err(StoreError::Conflict(_))
+        ));
+        assert!(matches!(store.write(remove("/b", 3)).await, Err(StoreError::Conflict(None))));
+        let kv = store.get("/a").unwrap().unwrap();
+        assert_eq!((kv.create_revision, kv.mod_revision, &kv.value[..]), (2, 3, &b"2"[..]));
+        assert_eq!(store.write(remove("/a", 3)).await, Ok(4));
+        assert_eq!(store.get("/a"), Ok(None));
+        assert_eq!(create(&*store, "/a", "again").await, 5);
+        assert_eq!(store.get("/a").unwrap().unwrap().create_revision, 5);
+        assert_eq!(store.revision(), 5);
+    }
+}
+
+#[tokio::test]
+async fn ranges_are_pages_of_one_revision() {
+    for (_directory, store) in stores() {
+        for key in ["/p/a", "/p/b", "/p/c", "/q/a"] {
+            create(&*store, key, "1").await;
+        }
+        let first = store.range(&Range { limit: 2, ..all("/p/") }).unwrap();
+        assert_eq!((first.items.len(), first.remaining, first.revision), (2, 1, 5));
+        // Between the pages everything changes; the second page must not show it.
+        let c = store.get("/p/c").unwrap().unwrap();
+        store.write(remove("/p/c", c.mod_revision)).await.unwrap();
+        create(&*store, "/p/d", "1").await;
+        store.write(put("/p/a", Expected::ModRevision(2), "2")).await.unwrap();
+        let rest = Range { after: Some("/p/b".into()), at: Some(first.revision), ..all("/p/") };
+        assert_eq!(keys(&*store, rest), ["/p/c"]);
+        assert_eq!(keys(&*store, all("/p/")), ["/p/a", "/p/b", "/p/d"]);
+        assert_eq!(keys(&*store, Range { at: Some(3), ..all("/p/") }), ["/p/a", "/p/b"]);
+        assert_eq!(keys(&*store, Range { at: Some(1), ..all("/") }), [""; 0]);
+        let old = store.range(&Range { at: Some(7), ..all("/p/a") }).unwrap();
+        assert_eq!(old.items[0].value, "1", "written at revision 8");
+        let future = store.range(&Range { at: Some(99), ..all("/") }).unwrap_err();
+        assert_eq!(future, StoreError::Future { requested: 99, current: 8 });
+    }
+}
+
+#[tokio::test]
+async fn watchers_see_every_event_once_in_order() {
+    for (_directory, store) in stores() {
+        create(&*store, "/p/a", "1").await;
+        let mut watcher = Watcher::new(store.clone(), "/p/".into(), 1);
+        create(&*store, "/q/a", "1").await;
+        store.write(put("/p/a", Expected::ModRevision(2), "2")).await.unwrap();
+        store.write(remove("/p/a", 4)).await.unwrap();
+        let text = |value: &Option<Bytes>| {
+            value.as_ref().map_or("-".into(), |v| String::from_utf8_lossy(v).into_owned())
+        };
+        for (revision, value, previous) in [(2, "1", "-"), (4, "2", "1"), (5, "-", "2")] {
+            let event = watcher.next().await.unwrap();
+            assert_eq!(
+                (event.revision, text(&event.value), text(&event.previous)),
+                (revision, value.into(), previous.into())
+            );
+        }
+        let waiting = tokio::spawn(async move { watcher.next().await.map(|e| e.revision) });
+        create(&*store, "/q/b", "1").await;
+        create(&*store, "/p/z", "1").await;
+        assert_eq!(waiting.await.unwrap(), Ok(7));
+    }
+}
+
+#[tokio::test]
+async fn compaction_forgets_the_past_and_keeps_the_present() {
+    for (_directory, store) in stores() {
+        create(&*store, "/a", "1").await; // 2
+        store.write(put("/a", Expected::ModRevision(2), "2")).await.unwrap(); // 3
+        create(&*store, "/gone", "1").await; // 4
+        store.write(remove("/gone", 4)).await.unwrap(); // 5
+        store.write(put("/a", Expected::ModRevision(3), "3")).await.unwrap(); // 6
+        assert_eq!(store.compact(9).await, Err(StoreError::Future { requested: 9, current: 6 }));
+        store.compact(5).await.unwrap();
+        assert_eq!(keys(&*store, all("/")), ["/a"]);
+        let at_five = store.range(&Range { at: Some(5), ..all("/") }).unwrap();
+        assert_eq!(
+            at_five.items[0].value, "2",
+            "the version that was current at the compacted revision stays"
+        );
+        let compacted = StoreError::Compacted { requested: 4, oldest: 5 };
+        assert_eq!(store.range(&Range { at: Some(4), ..all("/") }).unwrap_err(), compacted);
+        let mut watcher = Watcher::new(store.clone(), "/".into(), 5);
+        let event = watcher.next().await.unwrap();
+        assert_eq!((event.revision, event.previous.as_deref()), (6, Some(&b"2"[..])));
+    }
+}
+
+#[tokio::test]
+async fn a_new_process_finds_history_and_compaction() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.redb");
+    let store = RedbStore::open(&path, Retention::default()).unwrap();
+    for i in 0..10 {
+        create(&store, &format!("/k{i}"), "v").await;
+    }
+    store.compact(5).await.unwrap();
+    store.close();
+    assert_eq!(store.get("/k1"), Err(StoreError::Closed));
+    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&path, Retention::default()).unwrap());
+    assert_eq!(store.revision(), 11);
+    let page = store.events("/", 5, 3).unwrap();
+    assert_eq!(page.events.iter().map(|e| e.revision).collect::<Vec<_>>(), [6, 7, 8]);
+    assert_eq!(store.events("/", 4, 3).unwrap_err(), StoreError::Compacted { requested: 4, oldest: 5 });
+}
+
+#[tokio::test]
+async fn history_is_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let retention = Retention { events: 200, ..Retention::default() };
+    let store = RedbStore::open(&directory.path().join("s.redb"), retention).unwrap();
+    let mut revision = create(&store, "/a", "0").await;
+    for _ in 0..400 {
+        revision = store.write(put("/a", Expected::ModRevision(revision), "x")).await.unwrap();
+    }
+    let refused = store.range(&Range { at: Some(2), ..all("/") });
+    assert!(matches!(refused, Err(StoreError::Compacted { .. })), "{refused:?}");
+    assert_eq!(store.get("/a").unwrap().unwrap().mod_revision, revision);
+}
+
+#[test]
+fn unusable_files_are_errors() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.redb");
+    std::fs::write(&path, vec![b'x'; 100_000]).unwrap();
+    assert!(RedbStore::open(&path, Retention::default()).is_err(), "not a store at all");
+    std::fs::remove_file(&path).unwrap();
+    let store = RedbStore::open(&path, Retention::default()).unwrap();
+    assert!(RedbStore::open(&path, Retention::default()).is_err(), "in use");
+    drop(store);
+    assert!(RedbStore::open(&directory.path().join("no/such/folder"), Retention::default()).is_err());
+}
+
+/// A file on a device that fills up when told so.
+#[derive(Debug)]
+struct Disk {
+    file: FileBackend,
+    full: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn room(&self) -> std::io::Result<()> {
+        match self.full.load(Ordering::SeqCst) {
+            true => Err(std::io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> std::io::Result<u64> {
+        self.file.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.file.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.room().and_then(|()| self.file.set_len(len))
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.file.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.room().and_then(|()| self.file.write(offset, data))
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_until_there_is_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.redb");
+    let full = Arc::new(AtomicBool::new(false));
+    let for_opener = full.clone();
+    let opener = Box::new(move || {
+        let file =
+            std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let disk = Disk { file: FileBackend::new(file)?, full: for_opener.clone() };
+        redb::Database::builder().create_with_backend(disk)
+    });
+    let store = RedbStore::start(opener, "the test disk".into(), None, Retention::default()).unwrap();
+    let revision = create(&store, "/a", "1").await;
+    full.store(true, Ordering::SeqCst);
+    let big = "x".repeat(1 << 20);
+    assert_eq!(
+        store.write(put("/b", Expected::Absent, &big)).await,
+        Err(StoreError::Full("the test disk".into()))
+    );
+    assert!(store.write(put("/b", Expected::Absent, &big)).await.is_err());
+    full.store(false, Ordering::SeqCst);
+    // The first order after the room came back may find the file still closed; it opens it.
+    let again = match store.write(put("/c", Expected::Absent, "1")).await {
+        Ok(revision) => revision,
+        Err(_) => create(&store, "/c", "1").await,
+    };
+    assert!(again > revision);
+    assert_eq!(keys(&store, all("/")), ["/a", "/c"]);
+}
+
+const CHILD: &str = "PODLOG_TEST_STORE_PATH";
+
+/// Not a test by itself: the process that the next one kills.
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the parent reads the acknowledgements")]
+async fn child_that_writes() {
+    let Ok(path) = std::env::var(CHILD) else { return };
+    let store = Arc::new(RedbStore::open(path.as_ref(), Retention::default()).unwrap());
+    let writers = (0..8).map(|writer| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for i in 0.. {
+                let key = format!("/{writer}/{i}");
+                create(&*store, &key, &key).await;
+                println!("acknowledged {key}");
+            }
+        })
+    });
+    futures_util::future::join_all(writers).await;
+}
+
+#[test]
+fn acknowledged_writes_survive_kill_9() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.redb");
+    let mut acknowledged = Vec::new();
+    for _ in 0..3 {
+        acknowledged.clear();
+        let _ = std::fs::remove_file(&path);
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::suite::child_that_writes", "--nocapture", "--test-threads=1"])
+            .env(CHILD, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        while acknowledged.len() < 200 {
+            let line = lines.next().expect("the child writes for ever").unwrap();
+            acknowledged.extend(line.split_once("acknowledged ").map(|(_, key)| key.to_owned()));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        acknowledged.extend(
+            lines.map_while(Result::ok).filter_map(|l| Some(l.split_once("acknowledged ")?.1.to_owned())),
+        );
+        let store = RedbStore::open(&path, Retention::default()).unwrap();
+        for key in &acknowledged {
+            // The very last line may be cut in the pipe.
+            let found = store.get(key).unwrap().is_some();
+            assert!(found || Some(key) == acknowledged.last(), "{key} was acknowledged and is gone");
+        }
+        let events = store.events("/", 1, usize::MAX).unwrap();
+        assert_eq!(events.through, store.revision());
+    }
+}

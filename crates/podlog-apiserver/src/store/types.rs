@@ -1,0 +1,170 @@
+//! The seam between the API and whatever keeps its bytes.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+/// A value and the revisions of its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The key, e.g. `/registry/pods/default/web`.
+    pub key: String,
+    /// What was stored.
+    pub value: Bytes,
+    /// Revision of the write that created the key.
+    pub create_revision: u64,
+    /// Revision of the write that stored this value.
+    pub mod_revision: u64,
+}
+
+/// Which keys to read, in ascending order.
+#[derive(Clone, Debug, Default)]
+pub struct Range {
+    /// Keys that start with this.
+    pub prefix: String,
+    /// Only keys after this one, where a page before ended.
+    pub after: Option<String>,
+    /// Read as of this revision; `None` for the newest.
+    pub at: Option<u64>,
+    /// At most so many; 0 for all.
+    pub limit: usize,
+}
+
+/// One page of a [`Range`].
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Found, ascending by key.
+    pub items: Vec<KeyValue>,
+    /// The revision at which they were read.
+    pub revision: u64,
+    /// Keys of the range that the limit cut off.
+    pub remaining: usize,
+}
+
+/// What must be true of the key for a write to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// There is no such key.
+    Absent,
+    /// The key's `mod_revision` is this.
+    ModRevision(u64),
+}
+
+/// What a write does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Stores a value.
+    Put(Bytes),
+    /// Removes the key.
+    Delete,
+}
+
+/// One compare-and-swap.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The key.
+    pub key: String,
+    /// What must be true before.
+    pub expected: Expected,
+    /// What happens then.
+    pub change: Change,
+}
+
+/// One write as a watcher sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Revision of the write.
+    pub revision: u64,
+    /// The key.
+    pub key: String,
+    /// The new value; `None` when the key was removed.
+    pub value: Option<Bytes>,
+    /// The value before; `None` when the key was created.
+    pub previous: Option<Bytes>,
+}
+
+/// Consecutive events, and how far the history has been looked through.
+#[derive(Clone, Debug, Default)]
+pub struct EventPage {
+    /// Events whose keys match, ascending by revision.
+    pub events: Vec<Arc<Event>>,
+    /// Everything up to and including this revision has been looked at.
+    pub through: u64,
+}
+
+/// Why a store did not do as asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Caused by another writer: [`Expected`] did not hold; carries what is there instead.
+    #[error("the key is not as expected")]
+    Conflict(Option<KeyValue>),
+    /// Caused by a reader that was away for too long.
+    #[error("revision {requested} is older than {oldest}, the oldest that is kept")]
+    Compacted {
+        /// What was asked for.
+        requested: u64,
+        /// The oldest revision that can be asked for.
+        oldest: u64,
+    },
+    /// Caused by a reader that has seen another store.
+    #[error("revision {requested} is ahead of {current}, the newest")]
+    Future {
+        /// What was asked for.
+        requested: u64,
+        /// The newest revision.
+        current: u64,
+    },
+    /// The disk is full: nothing is written until there is room again; reads go on.
+    #[error("no space left on the device that holds {0}: free some, then repeat the request")]
+    Full(String),
+    /// The storage below failed.
+    #[error("{0}")]
+    Failed(String),
+    /// The store has been closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// A key-value store with etcd's meaning.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The newest acknowledged revision. The first write of a new store makes revision 2, as in etcd.
+    fn revision(&self) -> u64;
+
+    /// Changes whenever [`Store::revision`] does.
+    fn revisions(&self) -> watch::Receiver<u64>;
+
+    /// The newest value of a key.
+    ///
+    /// # Errors
+    /// When the storage below failed.
+    fn get(&self, key: &str) -> Result<Option<KeyValue>, StoreError>;
+
+    /// One page of keys, all as of the same revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] or [`StoreError::Future`] for a revision that is not known, or when the storage below failed.
+    fn range(&self, range: &Range) -> Result<Page, StoreError>;
+
+    /// Events of keys that start with `prefix`, after revision `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] when `after` is no longer kept, or when the storage below failed.
+    fn events(&self, prefix: &str, after: u64, limit: usize) -> Result<EventPage, StoreError>;
+
+    /// Carries out one write and answers with its revision once it is durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it was not as expected, [`StoreError::Full`], or when the storage below failed. After
+    /// anything but a conflict it is unknown whether the write happened.
+    async fn write(&self, write: Write) -> Result<u64, StoreError>;
+
+    /// Forgets what was before `revision`: ranges at an earlier one and events up to it.
+    ///
+    /// # Errors
+    /// When it is ahead of the newest revision, or when the storage below failed.
+    async fn compact(&self, revision: u64) -> Result<(), StoreError>;
+}
