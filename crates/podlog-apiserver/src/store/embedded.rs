@@ -19,9 +19,14 @@ use super::history::History;
 use super::writer::{self, Order};
 use super::{Event, EventPage, KeyValue, Page, Range, Store, StoreError, Write};
 
-/// `(key, revision)` → `(create revision, value)`; no value is a removal.
-pub(super) const VERSIONS: TableDefinition<(&str, u64), (u64, Option<&[u8]>)> =
-    TableDefinition::new("versions");
+/// Key and revision.
+type VersionId = (&'static str, u64);
+/// Create revision and value; no value is a removal.
+type Version = (u64, Option<&'static [u8]>);
+/// What every key was at every revision that is kept.
+pub(super) const VERSIONS: TableDefinition<VersionId, Version> = TableDefinition::new("versions");
+/// A writer's view of [`VERSIONS`].
+pub(super) type Versions<'t> = redb::Table<'t, VersionId, Version>;
 /// Revision → `(key, seconds since the epoch)`.
 pub(super) const LOG: TableDefinition<u64, (&str, u64)> = TableDefinition::new("log");
 /// Counters by name.
@@ -171,6 +176,7 @@ impl Store for RedbStore {
 
     fn events(&self, prefix: &str, after: u64, limit: usize) -> Result<EventPage, StoreError> {
         if let Some(page) = self.shared.history.read().page(prefix, after, limit) {
+            self.shared.check_kept(after, page.through)?;
             return Ok(page);
         }
         let page = self.shared.read(|snapshot| read_events(snapshot, prefix, after, limit))?;
@@ -259,7 +265,7 @@ fn into_database_error(error: redb::Error) -> redb::DatabaseError {
 
 /// The newest version of `key` not after revision `at`; `None` when there is none or it is a removal.
 pub(super) fn newest(
-    versions: &impl ReadableTable<(&'static str, u64), (u64, Option<&'static [u8]>)>,
+    versions: &impl ReadableTable<VersionId, Version>,
     key: &str,
     at: u64,
 ) -> Result<Option<KeyValue>, redb::Error> {
@@ -308,8 +314,7 @@ fn read_range(snapshot: &ReadTransaction, range: &Range) -> Result<(Page, u64), 
     Ok((page, newest))
 }
 
-type Row<'a> =
-    (redb::AccessGuard<'a, (&'static str, u64)>, redb::AccessGuard<'a, (u64, Option<&'static [u8]>)>);
+type Row<'a> = (redb::AccessGuard<'a, VersionId>, redb::AccessGuard<'a, Version>);
 
 impl Page {
     fn take(&mut self, row: Option<Row<'_>>, limit: usize) {

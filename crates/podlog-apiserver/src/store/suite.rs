@@ -253,7 +253,6 @@ const CHILD: &str = "PODLOG_TEST_STORE_PATH";
 
 /// Not a test by itself: the process that the next one kills.
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "the parent reads the acknowledgements")]
 async fn child_that_writes() {
     let Ok(path) = std::env::var(CHILD) else { return };
     let store = Arc::new(RedbStore::open(path.as_ref(), Retention::default()).unwrap());

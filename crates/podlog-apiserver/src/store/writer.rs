@@ -6,10 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use redb::{Database, ReadableTable, Table};
+use redb::{Database, ReadableTable};
 use tokio::sync::{mpsc, oneshot};
 
-use super::embedded::{COMPACTED, LOG, META, REVISION, Retention, Shared, VERSIONS, newest, prepare};
+use super::embedded::{
+    COMPACTED, LOG, META, REVISION, Retention, Shared, VERSIONS, Versions, newest, prepare,
+};
 use super::{Change, Event, Expected, KeyValue, StoreError, Write};
 
 /// What callers ask of the writer.
@@ -109,8 +111,6 @@ fn holds(expected: Expected, current: Option<&KeyValue>) -> bool {
         Expected::ModRevision(revision) => current.is_some_and(|kv| kv.mod_revision == revision),
     }
 }
-
-type Versions<'t> = Table<'t, (&'static str, u64), (u64, Option<&'static [u8]>)>;
 
 fn store(
     versions: &mut Versions<'_>,

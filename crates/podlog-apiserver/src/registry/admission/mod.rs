@@ -1,0 +1,57 @@
+//! What stands between a write that is allowed and a write that happens.
+//!
+//! The plugins that kube-apiserver has on by default and that matter here, in its order
+//! (`pkg/kubeapiserver/options/plugins.go`).
+
+mod namespace;
+pub(crate) mod node_restriction;
+mod pod;
+mod service_account;
+
+use podlog_api::resource::Resource;
+use podlog_api::{ApiError, Object};
+
+use super::{Part, Registry, WriteContext};
+
+/// May refuse a new object, or complete it.
+pub(super) fn create(
+    registry: &Registry,
+    context: &WriteContext,
+    resource: &'static Resource,
+    object: &mut Object,
+) -> Result<(), ApiError> {
+    namespace::exists(registry, resource, object)?;
+    if let Some(user) = &context.user {
+        node_restriction::create(user, resource, object)?;
+    }
+    if resource.kind == "Pod" {
+        service_account::complete(registry, resource, object)?;
+        pod::complete(object);
+    }
+    Ok(())
+}
+
+/// May refuse a change.
+pub(super) fn update(
+    context: &WriteContext,
+    resource: &'static Resource,
+    part: Part,
+    new: &Object,
+    old: &Object,
+) -> Result<(), ApiError> {
+    let Some(user) = &context.user else { return Ok(()) };
+    node_restriction::update(user, resource, part, new, old)
+}
+
+/// May protect an object.
+pub(super) fn delete(
+    context: &WriteContext,
+    resource: &'static Resource,
+    object: &Object,
+) -> Result<(), ApiError> {
+    namespace::may_go(resource, object)?;
+    match &context.user {
+        Some(user) => node_restriction::delete(user, resource, object),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,67 @@
+//! Objects to bytes and back.
+
+use bytes::Bytes;
+use podlog_api::resource::Resource;
+use podlog_api::{ApiError, Object, Reason};
+use serde_json::{Value, json};
+
+use super::events;
+use crate::store::StoreError;
+
+/// What is stored: everything but the resource version, which is the store's own revision.
+pub(super) fn encode(resource: &Resource, object: &Object) -> Bytes {
+    let mut object = events::to_stored(resource, object.clone());
+    let metadata = object.metadata_mut();
+    metadata.remove("resourceVersion");
+    metadata.remove("managedFields");
+    metadata.remove("selfLink");
+    Bytes::from(serde_json::to_vec(&object.0).unwrap_or_default())
+}
+
+/// An object as clients see it.
+///
+/// # Errors
+/// When the stored bytes are not JSON, which means that the store is damaged.
+pub(super) fn decode(resource: &Resource, value: &[u8], revision: u64) -> Result<Object, ApiError> {
+    let value: Value = serde_json::from_slice(value).map_err(|e| {
+        tracing::error!(kind = resource.kind, revision, error = %e, "stored object cannot be read");
+        ApiError::internal(format!("stored {} at revision {revision} is damaged: {e}", resource.kind))
+    })?;
+    let mut object = Object::new(value);
+    object.metadata_mut().insert("resourceVersion".into(), json!(revision.to_string()));
+    Ok(events::from_stored(resource, object))
+}
+
+/// What a client is told when the store fails.
+pub(super) fn store_error(error: StoreError) -> ApiError {
+    match error {
+        StoreError::Compacted { requested, oldest } => {
+            ApiError::expired(format!("too old resource version: {requested} ({})", oldest.saturating_sub(1)))
+        }
+        StoreError::Future { requested, current } => too_large_version(requested, current),
+        StoreError::Conflict(_) => ApiError::new(409, Reason::Conflict, "the object has been modified"),
+        other => {
+            tracing::error!(error = %other, "the store failed");
+            ApiError::internal(other)
+        }
+    }
+}
+
+/// 504 for a revision that is ahead of us, as `k8s.io/apiserver/pkg/storage` words it.
+pub(crate) fn too_large_version(requested: u64, current: u64) -> ApiError {
+    let cause = podlog_api::Cause {
+        reason: "ResourceVersionTooLarge".into(),
+        message: "Too large resource version".into(),
+        field: String::new(),
+    };
+    ApiError::new(
+        504,
+        Reason::Timeout,
+        format!("Timeout: Too large resource version: {requested}, current: {current}"),
+    )
+    .with_details(podlog_api::Details {
+        causes: vec![cause],
+        retry_after_seconds: 1,
+        ..podlog_api::Details::default()
+    })
+}
