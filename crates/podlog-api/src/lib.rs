@@ -15,6 +15,7 @@
 //! (`podlog-apiserver`), what a log line is (`podlog-line`).
 
 mod attributes;
+pub mod defaults;
 pub mod discovery;
 mod error;
 pub mod go;
