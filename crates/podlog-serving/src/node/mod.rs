@@ -1,0 +1,15 @@
+//! The API server's connection to kubelets: pooled HTTP/2 over TLS, failing in the words of Kubernetes' own.
+//!
+//! Behaviour as `pkg/kubelet/client/kubelet_client.go` and `k8s.io/apiserver/pkg/registry/generic/rest/streamer.go`.
+
+mod body;
+mod client;
+mod connection;
+mod dial;
+mod error;
+#[cfg(test)]
+mod tests;
+
+pub use body::NodeBody;
+pub use client::{NodeClient, NodeClientConfig, Verify};
+pub use error::{DialCause, DialError};

@@ -1,0 +1,216 @@
+//! Requests to nodes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::header::LOCATION;
+use http::{Response, Uri};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+
+use super::body::{NodeBody, StreamSlot};
+use super::connection::{Connection, Connections};
+use super::dial::{Timeouts, dial};
+use super::error::{DialCause, DialError, Ends};
+use crate::TlsError;
+use crate::pki::KeyPairFiles;
+use crate::reload::Reloading;
+use crate::tls::{AnyServer, ServerOfAuthority, load_key_pair, load_roots, provider};
+
+/// Who the API server is to nodes, and which nodes it believes.
+#[derive(Clone, Debug, Default)]
+pub struct NodeClientConfig {
+    /// What nodes know us by; `None` for nothing.
+    pub client: Option<KeyPairFiles>,
+    /// Authorities of nodes' certificates; without any, no node's certificate is verified, as kube-apiserver.
+    pub ca: Option<PathBuf>,
+}
+
+/// Whether a node's certificate is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verify {
+    /// Against the authorities of [`NodeClientConfig::ca`].
+    Ca,
+    /// Not at all (`insecureSkipTLSVerifyBackend`). Our own certificate is shown all the same.
+    Skip,
+}
+
+/// The API server's client towards kubelets. Clones share its connections.
+#[derive(Clone)]
+pub struct NodeClient {
+    shared: Arc<State>,
+}
+
+struct State {
+    tls: Reloading<Trust, TlsError>,
+    nodes: Mutex<Nodes>,
+    timeouts: Timeouts,
+}
+
+/// TLS by the files' content.
+struct Trust {
+    verified: Arc<ClientConfig>,
+    unverified: Arc<ClientConfig>,
+}
+
+/// Connections made with one state of the files.
+#[derive(Default)]
+struct Nodes {
+    trust: Option<Arc<Trust>>,
+    connections: HashMap<Node, Arc<Mutex<Connections>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Node {
+    host: String,
+    port: u16,
+    verify: Verify,
+}
+
+impl NodeClient {
+    /// Loads certificate, key and authorities. They are loaded again when they change; connections of before end with
+    /// the requests they carry.
+    ///
+    /// # Errors
+    /// When they cannot be read or used.
+    pub fn new(config: NodeClientConfig) -> Result<Self, TlsError> {
+        Self::with_timeouts(config, Timeouts::default())
+    }
+
+    pub(super) fn with_timeouts(config: NodeClientConfig, timeouts: Timeouts) -> Result<Self, TlsError> {
+        let mut files = Vec::from_iter(config.ca.clone());
+        files.extend(config.client.iter().flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]));
+        let tls = Reloading::new(files, move || Trust::load(&config))?;
+        Ok(NodeClient { shared: Arc::new(State { tls, nodes: Mutex::default(), timeouts }) })
+    }
+
+    /// Asks a node. There is no limit on how long it may think; dropping the future or the body cancels the request.
+    ///
+    /// # Errors
+    /// When no answer came. An answer with an error status is an answer; a redirect is refused.
+    pub async fn get(
+        &self,
+        host: &str,
+        port: u16,
+        path_and_query: &str,
+        verify: Verify,
+    ) -> Result<Response<NodeBody>, DialError> {
+        let url = url(host, port, path_and_query);
+        match self.exchange(host, port, &url, verify).await {
+            Ok((response, ends, slot)) => refuse_redirects(response, &url)
+                .map(|response| response.map(|body| NodeBody::new(body, ends, slot))),
+            Err(cause) => Err(DialError { url, cause }),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        host: &str,
+        port: u16,
+        url: &str,
+        verify: Verify,
+    ) -> Result<(Response<Incoming>, Ends, StreamSlot), DialCause> {
+        let uri: Uri =
+            url.parse().map_err(|error: http::uri::InvalidUri| DialCause::Other(error.to_string()))?;
+        let trust = self.shared.tls.current();
+        let node = Node { host: host.to_owned(), port, verify };
+        let pool = self.shared.nodes.lock().connections(&trust, node);
+        let waiting = pool.lock().take();
+        if let Some(connection) = waiting {
+            match connection.send(&uri, &pool).await {
+                Ok(answer) => return Ok(answer),
+                // It was closed while it waited for us: a GET can be sent again, over a fresh one.
+                Err((error, _)) if is_stale(&error) => {
+                    tracing::debug!(%error, url, "a pooled connection was stale")
+                }
+                Err((error, ends)) => return Err(DialCause::exchange(&error, ends)),
+            }
+        }
+        let config = if verify == Verify::Ca { &trust.verified } else { &trust.unverified };
+        let dialled = dial(host, port, config.clone(), self.shared.timeouts).await?;
+        let connection = Connection::start(dialled, &pool).await?;
+        connection.send(&uri, &pool).await.map_err(|(error, ends)| DialCause::exchange(&error, ends))
+    }
+}
+
+impl fmt::Debug for NodeClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeClient")
+    }
+}
+
+impl Nodes {
+    fn connections(&mut self, trust: &Arc<Trust>, node: Node) -> Arc<Mutex<Connections>> {
+        if !self.trust.as_ref().is_some_and(|known| Arc::ptr_eq(known, trust)) {
+            self.trust = Some(trust.clone());
+            self.connections.clear();
+        }
+        if !self.connections.contains_key(&node) {
+            self.forget_closed();
+        }
+        self.connections.entry(node).or_default().clone()
+    }
+
+    fn forget_closed(&mut self) {
+        self.connections.retain(|_, connections| {
+            let in_use = Arc::strong_count(connections) > 1;
+            let mut connections = connections.lock();
+            connections.forget_closed();
+            in_use || !connections.is_empty()
+        });
+    }
+}
+
+impl Trust {
+    fn load(config: &NodeClientConfig) -> Result<Self, TlsError> {
+        let own = config.client.as_ref().map(load_key_pair).transpose()?;
+        let unverified = client_config(Arc::new(AnyServer::new()), own.clone())?;
+        let verified = match &config.ca {
+            None => unverified.clone(),
+            Some(bundle) => {
+                client_config(Arc::new(ServerOfAuthority::new(load_roots(bundle)?, bundle)?), own)?
+            }
+        };
+        Ok(Trust { verified, unverified })
+    }
+}
+
+fn client_config(
+    verifier: Arc<dyn ServerCertVerifier>,
+    own: Option<CertifiedKey>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::Unusable { path: PathBuf::new(), reason: error.to_string() })?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match own {
+        Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn url(host: &str, port: u16, path_and_query: &str) -> String {
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    format!("https://{host}:{port}{path_and_query}")
+}
+
+fn is_stale(error: &hyper::Error) -> bool {
+    !error.is_timeout() && !error.is_user()
+}
+
+/// As Go, the error names the URL that the answer pointed to.
+fn refuse_redirects(response: Response<Incoming>, url: &str) -> Result<Response<Incoming>, DialError> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(response);
+    }
+    let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+    Err(DialError { url: location.unwrap_or(url).to_owned(), cause: DialCause::Redirect })
+}

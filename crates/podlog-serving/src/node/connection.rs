@@ -1,0 +1,202 @@
+//! Connections to one node, shared by its requests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderValue, Request, Response, Uri};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+
+use super::body::StreamSlot;
+use super::dial::Dialled;
+use super::error::{DialCause, Ends};
+
+const AGENT: &str = concat!("podlog/", env!("CARGO_PKG_VERSION"));
+/// Streams on one connection before a second one is made; Go's servers allow 250.
+const MAX_STREAMS: usize = 100;
+/// Bytes that a stream may be ahead of its reader.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// Every stream of a connection may be stalled without holding up the others.
+const CONNECTION_WINDOW: u32 = 100 << 20;
+/// Largest frame.
+const FRAME: u32 = 256 << 10;
+/// Silence after which a ping is sent.
+const PING_AFTER: Duration = Duration::from_secs(30);
+/// For a ping to be answered.
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// HTTP/1.1 connections that wait for the next request.
+const MAX_IDLE: usize = 25;
+
+/// The connections that can take requests.
+#[derive(Default)]
+pub(super) struct Connections {
+    shared: Vec<Shared>,
+    idle: Vec<Exclusive>,
+}
+
+/// An HTTP/2 connection.
+#[derive(Clone)]
+struct Shared {
+    sender: http2::SendRequest<Empty<Bytes>>,
+    streams: Arc<AtomicUsize>,
+    ends: Ends,
+}
+
+/// An HTTP/1.1 connection.
+struct Exclusive {
+    sender: http1::SendRequest<Empty<Bytes>>,
+    ends: Ends,
+}
+
+/// A connection that was chosen for one request.
+pub(super) enum Connection {
+    Shared(Box<SharedStream>),
+    Exclusive(Box<ExclusiveUse>),
+}
+
+pub(super) struct SharedStream {
+    connection: Shared,
+    slot: StreamSlot,
+}
+
+pub(super) struct ExclusiveUse {
+    connection: Exclusive,
+}
+
+impl Connections {
+    /// A connection with room for one more request.
+    pub(super) fn take(&mut self) -> Option<Connection> {
+        self.forget_closed();
+        let room = |shared: &&Shared| shared.streams.load(Ordering::Relaxed) < MAX_STREAMS;
+        if let Some(shared) = self.shared.iter().find(room) {
+            return Some(shared.open());
+        }
+        let connection = self.idle.pop()?;
+        Some(Connection::Exclusive(Box::new(ExclusiveUse { connection })))
+    }
+
+    pub(super) fn forget_closed(&mut self) {
+        self.shared.retain(|shared| !shared.sender.is_closed());
+        self.idle.retain(|idle| idle.sender.is_ready());
+    }
+
+    /// Gives no more requests to a connection that failed; those it carries go on.
+    fn forget(&mut self, failed: &Shared) {
+        self.shared.retain(|shared| !Arc::ptr_eq(&shared.streams, &failed.streams));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.shared.is_empty() && self.idle.is_empty()
+    }
+}
+
+impl Shared {
+    fn open(&self) -> Connection {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        let slot = StreamSlot(self.streams.clone());
+        Connection::Shared(Box::new(SharedStream { connection: self.clone(), slot }))
+    }
+}
+
+impl Connection {
+    /// Starts HTTP on a connection, and offers it to others where the protocol allows.
+    pub(super) async fn start(dialled: Dialled, pool: &Arc<Mutex<Connections>>) -> Result<Self, DialCause> {
+        let Dialled { tls, ends } = dialled;
+        let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        let io = TokioIo::new(tls);
+        if is_http2 {
+            let handshake = http2_builder().handshake(io).await;
+            let (sender, connection) = handshake.map_err(|error| DialCause::exchange(&error, ends))?;
+            tokio::spawn(connection);
+            let shared = Shared { sender, streams: Arc::default(), ends };
+            pool.lock().shared.push(shared.clone());
+            return Ok(shared.open());
+        }
+        let handshake = http1::handshake(io).await;
+        let (sender, connection) = handshake.map_err(|error| DialCause::exchange(&error, ends))?;
+        tokio::spawn(connection);
+        Ok(Connection::Exclusive(Box::new(ExclusiveUse { connection: Exclusive { sender, ends } })))
+    }
+
+    /// Sends the request; the connection is used again when its answer has been read.
+    pub(super) async fn send(
+        self,
+        uri: &Uri,
+        pool: &Arc<Mutex<Connections>>,
+    ) -> Result<(Response<Incoming>, Ends, StreamSlot), (hyper::Error, Ends)> {
+        match self {
+            Connection::Shared(stream) => {
+                let SharedStream { mut connection, slot } = *stream;
+                match connection.sender.send_request(http2_request(uri)).await {
+                    Ok(response) => Ok((response, connection.ends, slot)),
+                    Err(error) => {
+                        pool.lock().forget(&connection);
+                        Err((error, connection.ends))
+                    }
+                }
+            }
+            Connection::Exclusive(exclusive) => {
+                let ExclusiveUse { mut connection } = *exclusive;
+                let ends = connection.ends;
+                let response = connection
+                    .sender
+                    .send_request(http1_request(uri))
+                    .await
+                    .map_err(|error| (error, ends))?;
+                give_back_when_ready(connection, pool);
+                Ok((response, ends, StreamSlot(Arc::new(AtomicUsize::new(1)))))
+            }
+        }
+    }
+}
+
+/// Waits, apart, until the answer has been read in full. An answer that is dropped closes the connection instead.
+fn give_back_when_ready(mut connection: Exclusive, pool: &Arc<Mutex<Connections>>) {
+    let pool = Arc::downgrade(pool);
+    tokio::spawn(async move {
+        if connection.sender.ready().await.is_ok()
+            && let Some(pool) = pool.upgrade()
+        {
+            let mut pool = pool.lock();
+            pool.forget_closed();
+            if pool.idle.len() < MAX_IDLE {
+                pool.idle.push(connection);
+            }
+        }
+    });
+}
+
+fn http2_builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true);
+    builder
+}
+
+fn http2_request(uri: &Uri) -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
+    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    *request.uri_mut() = uri.clone();
+    request
+}
+
+/// The path alone, with the authority as `Host`.
+fn http1_request(uri: &Uri) -> Request<Empty<Bytes>> {
+    let mut request = http2_request(uri);
+    let authority = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    request.headers_mut().extend(authority.map(|authority| (HOST, authority)));
+    *request.uri_mut() = uri.path_and_query().cloned().map(Uri::from).unwrap_or_default();
+    request
+}

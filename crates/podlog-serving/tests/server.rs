@@ -1,0 +1,337 @@
+//! The server over real sockets, with both protocols.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
+use podlog_serving::{
+    Body, Drained, Handler, Limits, Peer, Server, ServerTls, empty_body, install_crypto_provider,
+    stream_body, text_body,
+};
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+use Protocol::{Http1, Http2};
+
+#[derive(Default)]
+struct Answers {
+    entered: AtomicUsize,
+    release: Notify,
+}
+
+#[async_trait]
+impl Handler for Answers {
+    async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let (sender, stream) = stream_body();
+        match request.uri().path() {
+            "/panic" => panic!("as asked"),
+            "/peer" => {
+                Response::new(text_body(format!("{} {}", peer.address.ip(), peer.certificate_chain.len())))
+            }
+            "/slow" => {
+                self.entered.fetch_add(1, Ordering::SeqCst);
+                self.release.notified().await;
+                Response::new(text_body("at last"))
+            }
+            "/finish" | "/fail" | "/drop" | "/endless" => {
+                let path = request.uri().path().to_owned();
+                tokio::spawn(async move {
+                    sender.send("some ").await.unwrap();
+                    sender.send("lines").await.unwrap();
+                    match path.as_str() {
+                        "/finish" => sender.finish().await,
+                        "/fail" => sender.fail("disk on fire").await,
+                        "/endless" => sender.closed().await,
+                        _ => drop(sender),
+                    }
+                });
+                Response::new(stream)
+            }
+            "/empty" => Response::new(empty_body()),
+            _ => {
+                let length = request.into_body().collect().await.unwrap().to_bytes().len();
+                Response::new(text_body(length.to_string()))
+            }
+        }
+    }
+}
+
+struct World {
+    _folder: tempfile::TempDir,
+    ca: CertificateAuthority,
+    files: KeyPairFiles,
+    address: SocketAddr,
+    handler: Arc<Answers>,
+    shutdown: CancellationToken,
+    served: JoinHandle<Drained>,
+}
+
+async fn world(limits: Limits) -> World {
+    install_crypto_provider();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = CertificateAuthority::load_or_create(folder.path(), "ca", "podlog").unwrap();
+    let files = KeyPairFiles::in_folder(folder.path(), "server");
+    ca.ensure(&files, &CertificateRequest::serving("server", ["localhost", "127.0.0.1"])).unwrap();
+    let tls = ServerTls::load(files.clone()).unwrap();
+    let server = Server::bind(([127, 0, 0, 1], 0).into(), tls, limits).await.unwrap();
+    let address = server.local_addr();
+    let (handler, shutdown) = (Arc::new(Answers::default()), CancellationToken::new());
+    let served = tokio::spawn(server.serve(handler.clone(), shutdown.clone()));
+    World { _folder: folder, ca, files, address, handler, shutdown, served }
+}
+
+enum Sender {
+    Http1(hyper::client::conn::http1::SendRequest<Empty<Bytes>>),
+    Http2(hyper::client::conn::http2::SendRequest<Empty<Bytes>>),
+}
+
+impl Sender {
+    async fn get(&mut self, path: &str) -> hyper::Result<Response<Incoming>> {
+        let request = Request::get(format!("https://localhost{path}")).header("host", "localhost");
+        let request = request.body(Empty::new()).unwrap();
+        match self {
+            Sender::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Sender::Http2(sender) => sender.send_request(request).await,
+        }
+    }
+
+    async fn text(&mut self, path: &str) -> (u16, String, Option<hyper::Error>) {
+        let response = self.get(path).await.unwrap();
+        let (status, mut body) = (response.status().as_u16(), response.into_body());
+        let mut text = String::new();
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap()),
+                Err(error) => return (status, text, Some(error)),
+            }
+        }
+        (status, text, None)
+    }
+}
+
+impl World {
+    async fn tls(
+        &self,
+        protocol: Protocol,
+        own: Option<KeyPairFiles>,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.ca.certificate_pem().as_bytes()).unwrap()).unwrap();
+        let config = rustls::ClientConfig::builder().with_root_certificates(roots);
+        let mut config = match own {
+            None => config.with_no_client_auth(),
+            Some(files) => {
+                let chain =
+                    CertificateDer::pem_file_iter(&files.certificate).unwrap().map(Result::unwrap).collect();
+                config
+                    .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(&files.key).unwrap())
+                    .unwrap()
+            }
+        };
+        config.alpn_protocols = vec![if protocol == Http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        let tcp = TcpStream::connect(self.address).await?;
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
+    }
+
+    async fn connect(&self, protocol: Protocol) -> Sender {
+        self.connect_as(protocol, None).await
+    }
+
+    async fn connect_as(&self, protocol: Protocol, own: Option<KeyPairFiles>) -> Sender {
+        let io = TokioIo::new(self.tls(protocol, own).await.unwrap());
+        match protocol {
+            Http1 => {
+                let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+                tokio::spawn(connection);
+                Sender::Http1(sender)
+            }
+            Http2 => {
+                let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await;
+                let (sender, connection) = handshake.unwrap();
+                tokio::spawn(connection);
+                Sender::Http2(sender)
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn bodies_end_as_their_producers_say() {
+    let world = world(Limits::default()).await;
+    let rows = [
+        ("/finish", "some lines", false),
+        ("/fail", "some lines", true),
+        ("/drop", "some lines", true),
+        ("/empty", "", false),
+        ("/other", "0", false),
+    ];
+    for protocol in [Http1, Http2] {
+        for (path, text, fails) in rows {
+            let (status, said, error) = world.connect(protocol).await.text(path).await;
+            assert_eq!((status, said.as_str(), error.is_some()), (200, text, fails), "{protocol:?} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_answers_500_and_the_server_lives() {
+    let world = world(Limits::default()).await;
+    for protocol in [Http1, Http2] {
+        let mut sender = world.connect(protocol).await;
+        let (status, text, _) = sender.text("/panic").await;
+        assert_eq!((status, text.as_str()), (500, "the request caused a panic, see the server's log\n"));
+        assert_eq!(sender.text("/other").await.1, "0");
+    }
+}
+
+#[tokio::test]
+async fn any_client_certificate_is_taken_if_its_key_is_held() {
+    let world = world(Limits::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let foreign = CertificateAuthority::load_or_create(folder.path(), "ca", "foreign").unwrap();
+    let files = KeyPairFiles::in_folder(folder.path(), "client");
+    foreign.ensure(&files, &CertificateRequest::client("mallory", None)).unwrap();
+    for protocol in [Http1, Http2] {
+        assert_eq!(world.connect(protocol).await.text("/peer").await.1, "127.0.0.1 0");
+        let shown = world.connect_as(protocol, Some(files.clone())).await.text("/peer").await.1;
+        assert_eq!(shown, "127.0.0.1 1");
+    }
+}
+
+#[tokio::test]
+async fn new_certificates_are_used_without_a_restart() {
+    let world = world(Limits::default()).await;
+    let leaf = |tls: &TlsStream<TcpStream>| tls.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+    let before = leaf(&world.tls(Http2, None).await.unwrap());
+    std::fs::remove_file(&world.files.certificate).unwrap();
+    assert_eq!(leaf(&world.tls(Http2, None).await.unwrap()), before, "the last good one stays");
+    world.ca.ensure(&world.files, &CertificateRequest::serving("server", ["localhost"])).unwrap();
+    wait_until(async || leaf(&world.tls(Http2, None).await.unwrap()) != before).await;
+}
+
+#[tokio::test]
+async fn draining_finishes_answers_and_cuts_streams() {
+    for protocol in [Http1, Http2] {
+        let limits = Limits { stream_grace: Duration::from_millis(50), ..Limits::default() };
+        let world = world(limits).await;
+        let (mut slow, mut endless, _idle) =
+            (world.connect(protocol).await, world.connect(protocol).await, world.connect(protocol).await);
+        let stream = endless.get("/endless").await.unwrap();
+        let answer = tokio::spawn(async move { slow.text("/slow").await });
+        wait_until(async || world.handler.entered.load(Ordering::SeqCst) == 1).await;
+        world.shutdown.cancel();
+        wait_until(async || TcpStream::connect(world.address).await.is_err()).await;
+        assert!(!world.served.is_finished(), "it waits for the answer");
+        world.handler.release.notify_one();
+        let (status, text, error) = answer.await.unwrap();
+        assert_eq!((status, text.as_str(), error.is_none()), (200, "at last", true));
+        assert!(stream.into_body().collect().await.is_err(), "a cut stream ends in an error");
+        assert_eq!(world.served.await.unwrap(), Drained { cut: 1 });
+    }
+}
+
+#[tokio::test]
+async fn draining_nothing_is_immediate() {
+    let world = world(Limits::default()).await;
+    let _idle = (world.connect(Http1).await, world.connect(Http2).await);
+    world.shutdown.cancel();
+    let drained = tokio::time::timeout(Duration::from_millis(900), world.served).await;
+    assert_eq!(drained.unwrap().unwrap(), Drained::default());
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait() {
+    let world = world(Limits { max_connections: 1, ..Limits::default() }).await;
+    let first = world.tls(Http1, None).await.unwrap();
+    let second = tokio::time::timeout(Duration::from_millis(100), world.tls(Http1, None)).await;
+    assert!(second.is_err());
+    drop(first);
+    world.tls(Http1, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn slow_clients_are_left_behind() {
+    let short = Duration::from_millis(100);
+    let limits =
+        Limits { handshake_timeout: short, header_timeout: short, idle_timeout: short, ..Limits::default() };
+    let world = world(limits).await;
+    let mut silent = TcpStream::connect(world.address).await.unwrap();
+    closed_by_peer(&mut silent).await;
+    let preface = &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..];
+    for (protocol, head) in
+        [(Http1, &b"GET / HTTP/1.1\r\nHost:"[..]), (Http1, b""), (Http2, b""), (Http2, preface)]
+    {
+        let mut tls = world.tls(protocol, None).await.unwrap();
+        tls.write_all(head).await.unwrap();
+        closed_by_peer(&mut tls).await;
+    }
+}
+
+/// Waits for the end; whether it comes as an error is all the same.
+async fn closed_by_peer(stream: &mut (impl AsyncReadExt + Unpin)) {
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+    assert!(read.is_ok(), "the connection stays open");
+}
+
+async fn wait_until(condition: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap();
+}
+
+#[tokio::test]
+async fn heads_are_bounded() {
+    let world = world(Limits { max_header_bytes: 16 << 10, ..Limits::default() }).await;
+    for protocol in [Http1, Http2] {
+        for (size, accepted) in [(10 << 10, true), (40 << 10, false)] {
+            let request = Request::get("https://localhost/other")
+                .header("host", "localhost")
+                .header("x", "a".repeat(size));
+            let request = request.body(Empty::<Bytes>::new()).unwrap();
+            let answer = match world.connect(protocol).await {
+                Sender::Http1(mut sender) => sender.send_request(request).await,
+                Sender::Http2(mut sender) => sender.send_request(request).await,
+            };
+            let status =
+                answer.map(|answer| answer.status()).unwrap_or(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+            assert_eq!(status == StatusCode::OK, accepted, "{protocol:?} {size}: {status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_an_error_that_names_it() {
+    let world = world(Limits::default()).await;
+    let tls = ServerTls::load(world.files.clone()).unwrap();
+    let error = Server::bind(world.address, tls, Limits::default()).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot listen on {}", world.address));
+}
