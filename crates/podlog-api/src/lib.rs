@@ -15,6 +15,7 @@
 //! (`podlog-apiserver`), what a log line is (`podlog-line`).
 
 mod attributes;
+pub mod bootstrap_roles;
 pub mod defaults;
 pub mod discovery;
 mod error;
@@ -26,6 +27,7 @@ mod object;
 pub mod openapi;
 pub mod patch;
 pub mod query;
+pub mod rbac;
 pub mod request_info;
 pub mod resource;
 pub mod schema;

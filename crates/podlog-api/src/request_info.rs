@@ -3,6 +3,7 @@
 use http::Method;
 
 use crate::query::{Query, unescape_path};
+use crate::selector::{split_term, split_terms, unescape};
 use crate::{Attributes, go};
 
 /// A request to an API server, taken apart. Route by this, not by the path, so that what is authorized is what is done.
@@ -151,61 +152,17 @@ fn list_or_watch(query: &Query) -> (&'static str, String) {
 
 /// The value that `metadata.name` has to have, if it is a single one that can be part of a path.
 fn selected_name(selector: &str) -> Option<String> {
-    let requirements: Option<Vec<Requirement>> =
-        split_unescaped(selector, ',').filter(|term| !term.is_empty()).map(Requirement::parse).collect();
-    let name = requirements?
-        .into_iter()
-        .find(|requirement| requirement.equals && requirement.field == "metadata.name")?
-        .value;
-    let is_path_segment = !matches!(name.as_str(), "." | "..") && !name.contains(['/', '%']);
-    is_path_segment.then_some(name)
-}
-
-/// One term of a field selector.
-struct Requirement {
-    field: String,
-    equals: bool,
-    value: String,
-}
-
-impl Requirement {
-    fn parse(term: &str) -> Option<Requirement> {
-        let at = term.char_indices().find_map(|(at, character)| match character {
-            '=' if term[at..].starts_with("==") => Some((at, true, 2)),
-            '=' => Some((at, true, 1)),
-            '!' if term[at..].starts_with("!=") => Some((at, false, 2)),
-            _ => None,
-        });
-        let (at, equals, length) = at?;
-        Some(Requirement {
-            field: term[..at].to_owned(),
-            equals,
-            value: unescape_value(&term[at + length..])?,
-        })
-    }
-}
-
-fn split_unescaped(text: &str, separator: char) -> impl Iterator<Item = &str> {
-    let mut escaped = false;
-    text.split(move |character| {
-        let splits = character == separator && !escaped;
-        escaped = character == '\\' && !escaped;
-        splits
-    })
-}
-
-/// Takes back the escapes of `,`, `=` and `\`; `None` for any other escape and for `,` or `=` without one.
-fn unescape_value(value: &str) -> Option<String> {
-    let mut characters = value.chars();
-    let mut plain = String::new();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => plain.push(characters.next().filter(|escaped| matches!(escaped, '\\' | ',' | '='))?),
-            ',' | '=' => return None,
-            other => plain.push(other),
+    let mut name = None;
+    for term in split_terms(selector).into_iter().filter(|term| !term.is_empty()) {
+        let (field, equal, value) = split_term(term)?;
+        let value = unescape(value).ok()?;
+        if equal && field == "metadata.name" {
+            name = name.or(Some(value));
         }
     }
-    Some(plain)
+    let name = name?;
+    let is_path_segment = !matches!(name.as_str(), "." | "..") && !name.contains(['/', '%']);
+    is_path_segment.then_some(name)
 }
 
 #[cfg(test)]

@@ -371,7 +371,7 @@ fn number(object: &Object, pointer: &str) -> String {
 }
 
 /// The terms between commas that are not escaped by a backslash.
-fn split_terms(text: &str) -> Vec<&str> {
+pub(crate) fn split_terms(text: &str) -> Vec<&str> {
     let mut terms = Vec::new();
     let (mut start, mut escaped) = (0, false);
     for (index, character) in text.char_indices() {
@@ -389,7 +389,7 @@ fn split_terms(text: &str) -> Vec<&str> {
     terms
 }
 
-fn split_term(term: &str) -> Option<(&str, bool, &str)> {
+pub(crate) fn split_term(term: &str) -> Option<(&str, bool, &str)> {
     for (index, _) in term.char_indices() {
         for (operator, equal) in [("!=", false), ("==", true), ("=", true)] {
             if let Some(value) = term[index..].strip_prefix(operator) {
@@ -400,7 +400,7 @@ fn split_term(term: &str) -> Option<(&str, bool, &str)> {
     None
 }
 
-fn unescape(value: &str) -> Result<String, String> {
+pub(crate) fn unescape(value: &str) -> Result<String, String> {
     let mut out = String::with_capacity(value.len());
     let mut characters = value.chars();
     while let Some(character) = characters.next() {
