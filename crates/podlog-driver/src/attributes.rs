@@ -1,0 +1,74 @@
+//! What the writer of a log file tells its readers: extended attributes, which follow the file when it is renamed.
+//!
+//! They only make reading faster. Where the file system has none, readers scan.
+
+use std::os::fd::AsFd;
+
+use podlog_line::{Stream, Timestamp};
+use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
+
+/// Present when no record is older than one before it.
+const ORDERED: &str = "user.podlog.ordered";
+/// Present when the file is complete: nanoseconds of its last record, and in which streams it ends inside a line.
+const END: &str = "user.podlog.end";
+
+/// How a complete file ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileEnd {
+    /// No record of the file is younger.
+    pub(crate) last: Timestamp,
+    /// Whether the line of a stream goes on in the next file.
+    pub(crate) inside_line: [bool; 2],
+}
+
+pub(crate) fn mark_ordered(file: impl AsFd) {
+    set(file, ORDERED, b"1");
+}
+
+pub(crate) fn is_ordered(file: impl AsFd) -> bool {
+    get(file, ORDERED).is_some()
+}
+
+pub(crate) fn mark_end(file: impl AsFd, end: FileEnd) {
+    let streams: String =
+        Stream::ALL.iter().map(|stream| if end.inside_line[stream.index()] { 'P' } else { 'F' }).collect();
+    set(file, END, format!("{} {streams}", end.last.as_nanoseconds()).as_bytes());
+}
+
+/// The file is written to again.
+pub(crate) fn clear_end(file: impl AsFd) {
+    // It is mostly not there.
+    let _ = fremovexattr(file, END);
+}
+
+pub(crate) fn file_end(file: impl AsFd) -> Option<FileEnd> {
+    let value = get(file, END)?;
+    let (nanoseconds, streams) = std::str::from_utf8(&value).ok()?.split_once(' ')?;
+    let streams: &[u8; 2] = streams.as_bytes().try_into().ok()?;
+    Some(FileEnd {
+        last: Timestamp::from_nanoseconds(nanoseconds.parse().ok()?),
+        inside_line: streams.map(|end| end == b'P'),
+    })
+}
+
+/// Gives `to` what is known of `from`.
+pub(crate) fn copy(from: impl AsFd, to: impl AsFd) {
+    for name in [ORDERED, END] {
+        if let Some(value) = get(&from, name) {
+            set(&to, name, &value);
+        }
+    }
+}
+
+fn set(file: impl AsFd, name: &str, value: &[u8]) {
+    if let Err(error) = fsetxattr(file, name, value, XattrFlags::empty()) {
+        tracing::trace!(%error, name, "no extended attribute was set");
+    }
+}
+
+fn get(file: impl AsFd, name: &str) -> Option<Vec<u8>> {
+    let mut value = vec![0; 64];
+    let length = fgetxattr(file, name, &mut value[..]).ok()?;
+    value.truncate(length);
+    Some(value)
+}

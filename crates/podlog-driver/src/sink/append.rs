@@ -1,0 +1,267 @@
+//! Appending batches of records to a file: whole records or nothing.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+};
+
+use memchr::{memchr, memrchr};
+use podlog_line::{LineEnd, SecondCache, cri};
+
+/// The two things that are done to a log file.
+pub(super) trait RawFile {
+    /// As `write(2)` on a file opened for appending.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Cuts the file off.
+    fn cut(&mut self, length: u64) -> io::Result<()>;
+}
+
+impl RawFile for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write(bytes)
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+}
+
+/// A file, and the records that are to be appended to it.
+#[derive(Debug)]
+pub(super) struct Appender<F> {
+    file: F,
+    /// Bytes in the file.
+    pub(super) length: u64,
+    /// Records, each with its line feed.
+    pub(super) batch: Vec<u8>,
+    /// Bytes of the batch that are in the file already.
+    written: usize,
+    /// The file ends in a torn record that could not be cut off.
+    torn: bool,
+}
+
+/// How much of a batch was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    All,
+    /// The next record does not fit into the file.
+    FileIsFull,
+}
+
+impl<F: RawFile> Appender<F> {
+    /// `torn`: the file does not end in a line feed.
+    pub(super) fn new(file: F, length: u64, torn: bool) -> Appender<F> {
+        Appender { file, length, batch: Vec::new(), written: 0, torn }
+    }
+
+    pub(super) fn raw(&self) -> &F {
+        &self.file
+    }
+
+    /// Goes on in a new file.
+    pub(super) fn replace(&mut self, file: F) {
+        self.drop_written();
+        self.file = file;
+        self.length = 0;
+        self.torn = false;
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, header: &[u8], held: &[u8], content: &[u8]) {
+        self.batch.reserve(header.len() + held.len() + content.len() + 1);
+        self.batch.extend_from_slice(header);
+        self.batch.extend_from_slice(held);
+        self.batch.extend_from_slice(content);
+        self.batch.push(b'\n');
+    }
+
+    /// Writes records while the file has no more than `max_bytes` bytes. On failure what was not written stays in the
+    /// batch, and the file ends with a whole record.
+    pub(super) fn flush(&mut self, max_bytes: u64, bytes_written: &mut u64) -> io::Result<Written> {
+        self.repair()?;
+        let end = self.written + self.fitting(max_bytes);
+        let result = self.write_up_to(end, bytes_written);
+        if result.is_err() {
+            self.drop_written();
+        }
+        result?;
+        if self.written < self.batch.len() {
+            return Ok(Written::FileIsFull);
+        }
+        self.batch.clear();
+        self.written = 0;
+        Ok(Written::All)
+    }
+
+    /// Takes note of the records that were written since the batch was begun: whether the last of each stream was
+    /// partial.
+    pub(super) fn update_inside_line(&self, inside_line: &mut [bool; 2]) {
+        let mut seconds = SecondCache::default();
+        let mut found = [false; 2];
+        let mut end = self.written;
+        while end > 0 && found != [true; 2] {
+            let start = memrchr(b'\n', &self.batch[..end - 1]).map_or(0, |position| position + 1);
+            if let Some(record) = cri::parse(&self.batch[start..end - 1], &mut seconds) {
+                let index = record.stream.index();
+                if !std::mem::replace(&mut found[index], true) {
+                    inside_line[index] = record.end == LineEnd::Partial;
+                }
+            }
+            end = start;
+        }
+    }
+
+    /// How many bytes of whole records may be added. A record that is larger than a file gets a file of its own.
+    fn fitting(&self, max_bytes: u64) -> usize {
+        let rest = &self.batch[self.written..];
+        let room = usize::try_from(max_bytes.saturating_sub(self.length)).unwrap_or(usize::MAX);
+        if rest.len() <= room {
+            return rest.len();
+        }
+        match memrchr(b'\n', &rest[..room]) {
+            Some(last) => last + 1,
+            None if self.length == 0 => memchr(b'\n', rest).map_or(rest.len(), |first| first + 1),
+            None => 0,
+        }
+    }
+
+    fn write_up_to(&mut self, end: usize, bytes_written: &mut u64) -> io::Result<()> {
+        let begin = self.written;
+        let mut at = begin;
+        let mut result = Ok(());
+        while at < end && result.is_ok() {
+            match self.file.append(&self.batch[at..end]) {
+                Ok(0) => result = Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => at += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => result = Err(error),
+            }
+        }
+        let whole = if at == end { end } else { begin + whole_records(&self.batch[begin..at]) };
+        self.written = whole;
+        self.length += (whole - begin) as u64;
+        *bytes_written += (whole - begin) as u64;
+        self.torn = whole < at && self.file.cut(self.length).is_err();
+        if self.torn {
+            self.length += (at - whole) as u64;
+        }
+        result
+    }
+
+    /// Ends a torn record, so that the next one is not glued to it.
+    fn repair(&mut self) -> io::Result<()> {
+        if self.torn {
+            self.file.append(b"\n").and_then(|count| match count {
+                0 => Err(io::ErrorKind::WriteZero.into()),
+                _ => Ok(()),
+            })?;
+            self.length += 1;
+            self.torn = false;
+        }
+        Ok(())
+    }
+
+    fn drop_written(&mut self) {
+        self.batch.drain(..self.written);
+        self.written = 0;
+    }
+}
+
+/// The length of the whole records at the start of `bytes`.
+fn whole_records(bytes: &[u8]) -> usize {
+    memrchr(b'\n', bytes).map_or(0, |last| last + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A disk with so much room.
+    struct SmallDisk {
+        content: Vec<u8>,
+        room: usize,
+        can_cut: bool,
+    }
+
+    impl RawFile for SmallDisk {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.room - self.content.len());
+            if count == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.content.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn cut(&mut self, length: u64) -> io::Result<()> {
+            if !self.can_cut {
+                return Err(io::ErrorKind::Other.into());
+            }
+            self.content.truncate(length as usize);
+            Ok(())
+        }
+    }
+
+    fn appender(room: usize, can_cut: bool) -> Appender<SmallDisk> {
+        Appender::new(SmallDisk { content: Vec::new(), room, can_cut }, 0, false)
+    }
+
+    #[test]
+    fn a_full_disk_leaves_no_torn_record() {
+        let mut file = appender(10, true);
+        for text in ["one", "two", "three"] {
+            file.push(b"", b"", text.as_bytes());
+        }
+        let mut written = 0;
+        assert!(file.flush(u64::MAX, &mut written).is_err());
+        assert_eq!(file.raw().content, b"one\ntwo\n");
+        assert_eq!((file.length, written, &file.batch[..]), (8, 8, &b"three\n"[..]));
+        assert!(file.flush(u64::MAX, &mut written).is_err());
+        assert_eq!(file.raw().content, b"one\ntwo\n");
+        file.file.room = 14;
+        assert_eq!(file.flush(u64::MAX, &mut written).expect("room"), Written::All);
+        assert_eq!(file.raw().content, b"one\ntwo\nthree\n");
+        assert_eq!((file.length, written), (14, 14));
+    }
+
+    #[test]
+    fn a_torn_record_that_cannot_be_cut_off_gets_its_line_feed() {
+        let mut file = appender(6, false);
+        file.push(b"", b"", b"one");
+        file.push(b"", b"", b"two");
+        assert!(file.flush(u64::MAX, &mut 0).is_err());
+        assert_eq!(file.raw().content, b"one\ntw");
+        file.file.room = 100;
+        assert_eq!(file.flush(u64::MAX, &mut 0).expect("room"), Written::All);
+        assert_eq!(file.raw().content, b"one\ntw\ntwo\n");
+        assert_eq!(file.length, 11);
+    }
+
+    proptest! {
+        #[test]
+        fn files_are_cut_at_records(lengths in prop::collection::vec(0..30usize, 0..40), max_bytes in 0..100u64) {
+            let mut file = appender(usize::MAX, true);
+            lengths.iter().for_each(|length| file.push(b"", b"", &vec![b'x'; *length]));
+            let expected = file.batch.clone();
+            let (mut files, mut written) = (Vec::new(), 0);
+            while file.flush(max_bytes, &mut written).expect("a big disk") == Written::FileIsFull {
+                files.push(file.raw().content.clone());
+                file.replace(SmallDisk { content: Vec::new(), room: usize::MAX, can_cut: true });
+            }
+            files.push(file.raw().content.clone());
+            prop_assert_eq!(files.concat(), expected);
+            prop_assert_eq!(written as usize, files.concat().len());
+            for (index, content) in files.iter().enumerate() {
+                let records = content.iter().filter(|byte| **byte == b'\n').count();
+                prop_assert!(content.len() as u64 <= max_bytes || records == 1);
+                prop_assert!(records > 0 || (files.len() == 1 && lengths.is_empty()), "file {index} is empty");
+                if let Some(next) = files.get(index + 1) {
+                    let first = whole_records(&next[..next.iter().position(|b| *b == b'\n').map_or(0, |p| p + 1)]);
+                    prop_assert!((content.len() + first) as u64 > max_bytes, "file {index} had room");
+                }
+            }
+        }
+    }
+}

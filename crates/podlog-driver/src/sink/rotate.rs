@@ -1,0 +1,75 @@
+//! Rotation by the writer.
+//!
+//! There is a current file at every moment: a new one is prepared beside it, the old one gets its second name, and the
+//! new one takes the first. A crash in between leaves a file with two names, which start-up and readers see through.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+use podlog_line::Timestamp;
+
+use crate::{
+    attributes,
+    generations::{LogPath, next_age},
+};
+
+/// Owner reads and writes, group reads, whatever the umask.
+pub(super) const FILE_MODE: u32 = 0o640;
+/// Somebody else may take the name we chose; more often than this it is not chance.
+const MAX_ATTEMPTS: u32 = 100;
+
+/// The new current file.
+pub(super) struct Rotated {
+    pub(super) file: File,
+}
+
+/// Gives the current file a name by its age, and makes a new one.
+pub(super) fn rotate(path: &LogPath, at: Timestamp) -> io::Result<Rotated> {
+    let prepared = path.prepared();
+    let file = prepare(&prepared)?;
+    let result = name_by_age(path, at).and_then(|()| fs::rename(&prepared, path.current()));
+    if let Err(error) = result {
+        let _ = fs::remove_file(&prepared);
+        return Err(error);
+    }
+    Ok(Rotated { file })
+}
+
+/// A new, empty file for records in order.
+fn prepare(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().read(true).append(true).create_new(true).mode(FILE_MODE).open(path)?;
+    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    attributes::mark_ordered(&file);
+    Ok(file)
+}
+
+fn name_by_age(path: &LogPath, at: Timestamp) -> io::Result<()> {
+    let mut newest = path.list()?.rotated.pop().map(|file| file.age);
+    for _ in 0..MAX_ATTEMPTS {
+        let age = next_age(at, newest.as_deref());
+        match fs::hard_link(path.current(), path.with_suffix(&age)) {
+            // Somebody else has renamed the file: it has its name.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => newest = Some(age),
+            Err(error) if has_no_links(&error) => return fs::rename(path.current(), path.with_suffix(&age)),
+            result => return result,
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Some file systems have no hard links. There the log is without a current file for a moment.
+fn has_no_links(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::TooManyLinks
+    )
+}
