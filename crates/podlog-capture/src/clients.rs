@@ -1,0 +1,133 @@
+//! Who is connected to the control socket.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use podlog_container::control::{self, MAX_REQUEST, Reply, Request};
+
+/// Most connections at a time; more are turned away.
+const MAX_CLIENTS: usize = 64;
+/// Most descriptors a connection may have sent ahead of a request.
+const MAX_DESCRIPTORS: usize = 8;
+const CHUNK: usize = 16 * 1024;
+
+/// A connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ClientId(u64);
+
+/// A request that came in, with the descriptors that came with it.
+pub(crate) struct Incoming {
+    /// What is asked.
+    pub(crate) request: Request,
+    /// Empty unless it brought some.
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// All connections. None of them can hold up capture: reading and writing never block, and who sends too much or does
+/// not read answers is cut off.
+pub(crate) struct Clients {
+    listener: UnixListener,
+    connected: BTreeMap<ClientId, Client>,
+    next: u64,
+}
+
+struct Client {
+    socket: UnixStream,
+    unread: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Clients {
+    /// Serves a listening socket.
+    pub(crate) fn new(listener: UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, connected: BTreeMap::new(), next: 0 })
+    }
+
+    /// The listening socket.
+    pub(crate) fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// The connections.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = (ClientId, BorrowedFd<'_>)> {
+        self.connected.iter().map(|(id, client)| (*id, client.socket.as_fd()))
+    }
+
+    /// Whether a connection is still there.
+    pub(crate) fn is_connected(&self, id: ClientId) -> bool {
+        self.connected.contains_key(&id)
+    }
+
+    /// Takes in whoever waits at the door.
+    pub(crate) fn accept(&mut self) {
+        while let Ok((socket, _)) = self.listener.accept() {
+            if self.connected.len() < MAX_CLIENTS && socket.set_nonblocking(true).is_ok() {
+                let client = Client { socket, unread: Vec::new(), descriptors: Vec::new() };
+                self.connected.insert(ClientId(self.next), client);
+                self.next += 1;
+            }
+        }
+    }
+
+    /// Reads what a connection has sent. Garbage is answered and ends the connection.
+    pub(crate) fn receive(&mut self, id: ClientId) -> Vec<Incoming> {
+        let Some(client) = self.connected.get_mut(&id) else { return Vec::new() };
+        let mut requests = Vec::new();
+        let is_open = client.read().is_ok()
+            && loop {
+                match client.next_request() {
+                    Ok(Some(request)) => requests.push(request),
+                    Ok(None) => break client.unread.len() <= MAX_REQUEST,
+                    Err(why) => {
+                        client.send(&Reply::Error(why));
+                        break false;
+                    }
+                }
+            };
+        if !is_open {
+            self.connected.remove(&id);
+        }
+        requests
+    }
+
+    /// Answers a connection.
+    pub(crate) fn answer(&mut self, id: ClientId, reply: &Reply) {
+        let is_read = self.connected.get_mut(&id).is_some_and(|client| client.send(reply));
+        if !is_read {
+            self.connected.remove(&id);
+        }
+    }
+}
+
+impl Client {
+    /// # Errors
+    /// When the connection has ended.
+    fn read(&mut self) -> io::Result<()> {
+        let mut chunk = [0; CHUNK];
+        match control::receive(&self.socket, &mut chunk, &mut self.descriptors) {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(_) if self.descriptors.len() > MAX_DESCRIPTORS => Err(ErrorKind::InvalidData.into()),
+            Ok(length) => {
+                self.unread.extend_from_slice(&chunk[..length]);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn next_request(&mut self) -> Result<Option<Incoming>, String> {
+        let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') else { return Ok(None) };
+        let line: Vec<u8> = self.unread.drain(..=end).collect();
+        let request = Request::parse(&line[..end])?;
+        Ok(Some(Incoming { request, descriptors: std::mem::take(&mut self.descriptors) }))
+    }
+
+    /// Answers are shorter than a socket's buffer: one that does not fit has no reader.
+    fn send(&mut self, reply: &Reply) -> bool {
+        self.socket.write_all(format!("{reply}\n").as_bytes()).is_ok()
+    }
+}

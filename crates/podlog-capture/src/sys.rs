@@ -1,0 +1,157 @@
+//! The few system calls that neither std nor rustix offers safely.
+#![expect(unsafe_code, reason = "fork, exec, signalfd and mount_setattr have no safe interface")]
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::{io, mem, ptr};
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+const LAST_SIGNAL: i32 = 64;
+
+/// Which side of a fork this is.
+pub(crate) enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, with the child's process id.
+    Parent(Pid),
+}
+
+/// Makes a second process.
+///
+/// # Errors
+/// When the system has no room for it.
+pub(crate) fn fork() -> io::Result<Fork> {
+    // SAFETY: the C library makes its allocator usable in the child whatever other threads do at that moment. The only
+    // other thread is the log's compressor; the child touches neither the log nor anything else that it locks.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => {
+            Pid::from_raw(pid).map(Fork::Parent).ok_or_else(|| io::Error::other("fork returned no process"))
+        }
+    }
+}
+
+/// Ends a forked child without running what its parent has registered for its own end.
+pub(crate) fn exit_child(code: i32) -> ! {
+    // SAFETY: `_exit` takes any number and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Moves this process into new namespaces.
+pub(crate) fn unshare(namespaces: UnshareFlags) -> Result<(), Errno> {
+    // SAFETY: only CLONE_FILES would be unsafe, and it is taken out.
+    unsafe { unshare_unsafe(namespaces - UnshareFlags::FILES) }
+}
+
+/// Sends any signal, real-time ones included.
+pub(crate) fn kill(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    match unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Replaces the program of this process. Returns only when that fails.
+pub(crate) fn exec(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
+    let argv = null_terminated(argv);
+    let env = null_terminated(env);
+    // SAFETY: both arrays end in null and hold pointers to C strings that live until the call returns.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+fn null_terminated(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// Blocks every signal and returns a descriptor that becomes readable when a child has ended.
+pub(crate) fn block_signals() -> io::Result<OwnedFd> {
+    set_mask(&signal_set(libc::sigfillset))?;
+    let mut children = signal_set(libc::sigemptyset);
+    // SAFETY: the set is initialised, and SIGCHLD is a signal.
+    unsafe { libc::sigaddset(&raw mut children, libc::SIGCHLD) };
+    // SAFETY: the set is initialised; -1 asks for a new descriptor.
+    let raw = unsafe { libc::signalfd(-1, &raw const children, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Gives every signal its default effect and lets it through, as a new program may expect it. The C library's interface
+/// would leave out the signals that it keeps for itself, although whoever started capture may have them ignored.
+pub(crate) fn reset_signals() -> io::Result<()> {
+    // The kernel's sigaction has at most four words; all zero is the default disposition.
+    let default = [0u64; 4];
+    for signal in 1..=LAST_SIGNAL {
+        // SAFETY: the default disposition runs no code of ours; the structure lives until the call returns, and the size
+        // is that of the kernel's signal set. Signals that cannot be changed are left alone.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u8>(), 8usize)
+        };
+    }
+    set_mask(&signal_set(libc::sigemptyset))
+}
+
+fn signal_set(fill: unsafe extern "C" fn(*mut libc::sigset_t) -> i32) -> libc::sigset_t {
+    // SAFETY: a signal set is plain bits, for which zero is a value; `fill` then initialises it.
+    unsafe {
+        let mut set: libc::sigset_t = mem::zeroed();
+        fill(&raw mut set);
+        set
+    }
+}
+
+fn set_mask(set: &libc::sigset_t) -> io::Result<()> {
+    // SAFETY: the set is initialised; the old mask is not asked for.
+    match unsafe { libc::sigprocmask(libc::SIG_SETMASK, set, ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Marks every descriptor but the standard three to be closed by exec. Where the kernel does not know how (before 5.11)
+/// they are as they were: all of ours are marked from the start.
+pub(crate) fn close_others_on_exec() {
+    // SAFETY: marking closes nothing now, so no owner of a descriptor is wronged.
+    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+}
+
+/// Whether a mount and all below it can be written.
+#[derive(Clone, Copy)]
+pub(crate) enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// Sets whether a mount and all mounts below it can be written.
+pub(crate) fn set_tree_access(dir: impl AsFd, path: &CStr, access: Access) -> io::Result<()> {
+    // SAFETY: the structure is plain numbers, for which zero is a value.
+    let mut attributes: libc::mount_attr = unsafe { mem::zeroed() };
+    match access {
+        Access::ReadOnly => attributes.attr_set = libc::MOUNT_ATTR_RDONLY,
+        Access::ReadWrite => attributes.attr_clr = libc::MOUNT_ATTR_RDONLY,
+    }
+    // SAFETY: path and structure live until the call returns, and the size is the structure's.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            mem::size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Nothing returns from a child that became a program.
+pub(crate) type Never = Infallible;
