@@ -26,6 +26,7 @@ pub mod node_response;
 mod object;
 pub mod openapi;
 pub mod patch;
+pub mod protobuf;
 pub mod query;
 pub mod rbac;
 pub mod request_info;

@@ -138,7 +138,7 @@ pub fn decode_as(
         MediaType::Json => read(target, body, |seed| from_json(body, seed), |seed| from_json(body, seed)),
         MediaType::Yaml => read(target, body, |seed| from_yaml(body, seed), |seed| from_yaml(body, seed)),
         MediaType::Protobuf => {
-            let object = protobuf_object(body)?;
+            let object = crate::protobuf::decode(body)?;
             read(target, body, |seed| from_value(&object.0, seed), |seed| from_value(&object.0, seed))
         }
     }?;
@@ -220,10 +220,6 @@ fn from_yaml<'de, S: DeserializeSeed<'de>>(body: &'de [u8], seed: S) -> Result<S
 
 fn from_value<'de, S: DeserializeSeed<'de>>(value: &'de Value, seed: S) -> Result<S::Value, ReadError> {
     seed.deserialize(value).map_err(|error| ReadError::Json(error.to_string()))
-}
-
-fn protobuf_object(_body: &[u8]) -> Result<Object, ApiError> {
-    Err(ApiError::new(415, crate::Reason::UnsupportedMediaType, "protobuf bodies are not read yet"))
 }
 
 /// YAML 1.1 as `sigs.k8s.io/yaml` reads it; the size of a body is limited elsewhere.
