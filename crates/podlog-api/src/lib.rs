@@ -35,6 +35,7 @@ pub mod schema;
 pub mod selector;
 pub mod strict;
 pub mod table;
+pub mod validation;
 
 pub use attributes::{Attributes, Decision, UserInfo};
 pub use error::{ApiError, Cause, Details, Reason};

@@ -33,11 +33,22 @@ pub(super) fn pod_spec(spec: &mut Map<String, Value>) {
     for list in CONTAINER_LISTS {
         maps_in(spec, list).for_each(container);
     }
+    service_account(spec);
     default(spec, "dnsPolicy", json!("ClusterFirst"));
     default(spec, "restartPolicy", json!("Always"));
     default(spec, "securityContext", json!({}));
     default(spec, "terminationGracePeriodSeconds", json!(30));
     default(spec, "schedulerName", json!("default-scheduler"));
+}
+
+/// `serviceAccount` is the old name of `serviceAccountName`; both are kept the same (pkg/apis/core/v1/conversion.go).
+fn service_account(spec: &mut Map<String, Value>) {
+    if let Some(name) = spec.get("serviceAccount").cloned() {
+        default(spec, "serviceAccountName", name);
+    }
+    if let Some(name) = spec.get("serviceAccountName").cloned() {
+        spec.insert("serviceAccount".into(), name);
+    }
 }
 
 fn requests_from_limits(container: &mut Map<String, Value>) {

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::patch::{self, Lists, Strategy};
 use crate::resource::{self, Resource};
 use crate::schema::{REFERENCE_PREFIX, generate};
 
@@ -92,8 +93,11 @@ fn translate(name: &str, schema: &mut Value) {
         _ => {}
     }
     let Some(properties) = object.get_mut("properties").and_then(Value::as_object_mut) else { return };
-    for property in properties.values_mut() {
+    for (field, property) in properties {
         translate_property(property);
+        if let Some(strategy) = patch::merge_key(name, field) {
+            mark_strategy(property, strategy, field);
+        }
     }
     // Go structures are never null, so a reference that has to be there has a default, and is not required.
     if let Some(required) = object.get_mut("required").and_then(Value::as_array_mut) {
@@ -101,6 +105,32 @@ fn translate(name: &str, schema: &mut Value) {
         if required.is_empty() {
             object.remove("required");
         }
+    }
+}
+
+/// How patches merge a list: by which key, or as a set.
+fn mark_strategy(property: &mut Value, strategy: Strategy, field: &str) {
+    let mut words = Vec::new();
+    match strategy.lists {
+        Lists::Replace => {}
+        Lists::ByKey(key) => {
+            words.push("merge");
+            property["x-kubernetes-patch-merge-key"] = json!(key);
+            property["x-kubernetes-list-type"] = json!("map");
+            // A port is told apart by its protocol too, which the older patch format cannot say.
+            let keys = if field == "ports" { vec![key, "protocol"] } else { vec![key] };
+            property["x-kubernetes-list-map-keys"] = json!(keys);
+        }
+        Lists::Union => {
+            words.push("merge");
+            property["x-kubernetes-list-type"] = json!("set");
+        }
+    }
+    if strategy.retain_keys {
+        words.push("retainKeys");
+    }
+    if !words.is_empty() {
+        property["x-kubernetes-patch-strategy"] = json!(words.join(","));
     }
 }
 

@@ -89,3 +89,19 @@ fn version_two() {
     let spec = &document["definitions"]["io.k8s.api.core.v1.Pod"]["properties"]["spec"];
     assert_eq!(spec["$ref"], "#/definitions/io.k8s.api.core.v1.PodSpec");
 }
+
+#[test]
+fn lists_say_how_they_merge() {
+    let document = v3_document("api/v1").expect("api/v1");
+    let field = |definition: &str, field: &str| {
+        document["components"]["schemas"][format!("io.k8s.api.core.v1.{definition}")]["properties"][field]
+            .clone()
+    };
+    let containers = field("PodSpec", "containers");
+    assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+    assert_eq!(containers["x-kubernetes-patch-strategy"], "merge");
+    let ports = field("Container", "ports");
+    assert_eq!(ports["x-kubernetes-list-map-keys"], json!(["containerPort", "protocol"]));
+    assert_eq!(field("PodSpec", "volumes")["x-kubernetes-patch-strategy"], "merge,retainKeys");
+    assert_eq!(field("Container", "command").get("x-kubernetes-patch-strategy"), None);
+}

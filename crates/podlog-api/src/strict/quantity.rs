@@ -24,15 +24,24 @@ enum Format {
 /// The canonical form: no fraction, the largest suffix that leaves a whole number, the format of the original.
 ///
 /// Amounts finer than a nano are rounded away from zero, amounts above 2^63-1 are capped.
-pub(super) fn canonical(text: &str) -> Result<String, &'static str> {
+pub(crate) fn canonical(text: &str) -> Result<String, &'static str> {
+    let (nanos, format) = parse(text)?;
+    Ok(write(nanos, format))
+}
+
+/// The amount in billionths, to compare amounts; `None` for text that is no amount.
+pub(crate) fn nanos_of(text: &str) -> Option<i128> {
+    parse(text).ok().map(|(nanos, _)| nanos)
+}
+
+fn parse(text: &str) -> Result<(i128, Format), &'static str> {
     let digits_end = text
         .char_indices()
         .find(|(at, c)| !(c.is_ascii_digit() || *c == '.' || (*at == 0 && matches!(c, '+' | '-'))))
         .map_or(text.len(), |(at, _)| at);
     let (number, suffix) = text.split_at(digits_end);
     let (scale, format) = scale(suffix)?;
-    let nanos = nanos(number, scale)?;
-    Ok(write(nanos, format))
+    Ok((nanos(number, scale)?, format))
 }
 
 /// `(numerator, denominator)` of a suffix, and its family.

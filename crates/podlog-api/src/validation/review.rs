@@ -1,0 +1,83 @@
+//! Bodies that are answered and not stored: access reviews, bindings, token requests.
+
+use serde_json::Value;
+
+use super::field::{Errors, at, text};
+use crate::Object;
+
+/// Reviews carry no metadata of their own.
+pub(super) fn no_metadata(review: &Object, errors: &mut Errors) {
+    let metadata = at(review, "/metadata");
+    let is_empty = metadata.as_object().is_none_or(|map| map.keys().all(|key| key == "managedFields"));
+    if !is_empty {
+        errors.invalid("metadata", metadata, "must be empty");
+    }
+}
+
+/// Exactly one of the two kinds of question.
+pub(super) fn question(review: &Object, errors: &mut Errors) {
+    let spec = at(review, "/spec");
+    match (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object()) {
+        (true, true) => errors.invalid(
+            "spec.nonResourceAttributes",
+            &spec["nonResourceAttributes"],
+            "cannot be specified in combination with resourceAttributes",
+        ),
+        (false, false) => errors.invalid(
+            "spec.resourceAttributes",
+            &Value::Null,
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        ),
+        _ => {}
+    }
+}
+
+/// Whom the question is about.
+pub(super) fn subject(review: &Object, errors: &mut Errors) {
+    if review.text("/spec/user").is_empty() && review.array("/spec/groups").is_empty() {
+        errors.invalid("spec.user", "", "at least one of user or group must be specified");
+    }
+}
+
+pub(super) fn local(review: &Object, errors: &mut Errors) {
+    let attributes = at(review, "/spec/resourceAttributes");
+    if attributes.is_object() && text(attributes, "namespace") != review.namespace() {
+        errors.invalid(
+            "spec.resourceAttributes.namespace",
+            text(attributes, "namespace"),
+            "must match metadata.namespace",
+        );
+    }
+    let paths = at(review, "/spec/nonResourceAttributes");
+    if paths.is_object() {
+        errors.invalid("spec.nonResourceAttributes", paths, "disallowed on this kind of request");
+    }
+}
+
+pub(super) fn token_request(request: &Object, errors: &mut Errors) {
+    let Some(seconds) = request.integer("/spec/expirationSeconds") else { return };
+    if seconds < 600 {
+        errors.invalid("spec.expirationSeconds", seconds, "may not specify a duration less than 10 minutes");
+    }
+    if seconds > 1 << 32 {
+        errors.invalid(
+            "spec.expirationSeconds",
+            seconds,
+            "may not specify a duration larger than 2^32 seconds",
+        );
+    }
+}
+
+pub(super) fn binding(binding: &Object, errors: &mut Errors) {
+    let target = at(binding, "/target");
+    if !matches!(text(target, "kind"), "" | "Node") {
+        errors.unsupported("target.kind", text(target, "kind"), &["Node", "<empty>"]);
+    }
+    if text(target, "name").is_empty() {
+        errors.required("target.name", "");
+    }
+}
+
+pub(super) fn scale(scale: &Object, errors: &mut Errors) {
+    errors.not_negative(at(scale, "/spec"), "spec", "replicas");
+}

@@ -1,0 +1,225 @@
+//! Deployments, replica sets, stateful sets, daemon sets and jobs (`pkg/apis/apps/validation`, `pkg/apis/batch/validation`).
+
+use serde_json::Value;
+
+use super::field::{Errors, at, child, index, list, text};
+use super::{names, pod};
+use crate::Object;
+use crate::resource::Resource;
+use crate::selector::LabelSelector;
+
+const TEMPLATE: &str = "spec.template";
+
+pub(super) fn create(resource: &Resource, object: &Object, errors: &mut Errors) {
+    let spec = at(object, "/spec");
+    for field in ["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
+        errors.not_negative(spec, "spec", field);
+    }
+    let noun = match resource.kind {
+        "DaemonSet" => "daemonset",
+        "StatefulSet" => "statefulset",
+        _ => "deployment",
+    };
+    selector(spec, noun, errors);
+    pod::template(&spec["template"], TEMPLATE, errors);
+    always_restarts(resource, spec, errors);
+    match resource.kind {
+        "Deployment" => deployment(spec, errors),
+        "StatefulSet" => {
+            let supported = ["OrderedReady", "Parallel"];
+            errors.one_of("spec.podManagementPolicy", text(spec, "podManagementPolicy"), &supported);
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn update(resource: &Resource, new: &Object, old: &Object, errors: &mut Errors) {
+    create(resource, new, errors);
+    if resource.kind == "StatefulSet" {
+        return stateful_set_update(at(new, "/spec"), at(old, "/spec"), errors);
+    }
+    errors.immutable("spec.selector", at(new, "/spec/selector"), at(old, "/spec/selector"));
+}
+
+fn stateful_set_update(new: &Value, old: &Value, errors: &mut Errors) {
+    const CHANGEABLE: [&str; 7] = [
+        "replicas",
+        "ordinals",
+        "template",
+        "updateStrategy",
+        "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy",
+        "minReadySeconds",
+    ];
+    let mut fixed = new.clone();
+    for field in CHANGEABLE {
+        fixed[field] = old[field].clone();
+    }
+    if !super::field::same(&fixed, old) {
+        errors.forbidden(
+            "spec",
+            "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', \
+             'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",
+        );
+    }
+}
+
+/// The selector must be there, say something, and match what the template makes.
+fn selector(spec: &Value, noun: &str, errors: &mut Errors) {
+    let selector = &spec["selector"];
+    if !selector.is_object() {
+        return errors.required("spec.selector", "");
+    }
+    label_selector(selector, "spec.selector", errors);
+    let is_empty = |field: &str| match &selector[field] {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => true,
+    };
+    if is_empty("matchLabels") && is_empty("matchExpressions") {
+        let detail = format!("empty selector is invalid for {noun}");
+        return errors.invalid("spec.selector", selector, &detail);
+    }
+    matches_template(spec, errors);
+}
+
+fn matches_template(spec: &Value, errors: &mut Errors) {
+    // A selector that does not parse has been reported already.
+    let Ok(selector) = LabelSelector::from_value(&spec["selector"]) else { return };
+    let labels = &spec["template"]["metadata"]["labels"];
+    if !selector.matches(labels.as_object()) {
+        let shown = if labels.is_null() { &Value::Object(serde_json::Map::new()) } else { labels };
+        errors.invalid("spec.template.metadata.labels", shown, "`selector` does not match template `labels`");
+    }
+}
+
+/// A `metav1.LabelSelector`.
+fn label_selector(selector: &Value, path: &str, errors: &mut Errors) {
+    super::metadata::labels(selector, "matchLabels", &child(path, "matchLabels"), errors);
+    for (i, requirement) in list(selector, "matchExpressions").iter().enumerate() {
+        let at = index(&child(path, "matchExpressions"), i);
+        let values = list(requirement, "values");
+        match text(requirement, "operator") {
+            "In" | "NotIn" if values.is_empty() => {
+                errors.required(child(&at, "values"), "must be specified when `operator` is 'In' or 'NotIn'");
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                errors.forbidden(
+                    child(&at, "values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                );
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => errors.invalid(child(&at, "operator"), other, "not a valid selector operator"),
+        }
+        let key = text(requirement, "key");
+        errors.invalid_all(&child(&at, "key"), key, names::qualified_name(key));
+    }
+}
+
+/// Pods of these kinds are replaced when they end, so they have to be of the kind that goes on.
+fn always_restarts(resource: &Resource, spec: &Value, errors: &mut Errors) {
+    let pod = &spec["template"]["spec"];
+    let policy = text(pod, "restartPolicy");
+    if policy != "Always" {
+        errors.unsupported("spec.template.spec.restartPolicy", policy, &["Always"]);
+    }
+    if !pod["activeDeadlineSeconds"].is_null() {
+        let kind = if resource.kind == "Deployment" { "ReplicaSet" } else { resource.kind };
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.forbidden("spec.template.spec.activeDeadlineSeconds", &detail);
+    }
+}
+
+fn deployment(spec: &Value, errors: &mut Errors) {
+    let strategy = &spec["strategy"];
+    match text(strategy, "type") {
+        "Recreate" => {
+            if !strategy["rollingUpdate"].is_null() {
+                errors.forbidden(
+                    "spec.strategy.rollingUpdate",
+                    "may not be specified when strategy `type` is 'Recreate'",
+                );
+            }
+        }
+        "RollingUpdate" => rolling_update(&strategy["rollingUpdate"], errors),
+        other => errors.unsupported("spec.strategy.type", other, &["Recreate", "RollingUpdate"]),
+    }
+    let (deadline, ready) = (spec["progressDeadlineSeconds"].as_i64(), spec["minReadySeconds"].as_i64());
+    if let Some(deadline) = deadline.filter(|deadline| *deadline <= ready.unwrap_or(0)) {
+        errors.invalid("spec.progressDeadlineSeconds", deadline, "must be greater than minReadySeconds");
+    }
+}
+
+fn rolling_update(rolling: &Value, errors: &mut Errors) {
+    let path = "spec.strategy.rollingUpdate";
+    for field in ["maxUnavailable", "maxSurge"] {
+        amount(&rolling[field], &child(path, field), errors);
+    }
+    let is_zero = |field: &str| rolling[field] == 0 || rolling[field] == "0%";
+    if is_zero("maxUnavailable") && is_zero("maxSurge") {
+        errors.invalid(
+            child(path, "maxUnavailable"),
+            &rolling["maxUnavailable"],
+            "may not be 0 when `maxSurge` is 0",
+        );
+    }
+}
+
+/// A number of pods, or a percentage of them.
+fn amount(value: &Value, path: &str, errors: &mut Errors) {
+    match value {
+        Value::String(text) => {
+            let digits = text.strip_suffix('%').unwrap_or_default();
+            if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+                errors.invalid(
+                    path,
+                    text.as_str(),
+                    "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or \
+                     '93%', regex used for validation is '[0-9]+%')",
+                );
+            }
+        }
+        value => {
+            if let Some(number) = value.as_i64().filter(|number| *number < 0) {
+                errors.invalid(path, number, super::field::NOT_NEGATIVE);
+            }
+        }
+    }
+}
+
+pub(super) fn job(object: &Object, errors: &mut Errors) {
+    let spec = at(object, "/spec");
+    for field in
+        ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"]
+    {
+        errors.not_negative(spec, "spec", field);
+    }
+    let mode = text(spec, "completionMode");
+    if !mode.is_empty() {
+        errors.one_of("spec.completionMode", mode, &["NonIndexed", "Indexed"]);
+    }
+    if mode == "Indexed" && spec["completions"].is_null() {
+        errors.required("spec.completions", "when completion mode is Indexed");
+    }
+    pod::template(&spec["template"], TEMPLATE, errors);
+    match text(&spec["template"]["spec"], "restartPolicy") {
+        "Always" => {
+            errors.required("spec.template.spec.restartPolicy", "valid values: \"OnFailure\", \"Never\"")
+        }
+        "OnFailure" | "Never" => {}
+        other => errors.unsupported("spec.template.spec.restartPolicy", other, &["OnFailure", "Never"]),
+    }
+    if spec["selector"].is_object() {
+        label_selector(&spec["selector"], "spec.selector", errors);
+        matches_template(spec, errors);
+    }
+}
+
+pub(super) fn job_update(new: &Object, old: &Object, errors: &mut Errors) {
+    job(new, errors);
+    for field in ["selector", "template", "completionMode", "completions"] {
+        let pointer = format!("/spec/{field}");
+        errors.immutable(&child("spec", field), at(new, &pointer), at(old, &pointer));
+    }
+}
