@@ -14,6 +14,7 @@
 //! Left to others: transport, TLS and who a certificate belongs to (`podlog-serving`), storage and admission
 //! (`podlog-apiserver`), what a log line is (`podlog-line`).
 
+pub mod accept;
 mod attributes;
 pub mod bootstrap_roles;
 pub mod defaults;
