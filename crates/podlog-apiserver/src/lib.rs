@@ -3,5 +3,6 @@
 //! Left to others: what a request means (`podlog-api`), TLS and HTTP (`podlog-serving`), what a log line is: bytes of a log
 //! pass through here unread.
 
+pub mod controllers;
 pub mod registry;
 pub mod store;

@@ -1,0 +1,43 @@
+//! Controllers: what brings objects from what they are to what they should be.
+//!
+//! Each decides in pure functions, from objects and a time to actions; one loop for all of them watches, queues, acts and
+//! tries again. Behaviour as kube-controller-manager's and kube-scheduler's.
+
+mod action;
+mod claim;
+mod deployment;
+mod executor;
+mod kinds;
+mod objects;
+mod quantity;
+mod queue;
+mod recorder;
+mod replica_set;
+mod runner;
+mod scheduler;
+#[cfg(test)]
+mod testing;
+mod tolerations;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::registry::Registry;
+
+/// What controllers have to know of their surroundings.
+#[derive(Clone, Debug, Default)]
+pub struct ControllerConfig {
+    /// Certificate authority that service accounts are told to trust the API server by (`kube-root-ca.crt`), PEM.
+    pub root_ca_pem: String,
+}
+
+/// Starts all controllers. They end when `shutdown` is cancelled; wait for that with [`JoinSet::join_all`].
+pub fn spawn_all(registry: &Registry, config: ControllerConfig, shutdown: &CancellationToken) -> JoinSet<()> {
+    let _ = config;
+    let controllers: Vec<Box<dyn runner::Controller>> = vec![
+        Box::new(scheduler::Scheduler),
+        Box::new(deployment::Deployments),
+        Box::new(replica_set::ReplicaSets),
+    ];
+    runner::spawn(registry, controllers, shutdown)
+}

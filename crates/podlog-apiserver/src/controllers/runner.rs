@@ -1,0 +1,210 @@
+//! The one loop of all controllers: what changed → which keys → decide → do, again later when it failed.
+//!
+//! Each kind is watched once for all controllers. A controller works on one key at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use podlog_api::{ApiError, Object, Reason, resource::Resource};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{executor::Executor, objects::Objects, queue::WorkQueue};
+use crate::registry::{Registry, WatchEvent};
+
+/// What a controller looks at in one go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    /// Plural of the kind, for controllers of several kinds; else empty.
+    pub(crate) kind: Option<&'static str>,
+    /// Namespace; empty for cluster-scoped objects.
+    pub(crate) namespace: String,
+    /// Name.
+    pub(crate) name: String,
+}
+
+impl Key {
+    /// The key of an object.
+    pub(crate) fn of(object: &Object) -> Self {
+        Key::named(object.namespace(), object.name())
+    }
+
+    /// The key of that name.
+    pub(crate) fn named(namespace: &str, name: &str) -> Self {
+        Key { kind: None, namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// The key of the object's managing owner, if that is of the kind.
+pub(crate) fn owner_key(object: &Object, kind: &str) -> Option<Key> {
+    let owner = super::objects::controller_of(object).filter(|owner| owner["kind"] == kind)?;
+    Some(Key::named(object.namespace(), owner["name"].as_str()?))
+}
+
+/// A change of a watched object.
+pub(crate) struct Change<'a> {
+    /// Its kind.
+    pub(crate) resource: &'static Resource,
+    /// As it is now, or was last.
+    pub(crate) object: &'a Object,
+    /// As it was before, if it was there and that is known.
+    pub(crate) previous: Option<&'a Object>,
+    /// Whether it is gone.
+    pub(crate) is_deletion: bool,
+}
+
+/// Something that brings objects from what they are to what they should be. It decides, and does nothing itself.
+pub(crate) trait Controller: Send + Sync + 'static {
+    /// Its name, for our log.
+    fn name(&self) -> &'static str;
+
+    /// The kinds whose changes matter to it.
+    fn watches(&self) -> Vec<&'static Resource>;
+
+    /// The keys to look at after a change. Every object that exists at the start is reported once.
+    ///
+    /// # Errors
+    /// When the store failed; everything is then reported again.
+    fn keys(&self, change: &Change<'_>, objects: &dyn Objects) -> Result<Vec<Key>, ApiError>;
+
+    /// What to do about a key at time `now`. Called again when it did not work out, and after changes.
+    ///
+    /// # Errors
+    /// When the store failed.
+    fn reconcile(
+        &self,
+        key: &Key,
+        objects: &dyn Objects,
+        now: Timestamp,
+    ) -> Result<Vec<super::action::Action>, ApiError>;
+}
+
+/// A controller and its queue.
+struct Worker {
+    controller: Box<dyn Controller>,
+    queue: WorkQueue,
+}
+
+/// Starts all controllers; they end when `shutdown` does.
+pub(crate) fn spawn(
+    registry: &Registry,
+    controllers: Vec<Box<dyn Controller>>,
+    shutdown: &CancellationToken,
+) -> JoinSet<()> {
+    let workers: Vec<Arc<Worker>> = controllers
+        .into_iter()
+        .map(|controller| Arc::new(Worker { controller, queue: WorkQueue::default() }))
+        .collect();
+    let executor = Arc::new(Executor::new(registry.clone()));
+    let mut tasks = JoinSet::new();
+    for resource in podlog_api::resource::all() {
+        let interested: Vec<Arc<Worker>> =
+            workers.iter().filter(|worker| watches(worker, resource)).cloned().collect();
+        if !interested.is_empty() {
+            let (registry, shutdown) = (registry.clone(), shutdown.clone());
+            tasks.spawn(async move {
+                shutdown.run_until_cancelled(follow(registry, resource, interested)).await;
+            });
+        }
+    }
+    for worker in workers {
+        let (executor, shutdown) = (executor.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            shutdown.run_until_cancelled(work(worker, executor)).await;
+        });
+    }
+    tasks
+}
+
+fn watches(worker: &Worker, resource: &'static Resource) -> bool {
+    worker.controller.watches().into_iter().any(|watched| std::ptr::eq(watched, resource))
+}
+
+/// Lists and watches one kind, for ever; lists again when the watch fell behind.
+async fn follow(registry: Registry, resource: &'static Resource, workers: Vec<Arc<Worker>>) {
+    loop {
+        if let Err(error) = follow_once(&registry, resource, &workers).await {
+            if error.reason != Reason::Expired {
+                tracing::warn!(resource = resource.plural, %error, "watch ended, listing again");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+async fn follow_once(
+    registry: &Registry,
+    resource: &'static Resource,
+    workers: &[Arc<Worker>],
+) -> Result<(), ApiError> {
+    let (present, revision) = registry.list(resource, None)?;
+    for object in &present {
+        dispatch(registry, workers, &Change { resource, object, previous: None, is_deletion: false })?;
+    }
+    drop(present);
+    let mut watch = registry.watch(resource, revision);
+    loop {
+        let event = watch.next().await?;
+        let (object, previous, is_deletion) = match &event {
+            WatchEvent::Added(object) => (object, None, false),
+            WatchEvent::Modified { object, previous } => (object, Some(&**previous), false),
+            WatchEvent::Deleted(object) => (object, None, true),
+        };
+        dispatch(registry, workers, &Change { resource, object, previous, is_deletion })?;
+    }
+}
+
+fn dispatch(registry: &Registry, workers: &[Arc<Worker>], change: &Change<'_>) -> Result<(), ApiError> {
+    for worker in workers {
+        for key in worker.controller.keys(change, registry)? {
+            worker.queue.add(key);
+        }
+    }
+    Ok(())
+}
+
+async fn work(worker: Arc<Worker>, executor: Arc<Executor>) {
+    loop {
+        let key = worker.queue.next().await;
+        match look(&worker, &executor, &key).await {
+            Ok(again) => {
+                worker.queue.forget_failures(&key);
+                if let Some(delay) = again {
+                    worker.queue.add_after(key, delay);
+                }
+            }
+            Err(error) => {
+                // Conflicts are others being faster: daily business.
+                if error.reason != Reason::Conflict {
+                    tracing::warn!(controller = worker.controller.name(), ?key, %error, "will try again");
+                }
+                worker.queue.add_failed(key);
+            }
+        }
+    }
+}
+
+/// Decides off the async threads, acts; says when to look again.
+async fn look(worker: &Arc<Worker>, executor: &Executor, key: &Key) -> Result<Option<Duration>, ApiError> {
+    let (worker, registry, key) = (worker.clone(), executor.registry().clone(), key.clone());
+    let decided =
+        tokio::task::spawn_blocking(move || worker.controller.reconcile(&key, &registry, Timestamp::now()));
+    let actions = decided.await.map_err(|panic| ApiError::internal(panic.to_string()))??;
+    executor.run(actions).await
+}
+
+impl Objects for Registry {
+    fn find(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Object>, ApiError> {
+        Registry::find(self, resource, namespace, name)
+    }
+
+    fn list(&self, resource: &'static Resource, namespace: Option<&str>) -> Result<Vec<Object>, ApiError> {
+        Registry::list(self, resource, namespace).map(|(objects, _)| objects)
+    }
+}

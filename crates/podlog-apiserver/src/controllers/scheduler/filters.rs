@@ -1,0 +1,144 @@
+//! Which nodes a pod may run on: taints, selectors, affinity, ports, resources.
+//!
+//! Texts as the plugins of `pkg/scheduler/framework/plugins`.
+
+use podlog_api::{Object, selector::LabelSelector};
+use serde_json::{Map, Value, json};
+
+use super::resources;
+use crate::controllers::tolerations::{NO_EXECUTE, NO_SCHEDULE, PREFER_NO_SCHEDULE, is_tolerated, taints};
+
+/// Why the pod cannot run on the node, in upstream's words; empty when it can. The first kind of obstacle counts, as upstream
+/// stops there.
+pub(super) fn why_not(pod: &Object, node: &Object, on_node: &[&Object]) -> Vec<String> {
+    let obstacle = |text: &str| vec![text.to_owned()];
+    if is_unschedulable(pod, node) {
+        return obstacle("node(s) were unschedulable");
+    }
+    if taints(node).iter().any(|taint| is_hard(taint) && !is_tolerated(pod, taint)) {
+        return obstacle("node(s) had untolerated taint(s)");
+    }
+    if !selects(pod, node) {
+        return obstacle("node(s) didn't match Pod's node affinity/selector");
+    }
+    if has_port_conflict(pod, on_node) {
+        return obstacle("node(s) didn't have free ports for the requested pod ports");
+    }
+    let short = resources::missing(pod, node, on_node);
+    if !short.is_empty() {
+        return short;
+    }
+    inter_pod_obstacle(pod, node, on_node).map(obstacle).unwrap_or_default()
+}
+
+/// Taints that the pod should rather stay away from.
+pub(super) fn avoided_taints(pod: &Object, node: &Object) -> usize {
+    let soft = |taint: &&Value| taint["effect"] == PREFER_NO_SCHEDULE && !is_tolerated(pod, taint);
+    taints(node).iter().filter(soft).count()
+}
+
+/// The weights of the pod's node preferences that the node meets.
+pub(super) fn preference(pod: &Object, node: &Object) -> i64 {
+    let preferences =
+        pod.array("/spec/affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution").iter();
+    let met = preferences.filter(|preference| term_matches(&preference["preference"], node));
+    met.filter_map(|preference| preference["weight"].as_i64()).sum()
+}
+
+fn is_hard(taint: &Value) -> bool {
+    taint["effect"] == NO_SCHEDULE || taint["effect"] == NO_EXECUTE
+}
+
+fn is_unschedulable(pod: &Object, node: &Object) -> bool {
+    let taint = json!({"key": "node.kubernetes.io/unschedulable", "effect": NO_SCHEDULE});
+    node.at("/spec/unschedulable") == Some(&Value::Bool(true)) && !is_tolerated(pod, &taint)
+}
+
+fn selects(pod: &Object, node: &Object) -> bool {
+    let labels = node.at("/metadata/labels").and_then(Value::as_object);
+    let selector = LabelSelector::from_labels(pod.at("/spec/nodeSelector").unwrap_or(&Value::Null));
+    let required = pod.at("/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution");
+    let affinity = required.filter(|required| required.is_object()).is_none_or(|required| {
+        let terms = required["nodeSelectorTerms"].as_array();
+        terms.into_iter().flatten().any(|term| term_matches(term, node))
+    });
+    selector.is_ok_and(|selector| selector.matches(labels)) && affinity
+}
+
+/// A term of node affinity: all its expressions hold. A term without any matches nothing.
+fn term_matches(term: &Value, node: &Object) -> bool {
+    let (labels, fields) = (&term["matchExpressions"], &term["matchFields"]);
+    let is_empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
+    if is_empty(labels) && is_empty(fields) {
+        return false;
+    }
+    let node_labels = node.at("/metadata/labels").and_then(Value::as_object).cloned().unwrap_or_default();
+    let node_fields = Map::from_iter([("metadata.name".to_owned(), json!(node.name()))]);
+    expressions_match(labels, &node_labels) && expressions_match(fields, &node_fields)
+}
+
+fn expressions_match(expressions: &Value, values: &Map<String, Value>) -> bool {
+    if !expressions.is_array() {
+        return true;
+    }
+    let selector = LabelSelector::from_value(&json!({"matchExpressions": expressions}));
+    selector.is_ok_and(|selector| selector.matches(Some(values)))
+}
+
+fn has_port_conflict(pod: &Object, on_node: &[&Object]) -> bool {
+    let wanted = host_ports(pod);
+    let taken: Vec<_> = on_node.iter().flat_map(|other| host_ports(other)).collect();
+    wanted.iter().any(|(ip, port, protocol)| {
+        taken.iter().any(|(other_ip, other_port, other_protocol)| {
+            let same_ip = ip == other_ip || is_any(ip) || is_any(other_ip);
+            same_ip && port == other_port && protocol == other_protocol
+        })
+    })
+}
+
+fn is_any(ip: &str) -> bool {
+    matches!(ip, "" | "0.0.0.0")
+}
+
+fn host_ports(pod: &Object) -> Vec<(&str, i64, &str)> {
+    let containers = pod.array("/spec/containers").iter();
+    let ports = containers.flat_map(|container| container["ports"].as_array().into_iter().flatten());
+    ports
+        .filter_map(|port| {
+            let number = port["hostPort"].as_i64().filter(|number| *number > 0)?;
+            Some((
+                port["hostIP"].as_str().unwrap_or_default(),
+                number,
+                port["protocol"].as_str().unwrap_or("TCP"),
+            ))
+        })
+        .collect()
+}
+
+/// Required affinity and anti-affinity between pods of the same host; other topologies count as met.
+fn inter_pod_obstacle(pod: &Object, node: &Object, on_node: &[&Object]) -> Option<&'static str> {
+    let _ = node;
+    let required = |kind: &str| {
+        let pointer = format!("/spec/affinity/{kind}/requiredDuringSchedulingIgnoredDuringExecution");
+        pod.array(&pointer)
+            .iter()
+            .filter(|term| term["topologyKey"] == "kubernetes.io/hostname")
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let near = |term: &Value, other: &Object| {
+        let namespaces = term["namespaces"].as_array();
+        let in_namespace = match namespaces {
+            Some(list) if !list.is_empty() => list.iter().any(|name| name == other.namespace()),
+            _ => other.namespace() == pod.namespace(),
+        };
+        let selector = LabelSelector::from_value(&term["labelSelector"]);
+        in_namespace && selector.is_ok_and(|selector| selector.matches_object(other))
+    };
+    let attracted = |term: &Value| near(term, pod) || on_node.iter().any(|other| near(term, other));
+    if !required("podAffinity").iter().all(attracted) {
+        return Some("node(s) didn't match pod affinity rules");
+    }
+    let repelled = |term: &Value| on_node.iter().any(|other| near(term, other));
+    required("podAntiAffinity").iter().any(repelled).then_some("node(s) didn't match pod anti-affinity rules")
+}

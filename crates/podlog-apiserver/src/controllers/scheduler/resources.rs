@@ -1,0 +1,107 @@
+//! Room on nodes: what pods ask for, against what a node has.
+
+use std::collections::BTreeMap;
+
+use podlog_api::Object;
+use serde_json::Value;
+
+use crate::controllers::quantity::nano;
+
+/// Amounts by resource, in billionths.
+type Amounts = BTreeMap<String, i128>;
+
+/// What the node lacks for the pod, in upstream's words.
+pub(super) fn missing(pod: &Object, node: &Object, on_node: &[&Object]) -> Vec<String> {
+    let allocatable = allocatable(node);
+    let mut short = Vec::new();
+    let room = allocatable.get("pods").copied().unwrap_or(0) / 1_000_000_000;
+    if allocatable.contains_key("pods") && i128::try_from(on_node.len()).unwrap_or(i128::MAX) >= room {
+        short.push("Too many pods".to_owned());
+    }
+    let used = total(on_node);
+    for (resource, amount) in requests(pod) {
+        let free =
+            allocatable.get(&resource).copied().unwrap_or(0) - used.get(&resource).copied().unwrap_or(0);
+        if amount > 0 && amount > free {
+            short.push(format!("Insufficient {resource}"));
+        }
+    }
+    short
+}
+
+/// How much of the node's processors and memory is asked for, the fuller of both.
+pub(super) fn load_percent(node: &Object, on_node: &[&Object]) -> i64 {
+    let (allocatable, used) = (allocatable(node), total(on_node));
+    let percent = |resource: &str| {
+        let all = allocatable.get(resource).copied().filter(|all| *all > 0)?;
+        i64::try_from(used.get(resource).copied().unwrap_or(0) * 100 / all).ok()
+    };
+    percent("cpu").max(percent("memory")).unwrap_or(0)
+}
+
+fn allocatable(node: &Object) -> Amounts {
+    let found = node.at("/status/allocatable").or_else(|| node.at("/status/capacity"));
+    amounts(found.unwrap_or(&Value::Null))
+}
+
+fn total(pods: &[&Object]) -> Amounts {
+    let mut total = Amounts::new();
+    for pod in pods {
+        add(&mut total, requests(pod));
+    }
+    total
+}
+
+/// What a pod asks for: its containers together, or more if an init container needs more while it runs; sidecars always
+/// count. As `k8s.io/component-helpers/resource`.
+fn requests(pod: &Object) -> Amounts {
+    let mut running = Amounts::new();
+    for container in pod.array("/spec/containers") {
+        add(&mut running, amounts(&container["resources"]["requests"]));
+    }
+    let mut sidecars = Amounts::new();
+    let mut starting = Amounts::new();
+    for container in pod.array("/spec/initContainers") {
+        let mut own = amounts(&container["resources"]["requests"]);
+        if container["restartPolicy"] == "Always" {
+            add(&mut running, own.clone());
+            add(&mut sidecars, own);
+            raise(&mut starting, sidecars.clone());
+        } else {
+            add(&mut own, sidecars.clone());
+            raise(&mut starting, own);
+        }
+    }
+    raise(&mut running, starting);
+    for (resource, amount) in amounts(pod.at("/spec/resources/requests").unwrap_or(&Value::Null)) {
+        running.insert(resource, amount);
+    }
+    add(&mut running, amounts(pod.at("/spec/overhead").unwrap_or(&Value::Null)));
+    running
+}
+
+fn amounts(list: &Value) -> Amounts {
+    let pairs = list.as_object().into_iter().flatten();
+    pairs
+        .filter_map(|(resource, amount)| {
+            let amount = match amount {
+                Value::String(text) => nano(text)?,
+                other => nano(&other.to_string())?,
+            };
+            Some((resource.clone(), amount))
+        })
+        .collect()
+}
+
+fn add(to: &mut Amounts, more: Amounts) {
+    for (resource, amount) in more {
+        *to.entry(resource).or_default() += amount;
+    }
+}
+
+fn raise(to: &mut Amounts, at_least: Amounts) {
+    for (resource, amount) in at_least {
+        let known = to.entry(resource).or_default();
+        *known = amount.max(*known);
+    }
+}
