@@ -38,12 +38,31 @@ pub enum Encoding {
 pub enum Representation {
     /// The object or list itself.
     Object,
-    /// `Table` of `meta.k8s.io/v1`.
-    Table,
-    /// `PartialObjectMetadata` of `meta.k8s.io/v1`: objects without spec and status.
-    PartialObjectMetadata,
-    /// `PartialObjectMetadataList` of `meta.k8s.io/v1`.
-    PartialObjectMetadataList,
+    /// `Table`: columns and rows, as `kubectl get` prints them.
+    Table(MetaVersion),
+    /// `PartialObjectMetadata`: an object without spec and status.
+    PartialObjectMetadata(MetaVersion),
+    /// `PartialObjectMetadataList`.
+    PartialObjectMetadataList(MetaVersion),
+}
+
+/// The version of `meta.k8s.io` in which a representation is asked for; the versions differ in their name only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetaVersion {
+    /// `meta.k8s.io/v1`.
+    V1,
+    /// `meta.k8s.io/v1beta1`.
+    V1Beta1,
+}
+
+impl MetaVersion {
+    /// For `apiVersion`.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            MetaVersion::V1 => "meta.k8s.io/v1",
+            MetaVersion::V1Beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
 }
 
 /// The outcome of a negotiation.
@@ -227,13 +246,16 @@ impl<'a> Clause<'a> {
 
     /// `None` for a conversion that nobody knows.
     fn representation(&self) -> Option<Representation> {
-        match (self.parameter("as"), self.parameter("g"), self.parameter("v")) {
-            ("", "", "") => Some(Representation::Object),
-            ("Table", "meta.k8s.io", "v1") => Some(Representation::Table),
-            ("PartialObjectMetadata", "meta.k8s.io", "v1") => Some(Representation::PartialObjectMetadata),
-            ("PartialObjectMetadataList", "meta.k8s.io", "v1") => {
-                Some(Representation::PartialObjectMetadataList)
-            }
+        let version = match (self.parameter("as"), self.parameter("g"), self.parameter("v")) {
+            ("", "", "") => return Some(Representation::Object),
+            (_, "meta.k8s.io", "v1") => MetaVersion::V1,
+            (_, "meta.k8s.io", "v1beta1") => MetaVersion::V1Beta1,
+            _ => return None,
+        };
+        match self.parameter("as") {
+            "Table" => Some(Representation::Table(version)),
+            "PartialObjectMetadata" => Some(Representation::PartialObjectMetadata(version)),
+            "PartialObjectMetadataList" => Some(Representation::PartialObjectMetadataList(version)),
             _ => None,
         }
     }
@@ -253,6 +275,7 @@ mod tests {
     #[test]
     fn objects() {
         use Encoding::{Json, Yaml};
+        use MetaVersion::{V1, V1Beta1};
         use Representation::{Object, PartialObjectMetadata, PartialObjectMetadataList, Table};
         for (accept, endpoint, expected) in [
             ("", Endpoint::Objects, Some((Json, Object))),
@@ -269,21 +292,27 @@ mod tests {
             ("application/vnd.kubernetes.protobuf,application/json", Endpoint::Objects, Some((Json, Object))),
             ("application/vnd.kubernetes.protobuf, */*", Endpoint::Plain, Some((Json, Object))),
             ("application/vnd.kubernetes.protobuf", Endpoint::Objects, None),
-            (KUBECTL_GET, Endpoint::Objects, Some((Json, Table))),
-            (KUBECTL_GET, Endpoint::Watch, Some((Json, Table))),
+            (KUBECTL_GET, Endpoint::Objects, Some((Json, Table(V1)))),
+            (KUBECTL_GET, Endpoint::Watch, Some((Json, Table(V1)))),
             (KUBECTL_GET, Endpoint::Plain, Some((Json, Object))),
-            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io", Endpoint::Objects, None),
-            ("application/yaml;as=Table;v=v1;g=meta.k8s.io", Endpoint::Objects, Some((Yaml, Table))),
+            (
+                "application/json;as=Table;v=v1beta1;g=meta.k8s.io",
+                Endpoint::Objects,
+                Some((Json, Table(V1Beta1))),
+            ),
+            ("application/yaml;as=Table;v=v1;g=meta.k8s.io", Endpoint::Objects, Some((Yaml, Table(V1)))),
             ("application/json;as=Table;v=v1;g=other", Endpoint::Objects, None),
+            ("application/json;as=Table;v=v2;g=meta.k8s.io", Endpoint::Objects, None),
+            ("application/json;as=Status;v=v1;g=meta.k8s.io", Endpoint::Objects, None),
             (
                 "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
                 Endpoint::Objects,
-                Some((Json, PartialObjectMetadata)),
+                Some((Json, PartialObjectMetadata(V1))),
             ),
             (
                 "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
                 Endpoint::Objects,
-                Some((Json, PartialObjectMetadataList)),
+                Some((Json, PartialObjectMetadataList(V1))),
             ),
             ("application/json;stream=watch", Endpoint::Watch, Some((Json, Object))),
             ("application/json;stream=other", Endpoint::Watch, None),
@@ -322,6 +351,12 @@ mod tests {
             let result = result.as_ref().map(|_| ()).map_err(|error| error.message.as_str());
             assert_eq!(result, expected, "{accept}");
         }
+    }
+
+    #[test]
+    fn meta_versions() {
+        assert_eq!(MetaVersion::V1.api_version(), "meta.k8s.io/v1");
+        assert_eq!(MetaVersion::V1Beta1.api_version(), "meta.k8s.io/v1beta1");
     }
 
     #[test]

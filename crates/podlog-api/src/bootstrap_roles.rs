@@ -10,8 +10,6 @@ use crate::{Object, UserInfo};
 
 /// User name in the certificate with which the API server calls kubelets (kubeadm's name for it).
 pub const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
-/// Group of kubelets.
-pub const NODES: &str = "system:nodes";
 
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "update", "patch", "delete", "deletecollection"];
@@ -292,8 +290,8 @@ fn bindings() -> Vec<Object> {
         binding("system:basic-user", vec![group(UserInfo::AUTHENTICATED)]),
         binding("system:public-info-viewer", everyone()),
         binding("system:service-account-issuer-discovery", vec![group("system:serviceaccounts")]),
-        // Upstream's binding is empty, because its Node authorizer narrows this down to the node's own pods.
-        binding("system:node", vec![group(NODES)]),
+        // Bound to nobody: the Node authorizer gives a node less, what concerns its own pods.
+        binding("system:node", Vec::new()),
         // Upstream gives the API server's client certificate a privileged group instead.
         binding("system:kubelet-api-admin", vec![user(KUBELET_CLIENT)]),
     ]
@@ -505,7 +503,8 @@ mod tests {
             ("authenticated", user("someone", &[authenticated])),
             ("administrator", user("admin", &[UserInfo::MASTERS, authenticated])),
             ("API server's kubelet client", user(KUBELET_CLIENT, &[authenticated])),
-            ("kubelet", user("system:node:n1", &[NODES, authenticated])),
+            ("kubelet without Node authorizer", user("system:node:n1", &["system:nodes", authenticated])),
+            ("bound to system:node", user("node", &[authenticated])),
             ("view in prod", user("viewer", &[authenticated])),
             ("edit in prod", user("editor", &[authenticated])),
             ("admin in prod", user("owner", &[authenticated])),
@@ -526,6 +525,12 @@ mod tests {
         for (role, name) in [("view", "viewer"), ("edit", "editor"), ("admin", "owner")] {
             objects.push(local(role, "ClusterRole", json!({"kind": "User", "name": name})));
         }
+        objects.push(Object::new(json!({
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "test:node"},
+            "roleRef": {"kind": "ClusterRole", "name": "system:node"},
+            "subjects": [{"kind": "User", "name": "node"}],
+        })));
         objects.push(local("log-reader", "Role", json!({"kind": "ServiceAccount", "name": "ci-bot"})));
         objects.push(Object::new(json!({
             "kind": "Role",
