@@ -1,0 +1,97 @@
+use super::*;
+
+fn parse(fields: &str) -> Result<(KubeletConfiguration, Vec<String>), ConfigError> {
+    KubeletConfiguration::parse(&format!("kind: {KIND}\napiVersion: {API_VERSION}\n{fields}"))
+}
+
+#[test]
+fn fields_that_work() {
+    let (config, warnings) = parse(
+        "containerLogMaxSize: 1Mi\ncontainerLogMaxFiles: 3\npodLogsDir: /var/log/pods\naddress: 127.0.0.1\n\
+         port: 10250\nmaxPods: 5\nsyncFrequency: 30s\n\
+         authentication: {x509: {clientCAFile: /ca.crt}, anonymous: {enabled: true}}\n\
+         authorization: {mode: AlwaysAllow, webhook: {cacheAuthorizedTTL: 1m}}\n\
+         crashLoopBackOff: {maxContainerRestartPeriod: 20s}\n",
+    )
+    .unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(config.container_log_max_bytes, Some(1 << 20));
+    assert_eq!(config.container_log_max_files, 3);
+    assert_eq!(config.pod_logs_dir, Some("/var/log/pods".into()));
+    assert_eq!((config.address, config.port), (Some([127, 0, 0, 1].into()), Some(10250)));
+    assert_eq!((config.max_pods, config.sync_frequency), (5, Duration::from_secs(30)));
+    assert_eq!(config.authentication.client_ca_file, Some("/ca.crt".into()));
+    assert!(config.authentication.anonymous_enabled && config.authentication.webhook_enabled);
+    assert_eq!(config.authorization.mode, AuthorizationMode::AlwaysAllow);
+    assert_eq!(config.authorization.cache_authorized_ttl, Duration::from_secs(60));
+    assert_eq!(config.max_container_restart_period, Duration::from_secs(20));
+}
+
+#[test]
+fn json_is_yaml_and_defaults_are_upstreams() {
+    let text = format!(r#"{{"kind":"{KIND}","apiVersion":"{API_VERSION}"}}"#);
+    let (config, _) = KubeletConfiguration::parse(&text).unwrap();
+    assert_eq!(config, KubeletConfiguration::default());
+}
+
+#[test]
+fn a_negative_size_never_rotates() {
+    assert_eq!(parse("containerLogMaxSize: -1\n").unwrap().0.container_log_max_bytes, None);
+}
+
+#[test]
+fn fields_without_effect_are_named() {
+    let (_, warnings) = parse("cgroupDriver: systemd\nevictionHard: {memory.available: 100Mi}\n").unwrap();
+    assert_eq!(
+        warnings,
+        [
+            "cgroupDriver has no effect here: podlog's kubelet does not use it",
+            "evictionHard has no effect here: podlog's kubelet does not use it",
+        ]
+    );
+}
+
+#[test]
+fn what_is_wrong_is_refused() {
+    for (fields, expected) in [
+        ("containerLogMaxSze: 1Mi\n", r#"strict decoding error: unknown field "containerLogMaxSze""#),
+        (
+            "authentication: {x509: {caFile: /x}}\nfoo: 1\n",
+            r#"strict decoding error: unknown field "authentication.x509.caFile", unknown field "foo""#,
+        ),
+        ("containerLogMaxFiles: 1\n", "invalid configuration: containerLogMaxFiles must be greater than 1"),
+        (
+            "containerLogMaxFiles: 0\nmaxPods: -1\n",
+            "[invalid configuration: containerLogMaxFiles must be greater than 1, invalid configuration: maxPods \
+             (--max-pods) -1 must not be a negative number]",
+        ),
+        (
+            "port: 70000\n",
+            "invalid configuration: port (--port) 70000 must be between 1 and 65535, inclusive",
+        ),
+        ("podLogsDir: logs\n", r#"invalid configuration: pod logs path "logs" must be absolute path"#),
+        ("podLogsDir: /a/../b\n", r#"invalid configuration: pod logs path "/a/../b" must be normalized"#),
+        ("podLogsDir: /é\n", "invalid configuration: pod logs path must contains ASCII characters only"),
+        ("syncFrequency: soon\n", r#"syncFrequency: time: invalid duration "soon""#),
+        ("maxPods: many\n", r#"maxPods: invalid type: string "many", expected i32"#),
+        ("authorization: {mode: Maybe}\n", "authorization.mode: unknown authorization mode Maybe"),
+        (
+            "nodeLeaseDurationSeconds: 0\n",
+            "invalid configuration: nodeLeaseDurationSeconds must be greater than 0",
+        ),
+        (
+            "crashLoopBackOff: {maxContainerRestartPeriod: 400s}\n",
+            "invalid configuration: CrashLoopBackOff.MaxContainerRestartPeriod (got: 400 seconds) must be set \
+             between 1s and 300s",
+        ),
+    ] {
+        assert_eq!(parse(fields).unwrap_err().to_string(), expected, "{fields}");
+    }
+}
+
+#[test]
+fn other_documents_are_refused() {
+    for text in ["kind: Pod\napiVersion: v1\n", "{}", "- 1", ": :"] {
+        assert!(KubeletConfiguration::parse(text).is_err(), "{text}");
+    }
+}
