@@ -1,0 +1,25 @@
+//! What all pods of a kubelet share.
+
+use std::sync::Arc;
+
+use crate::config::KubeletConfiguration;
+use crate::env::NodeFacts;
+use crate::events::Events;
+use crate::layout::Layout;
+use crate::objects::ObjectSource;
+use crate::runtime::ContainerRuntime;
+
+use super::status_writer::StatusWriter;
+
+/// What all pods of a kubelet share.
+pub(crate) struct Context {
+    pub(crate) runtime: Arc<dyn ContainerRuntime>,
+    /// `process`, `containerd`: the prefix of container ids.
+    pub(crate) runtime_name: String,
+    pub(crate) objects: Arc<dyn ObjectSource>,
+    pub(crate) events: Events,
+    pub(crate) statuses: StatusWriter,
+    pub(crate) node: NodeFacts,
+    pub(crate) layout: Layout,
+    pub(crate) config: KubeletConfiguration,
+}

@@ -1,0 +1,61 @@
+//! Ending a container: preStop hook, SIGTERM, grace period, SIGKILL.
+//!
+//! Follows `killContainer` of `pkg/kubelet/kuberuntime/kuberuntime_container.go`.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::context::Context;
+use super::hooks;
+use super::spec::{self, PodId};
+use super::start::full;
+use crate::events::Level;
+use crate::runtime::ContainerId;
+
+/// What a container gets at least to end by itself, whatever its hook used up.
+const SHORTEST_GRACE: Duration = Duration::from_secs(2);
+
+/// Which container to end, and why.
+#[derive(Clone, Debug)]
+pub(super) struct Kill {
+    pub(super) pod: Pod,
+    pub(super) container: Container,
+    pub(super) id: ContainerId,
+    /// The text of the `Killing` event; none for a container that is ended sooner than was said before.
+    pub(super) message: Option<String>,
+    pub(super) grace: Duration,
+}
+
+impl Kill {
+    /// With the grace period that the pod asks for.
+    pub(super) fn new(pod: &Pod, container: &Container, id: ContainerId, message: String) -> Self {
+        let grace = spec::grace_period(pod);
+        Kill { pod: pod.clone(), container: container.clone(), id, message: Some(message), grace }
+    }
+}
+
+/// Ends the container; returns when it has ended, or when the runtime cannot end it now.
+pub(super) async fn kill(context: &Context, kill: &Kill) {
+    let begun = Instant::now();
+    if let Some(message) = &kill.message {
+        let name = &kill.container.name;
+        context.events.container(&kill.pod, name, Level::Normal, "Killing", message.clone());
+        pre_stop(context, kill).await;
+    }
+    let left = kill.grace.saturating_sub(begun.elapsed()).max(SHORTEST_GRACE.min(kill.grace));
+    if let Err(error) = context.runtime.stop_container(&kill.id, left).await {
+        let pod = PodId::of(&kill.pod);
+        tracing::warn!(%pod, container = kill.container.name, error = full(&error), "cannot stop the container");
+    }
+}
+
+async fn pre_stop(context: &Context, kill: &Kill) {
+    let hook = kill.container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+    let Some(hook) = hook else { return };
+    if let Err(message) = hooks::run(context, &kill.container, &kill.id, hook, kill.grace).await {
+        let (pod, name) = (PodId::of(&kill.pod), &kill.container.name);
+        tracing::warn!(%pod, container = name, message, "preStop hook failed");
+        context.events.container(&kill.pod, name, Level::Warning, "FailedPreStopHook", "PreStopHook failed");
+    }
+}

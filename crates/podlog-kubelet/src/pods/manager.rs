@@ -1,0 +1,233 @@
+//! Follows the pods that are bound to this node and keeps one worker for each.
+
+use std::collections::{HashMap, HashSet};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::labels;
+use super::spec::PodId;
+use super::worker::{Wanted, Worker};
+use crate::runtime::{ContainerId, ContainerState, SandboxId};
+
+/// How often the runtime is asked for what its events may have left out.
+const RELIST: Duration = Duration::from_secs(10);
+
+/// The pods of this node as the API has them, and as they were reported last.
+#[derive(Clone, Default)]
+pub(crate) struct Pods(Arc<Mutex<HashMap<String, Known>>>);
+
+struct Known {
+    id: PodId,
+    wanted: watch::Sender<Wanted>,
+    wake: Arc<Notify>,
+}
+
+impl Pods {
+    /// A pod by namespace and name.
+    pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let known = self.0.lock();
+        let mut same =
+            known.values().filter(|known| known.id.namespace == namespace && known.id.name == name);
+        // A pod may be gone while its successor of the same name is there already.
+        let found = same.clone().find(|known| !known.wanted.borrow().removed).or_else(|| same.next())?;
+        Some(found.wanted.borrow().pod.clone())
+    }
+
+    /// All pods.
+    pub(crate) fn all(&self) -> Vec<Arc<Pod>> {
+        let known = self.0.lock();
+        let mut pods: Vec<_> = known.values().map(|known| known.wanted.borrow().pod.clone()).collect();
+        pods.sort_by(|a, b| {
+            (&a.metadata.namespace, &a.metadata.name).cmp(&(&b.metadata.namespace, &b.metadata.name))
+        });
+        pods
+    }
+
+    /// Makes a pod's worker look again.
+    fn wake(&self, uid: &str) {
+        if let Some(known) = self.0.lock().get(uid) {
+            known.wake.notify_one();
+        }
+    }
+}
+
+/// Keeps one worker for each pod.
+pub(crate) struct PodManager {
+    context: Arc<Context>,
+    pods: Pods,
+    workers: JoinSet<String>,
+    shutdown: CancellationToken,
+    /// State of each container when it was listed last.
+    states: HashMap<ContainerId, ContainerState>,
+    owners: HashMap<SandboxId, String>,
+}
+
+impl PodManager {
+    pub(crate) fn new(context: Arc<Context>, pods: Pods, shutdown: CancellationToken) -> Self {
+        PodManager {
+            context,
+            pods,
+            workers: JoinSet::new(),
+            shutdown,
+            states: HashMap::new(),
+            owners: HashMap::new(),
+        }
+    }
+
+    /// Works until shutdown, then waits for the workers to let go. Containers keep running.
+    pub(crate) async fn run(mut self, client: kube::Client, node: String) {
+        let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+        let stream = watcher(Api::<Pod>::all(client), config).default_backoff();
+        let mut stream = pin!(stream);
+        let mut events = self.context.runtime.events();
+        let mut relist = interval(RELIST);
+        let mut listing: Option<Vec<Arc<Pod>>> = None;
+        let shutdown = self.shutdown.clone();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                event = stream.try_next() => match event {
+                    Ok(Some(event)) => self.watched(event, &mut listing).await,
+                    Ok(None) => break,
+                    Err(error) => tracing::warn!(%error, "cannot watch pods, trying again"),
+                },
+                Some(event) = events.recv() => self.happened(&event.sandbox).await,
+                _ = relist.tick() => self.relist().await,
+                Some(done) = self.workers.join_next() => {
+                    if let Ok(uid) = done {
+                        self.pods.0.lock().remove(&uid);
+                    }
+                }
+            }
+        }
+        while self.workers.join_next().await.is_some() {}
+    }
+
+    async fn watched(&mut self, event: watcher::Event<Pod>, listing: &mut Option<Vec<Arc<Pod>>>) {
+        match event {
+            watcher::Event::Apply(pod) => self.want(Arc::new(pod), false),
+            watcher::Event::Delete(pod) => self.want(Arc::new(pod), true),
+            watcher::Event::Init => *listing = Some(Vec::new()),
+            watcher::Event::InitApply(pod) => listing.get_or_insert_default().push(Arc::new(pod)),
+            watcher::Event::InitDone => {
+                let all = listing.take().unwrap_or_default();
+                self.replace(all).await;
+            }
+        }
+    }
+
+    /// Takes over a complete list: what is not in it is gone.
+    async fn replace(&mut self, pods: Vec<Arc<Pod>>) {
+        let uids: HashSet<String> = pods.iter().map(|pod| PodId::of(pod).uid).collect();
+        let gone: Vec<Arc<Pod>> = self
+            .pods
+            .all()
+            .into_iter()
+            .filter(|pod| !uids.contains(pod.metadata.uid.as_deref().unwrap_or_default()))
+            .collect();
+        for pod in gone {
+            self.want(pod, true);
+        }
+        for pod in pods {
+            self.want(pod, false);
+        }
+        self.clean_up(&uids).await;
+    }
+
+    fn want(&mut self, pod: Arc<Pod>, removed: bool) {
+        let id = PodId::of(&pod);
+        let mut known = self.pods.0.lock();
+        if let Some(known) = known.get(&id.uid) {
+            known.wanted.send_if_modified(|wanted| {
+                let changed =
+                    !Arc::ptr_eq(&wanted.pod, &pod) && wanted.pod != pod || wanted.removed != removed;
+                *wanted = Wanted { pod, removed };
+                changed
+            });
+            return;
+        }
+        let (sender, receiver) = watch::channel(Wanted { pod, removed });
+        let wake = Arc::new(Notify::new());
+        let worker = Worker::new(self.context.clone(), receiver, wake.clone());
+        let (shutdown, uid) = (self.shutdown.clone(), id.uid.clone());
+        self.workers.spawn(async move {
+            worker.run(shutdown).await;
+            uid
+        });
+        known.insert(id.uid.clone(), Known { id, wanted: sender, wake });
+    }
+
+    /// Ends and removes what is left of pods that were deleted while nobody was looking.
+    async fn clean_up(&mut self, wanted: &HashSet<String>) {
+        let known: HashSet<String> = self.pods.0.lock().keys().cloned().collect();
+        let is_orphan = |uid: &str| !wanted.contains(uid) && !known.contains(uid);
+        let mut orphans: HashMap<String, PodId> = HashMap::new();
+        if let Ok(sandboxes) = self.context.runtime.list_pod_sandboxes().await {
+            let owners = sandboxes.iter().filter_map(|sandbox| labels::owner(&sandbox.config.labels));
+            orphans.extend(owners.filter(|id| is_orphan(&id.uid)).map(|id| (id.uid.clone(), id)));
+        }
+        let logged = self.context.layout.logged_pods().into_iter();
+        orphans.extend(logged.filter(|id| is_orphan(&id.uid)).map(|id| (id.uid.clone(), id)));
+        for uid in self.context.layout.pods().into_iter().filter(|uid| is_orphan(uid)) {
+            let nameless = PodId { namespace: String::new(), name: String::new(), uid: uid.clone() };
+            orphans.entry(uid).or_insert(nameless);
+        }
+        for id in orphans.into_values() {
+            tracing::info!(pod = %id, "the pod is gone: removing what it left");
+            self.want(Arc::new(bare_pod(&id)), true);
+        }
+    }
+
+    /// Something happened in a sandbox.
+    async fn happened(&mut self, sandbox: &SandboxId) {
+        if !self.owners.contains_key(sandbox) {
+            self.read_owners().await;
+        }
+        if let Some(uid) = self.owners.get(sandbox) {
+            self.pods.wake(uid);
+        }
+    }
+
+    async fn read_owners(&mut self) {
+        let Ok(sandboxes) = self.context.runtime.list_pod_sandboxes().await else { return };
+        self.owners = sandboxes.into_iter().map(|sandbox| (sandbox.id, sandbox.config.uid)).collect();
+    }
+
+    /// Wakes the workers of containers whose state is not what it was.
+    async fn relist(&mut self) {
+        let Ok(containers) = self.context.runtime.list_containers().await else { return };
+        let mut states = HashMap::new();
+        for container in containers {
+            if self.states.get(&container.id) != Some(&container.state)
+                && let Some(owner) = labels::owner(&container.labels)
+            {
+                self.pods.wake(&owner.uid);
+            }
+            states.insert(container.id, container.state);
+        }
+        self.states = states;
+    }
+}
+
+/// A pod of which only the identity is known.
+fn bare_pod(id: &PodId) -> Pod {
+    let mut pod = Pod::default();
+    pod.metadata.name = Some(id.name.clone());
+    pod.metadata.namespace = Some(id.namespace.clone());
+    pod.metadata.uid = Some(id.uid.clone());
+    pod.metadata.deletion_grace_period_seconds = Some(30);
+    pod.status = Some(PodStatus { phase: Some("Running".into()), ..PodStatus::default() });
+    pod
+}

@@ -1,0 +1,26 @@
+//! Pods on this node: what they ask for, what there is, and the steps in between.
+
+mod backoff;
+mod conditions;
+mod container_config;
+mod container_status;
+mod context;
+mod decide;
+mod hooks;
+mod kill;
+mod labels;
+mod manager;
+mod spec;
+mod start;
+mod status;
+mod status_writer;
+mod termination;
+mod view;
+mod worker;
+
+pub(crate) use context::Context;
+pub(crate) use decide::{FailedProbe, Health};
+pub(crate) use manager::{PodManager, Pods};
+pub(crate) use spec::{PodId, Role, all_containers, find_container};
+pub(crate) use status_writer::StatusWriter;
+pub(crate) use view::PodView;

@@ -1,0 +1,227 @@
+//! Starting: volumes, sandbox, image, container, postStart hook, one after the other.
+//!
+//! Follows `startContainer` of `pkg/kubelet/kuberuntime/kuberuntime_container.go`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::container_config;
+use super::context::Context;
+use super::hooks;
+use super::kill::{Kill, kill};
+use super::spec::{PodId, find_container};
+use super::view::PodView;
+use crate::events::Level;
+use crate::go;
+use crate::layout::Layout;
+use crate::runtime::{ContainerId, RuntimeError, SandboxId};
+use crate::volumes::{PodVolumes, Sources, VolumePaths};
+
+/// Containers whose postStart hook still runs.
+pub(super) type Hooked = Arc<Mutex<HashSet<ContainerId>>>;
+
+/// One round of starting.
+pub(super) struct Start {
+    pub(super) context: Arc<Context>,
+    pub(super) pod: Arc<Pod>,
+    pub(super) view: PodView,
+    pub(super) volumes: Arc<tokio::sync::Mutex<PodVolumes>>,
+    pub(super) hooked: Hooked,
+    /// The pod is to end: start nothing more.
+    pub(super) cancel: CancellationToken,
+}
+
+/// Why a container could not be started: the reason and message of its waiting state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+/// What became of a round of starting.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Each container that was tried.
+    Containers(Vec<(String, Result<(), Failure>)>),
+    /// The sandbox is there.
+    Sandbox,
+    /// Volumes or sandbox could not be had.
+    PodFailed,
+}
+
+impl Start {
+    /// Makes the volumes and a sandbox.
+    pub(super) async fn sandbox(self, attempt: u32) -> Outcome {
+        if self.volumes().await.is_none() {
+            return Outcome::PodFailed;
+        }
+        let config = container_config::sandbox(&self.pod, &self.context.layout, attempt);
+        match self.context.runtime.run_pod_sandbox(&config).await {
+            Ok(_) => Outcome::Sandbox,
+            Err(error) => {
+                let message = format!("Failed to create pod sandbox: {}", full(&error));
+                self.context.events.pod(&self.pod, Level::Warning, "FailedCreatePodSandBox", message);
+                Outcome::PodFailed
+            }
+        }
+    }
+
+    /// Starts containers in their order.
+    pub(super) async fn containers(self, sandbox: SandboxId, names: Vec<String>) -> Outcome {
+        let Some(volumes) = self.volumes().await else { return Outcome::PodFailed };
+        let mut results = Vec::new();
+        for name in names {
+            if self.cancel.is_cancelled() {
+                break;
+            }
+            let Some((container, _)) = find_container(&self.pod, &name) else { continue };
+            let result = self.container(&sandbox, container, &volumes).await;
+            results.push((name, result));
+        }
+        Outcome::Containers(results)
+    }
+
+    /// Makes the volumes; says in an event why that fails.
+    async fn volumes(&self) -> Option<VolumePaths> {
+        let sources = Sources {
+            pod: &self.pod,
+            node: &self.context.node,
+            objects: &*self.context.objects,
+            now: jiff::Timestamp::now(),
+        };
+        match self.volumes.lock().await.set_up(&sources).await {
+            Ok(paths) => Some(paths),
+            Err((volume, error)) => {
+                let volume = go::quote(&volume);
+                let message = format!("MountVolume.SetUp failed for volume {volume} : {}", error.full());
+                self.context.events.pod(&self.pod, Level::Warning, "FailedMount", message);
+                None
+            }
+        }
+    }
+
+    async fn container(
+        &self,
+        sandbox: &SandboxId,
+        container: &Container,
+        volumes: &VolumePaths,
+    ) -> Result<(), Failure> {
+        let image = self.image(container).await?;
+        let attempt = self.attempt(container);
+        let config =
+            container_config::container(&self.context, &self.pod, container, attempt, image, volumes)
+                .await
+                .map_err(|message| self.fail(container, "CreateContainerConfigError", message))?;
+        let id = PodId::of(&self.pod);
+        self.context.layout.create_container_logs(&id, &container.name).map_err(|error| {
+            let message =
+                format!("create container log directory for container {} failed: {error}", container.name);
+            self.fail(container, "CreateContainerConfigError", message)
+        })?;
+        let runtime = &self.context.runtime;
+        let created = runtime.create_container(sandbox, &config).await;
+        let instance = created.map_err(|error| self.fail(container, "CreateContainerError", full(&error)))?;
+        self.event(container, Level::Normal, "Created", "Container created");
+        let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+        if hook.is_some() {
+            self.hooked.lock().insert(instance.clone());
+        }
+        let started = runtime.start_container(&instance).await;
+        if let Err(error) = started {
+            self.hooked.lock().remove(&instance);
+            return Err(self.fail(container, "RunContainerError", full(&error)));
+        }
+        self.event(container, Level::Normal, "Started", "Container started");
+        let log = self.context.layout.pod_logs(&id).join(Layout::log_path(&container.name, attempt));
+        self.context.layout.link(&id, &container.name, &instance, &log);
+        match hook {
+            Some(hook) => self.post_start(container, &instance, hook).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn post_start(
+        &self,
+        container: &Container,
+        instance: &ContainerId,
+        hook: &k8s_openapi::api::core::v1::LifecycleHandler,
+    ) -> Result<(), Failure> {
+        let running = hooks::run(&self.context, container, instance, hook, Duration::MAX);
+        let result = self.cancel.run_until_cancelled(running).await.unwrap_or(Ok(()));
+        self.hooked.lock().remove(instance);
+        let Err(message) = result else { return Ok(()) };
+        tracing::warn!(pod = %PodId::of(&self.pod), container = container.name, message, "postStart hook failed");
+        self.event(container, Level::Warning, "FailedPostStartHook", "PostStartHook failed");
+        let why = "FailedPostStartHook".to_owned();
+        kill(&self.context, &Kill::new(&self.pod, container, instance.clone(), why)).await;
+        Err(Failure { reason: "PostStartHookError", message: "PostStartHookError".into() })
+    }
+
+    /// Restart count of the next instance.
+    fn attempt(&self, container: &Container) -> u32 {
+        match self.view.newest(&container.name) {
+            Some(status) => status.container.attempt.saturating_add(1),
+            None => self.context.layout.next_attempt(&PodId::of(&self.pod), &container.name),
+        }
+    }
+
+    async fn image(&self, container: &Container) -> Result<String, Failure> {
+        let image = container.image.clone().unwrap_or_default();
+        let quoted = go::quote(&image);
+        let always = container.image_pull_policy.as_deref() == Some("Always");
+        if always {
+            self.event(container, Level::Normal, "Pulling", format!("Pulling image {quoted}"));
+        }
+        let begun = std::time::Instant::now();
+        match self.context.runtime.pull_image(&image).await {
+            Ok(reference) => {
+                let took = go::duration(Duration::from_millis(begun.elapsed().as_millis() as u64));
+                let message = if always {
+                    format!("Successfully pulled image {quoted} in {took} ({took} including waiting)")
+                } else {
+                    format!(
+                        "Container image {quoted} already present on machine and can be accessed by the pod"
+                    )
+                };
+                self.event(container, Level::Normal, "Pulled", message);
+                Ok(reference)
+            }
+            Err(error) => {
+                let text = full(&error);
+                self.event(
+                    container,
+                    Level::Warning,
+                    "Failed",
+                    format!("Failed to pull image {quoted}: {text}"),
+                );
+                self.event(container, Level::Warning, "Failed", "Error: ErrImagePull");
+                Err(Failure { reason: "ErrImagePull", message: text })
+            }
+        }
+    }
+
+    fn fail(&self, container: &Container, reason: &'static str, message: String) -> Failure {
+        self.event(container, Level::Warning, "Failed", format!("Error: {message}"));
+        Failure { reason, message }
+    }
+
+    fn event(&self, container: &Container, level: Level, reason: &'static str, message: impl Into<String>) {
+        self.context.events.container(&self.pod, &container.name, level, reason, message);
+    }
+}
+
+/// A runtime's error with its causes on one line.
+pub(super) fn full(error: &RuntimeError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

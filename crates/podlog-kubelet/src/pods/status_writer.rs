@@ -1,0 +1,181 @@
+//! Brings statuses to the API: only what changed, again and again until it is there, and the final deletion after the
+//! last status.
+//!
+//! Follows `pkg/kubelet/status/status_manager.go`.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::spec::PodId;
+use crate::objects::api_message;
+
+/// Pause after a write that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The statuses of all pods, and which of them the API has not seen.
+#[derive(Clone, Default)]
+pub(crate) struct StatusWriter(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    pods: Mutex<Pods>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Pods {
+    entries: HashMap<PodId, Entry>,
+    dirty: HashSet<PodId>,
+}
+
+struct Entry {
+    status: Value,
+    written: Option<Value>,
+    end: End,
+}
+
+/// Whether the pod's object goes once its last status is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It stays.
+    Stays,
+    /// Nothing of the pod runs any more and its deletion was asked for.
+    Delete,
+}
+
+impl StatusWriter {
+    /// Hands in a status.
+    pub(crate) fn set(&self, id: &PodId, status: &PodStatus, end: End) {
+        let Ok(status) = serde_json::to_value(status) else { return };
+        let mut pods = self.0.pods.lock();
+        let entry =
+            pods.entries.entry(id.clone()).or_insert(Entry { status: Value::Null, written: None, end });
+        let is_news = entry.status != status || entry.end != end;
+        entry.status = status;
+        entry.end = end;
+        if is_news {
+            pods.dirty.insert(id.clone());
+            drop(pods);
+            self.0.changed.notify_one();
+        }
+    }
+
+    /// The status that was handed in last.
+    pub(crate) fn get(&self, id: &PodId) -> Option<PodStatus> {
+        let status = self.0.pods.lock().entries.get(id)?.status.clone();
+        serde_json::from_value(status).ok()
+    }
+
+    /// Forgets a pod that is gone.
+    pub(crate) fn forget(&self, id: &PodId) {
+        let mut pods = self.0.pods.lock();
+        pods.entries.remove(id);
+        pods.dirty.remove(id);
+    }
+
+    fn take_dirty(&self) -> Vec<PodId> {
+        self.0.pods.lock().dirty.drain().collect()
+    }
+
+    fn pending(&self, id: &PodId) -> Option<(Value, bool, End)> {
+        let pods = self.0.pods.lock();
+        let entry = pods.entries.get(id)?;
+        Some((entry.status.clone(), entry.written.as_ref() != Some(&entry.status), entry.end))
+    }
+
+    fn written(&self, id: &PodId, status: Value) {
+        if let Some(entry) = self.0.pods.lock().entries.get_mut(id) {
+            entry.written = Some(status);
+        }
+    }
+
+    fn retry(&self, ids: Vec<PodId>) {
+        self.0.pods.lock().dirty.extend(ids);
+    }
+
+    /// Writes until `shutdown`, then once more what is left.
+    pub(crate) async fn run(self, client: kube::Client, shutdown: CancellationToken) {
+        loop {
+            let failed = self.flush(&client).await;
+            if shutdown.is_cancelled() {
+                return;
+            }
+            let wait = async {
+                if failed.is_empty() {
+                    self.0.changed.notified().await;
+                } else {
+                    sleep(PAUSE).await;
+                }
+            };
+            shutdown.run_until_cancelled(wait).await;
+            self.retry(failed);
+        }
+    }
+
+    async fn flush(&self, client: &kube::Client) -> Vec<PodId> {
+        let mut failed = Vec::new();
+        for id in self.take_dirty() {
+            if let Err(error) = self.write(client, &id).await {
+                tracing::warn!(pod = %id, error = api_message(&error), "cannot write the pod's status yet");
+                failed.push(id);
+            }
+        }
+        failed
+    }
+
+    async fn write(&self, client: &kube::Client, id: &PodId) -> Result<(), kube::Error> {
+        let Some((status, is_news, end)) = self.pending(id) else { return Ok(()) };
+        let api = Api::<Pod>::namespaced(client.clone(), &id.namespace);
+        if is_news {
+            let patch = Patch::Strategic(patch(id, &status));
+            match api.patch_status(&id.name, &PatchParams::default(), &patch).await {
+                Ok(_) => self.written(id, status),
+                // The pod is gone, or another one has its name.
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        if end == End::Delete {
+            delete(&api, id).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn delete(api: &Api<Pod>, id: &PodId) -> Result<(), kube::Error> {
+    let same = Preconditions { uid: Some(id.uid.clone()), resource_version: None };
+    let now = DeleteParams::default().grace_period(0).preconditions(same);
+    match api.delete(&id.name, &now).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The status as a strategic merge patch that leaves nothing of an older one behind: what a kubelet may set and does not
+/// is null.
+fn patch(id: &PodId, status: &Value) -> Value {
+    let mut status = status.clone();
+    null_missing(&mut status, &["reason", "message"]);
+    for condition in status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        null_missing(condition, &["reason", "message"]);
+    }
+    json!({ "metadata": { "uid": id.uid }, "status": status })
+}
+
+fn null_missing(value: &mut Value, keys: &[&str]) {
+    if let Some(map) = value.as_object_mut() {
+        for key in keys {
+            map.entry(*key).or_insert(Value::Null);
+        }
+    }
+}

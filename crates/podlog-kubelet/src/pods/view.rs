@@ -1,0 +1,77 @@
+//! What the runtime knows about one pod.
+
+use std::cmp::Reverse;
+
+use super::labels;
+use crate::runtime::{
+    ContainerId, ContainerRuntime, ContainerState, ContainerStatus, PodSandbox, RuntimeError, SandboxState,
+};
+
+/// A pod's sandboxes and containers, newest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct PodView {
+    pub(crate) sandboxes: Vec<PodSandbox>,
+    pub(crate) containers: Vec<ContainerStatus>,
+}
+
+impl PodView {
+    /// Asks the runtime. What disappears while it is asked counts as gone.
+    pub(crate) async fn read(runtime: &dyn ContainerRuntime, uid: &str) -> Result<Self, RuntimeError> {
+        let belongs = |labels: &std::collections::BTreeMap<String, String>| {
+            labels.get(labels::POD_UID).is_some_and(|label| label == uid)
+        };
+        let mut sandboxes = runtime.list_pod_sandboxes().await?;
+        sandboxes.retain(|sandbox| sandbox.config.uid == uid || belongs(&sandbox.config.labels));
+        let mut containers = Vec::new();
+        for container in runtime.list_containers().await? {
+            if belongs(&container.labels) {
+                match runtime.container_status(&container.id).await {
+                    Ok(status) => containers.push(status),
+                    Err(RuntimeError::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(PodView::new(sandboxes, containers))
+    }
+
+    /// Sorts what was found.
+    pub(crate) fn new(mut sandboxes: Vec<PodSandbox>, mut containers: Vec<ContainerStatus>) -> Self {
+        sandboxes.sort_by_key(|sandbox| Reverse((sandbox.created_at, sandbox.config.attempt)));
+        containers.sort_by_key(|status| Reverse((status.container.created_at, status.container.attempt)));
+        PodView { sandboxes, containers }
+    }
+
+    /// The sandbox that containers are started in: the newest, if it is ready.
+    pub(crate) fn ready_sandbox(&self) -> Option<&PodSandbox> {
+        self.sandboxes.first().filter(|sandbox| sandbox.state == SandboxState::Ready)
+    }
+
+    /// Instances of a container, newest first.
+    pub(crate) fn instances(&self, name: &str) -> impl Iterator<Item = &ContainerStatus> {
+        self.containers.iter().filter(move |status| status.container.name == name)
+    }
+
+    /// The newest instance of a container.
+    pub(crate) fn newest(&self, name: &str) -> Option<&ContainerStatus> {
+        self.instances(name).next()
+    }
+
+    /// Everything that runs or might.
+    pub(crate) fn alive(&self) -> impl Iterator<Item = &ContainerStatus> {
+        self.containers.iter().filter(|status| {
+            matches!(status.container.state, ContainerState::Running | ContainerState::Unknown)
+        })
+    }
+
+    /// A container by id.
+    pub(crate) fn by_id(&self, id: &ContainerId) -> Option<&ContainerStatus> {
+        self.containers.iter().find(|status| status.container.id == *id)
+    }
+
+    /// Whether nothing runs and no sandbox is ready.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.alive().next().is_none()
+            && self.sandboxes.iter().all(|sandbox| sandbox.state == SandboxState::NotReady)
+    }
+}

@@ -1,0 +1,514 @@
+//! One task a pod: looks, decides, acts, reports, and waits for something to happen.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoffs;
+use super::context::Context;
+use super::decide::{Action, FailedProbe, Plan, Situation, Why, decide};
+use super::kill::{Kill, kill};
+use super::spec::{self, PodId, Role};
+use super::start::{Failure, Hooked, Outcome, Start, full};
+use super::status::{Report, status};
+use super::status_writer::End;
+use super::termination;
+use super::view::PodView;
+use crate::events::Level;
+use crate::go;
+use crate::probes::Probes;
+use crate::runtime::{ContainerId, ContainerState, SandboxState};
+use crate::volumes::{PodVolumes, remove_pod_directory};
+
+/// Pause after a start that failed, before it is tried again.
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// Pause when the runtime does not answer.
+const RUNTIME_RETRY: Duration = Duration::from_secs(1);
+/// How much shorter a new grace period must be to count.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// What is wanted of a pod.
+#[derive(Clone)]
+pub(crate) struct Wanted {
+    pub(crate) pod: Arc<Pod>,
+    /// The API no longer has it.
+    pub(crate) removed: bool,
+}
+
+/// One pod's state.
+pub(crate) struct Worker {
+    context: Arc<Context>,
+    id: PodId,
+    pod: Arc<Pod>,
+    removed: bool,
+    wanted: watch::Receiver<Wanted>,
+    wake: Arc<Notify>,
+    probes: Probes,
+    hooked: Hooked,
+    volumes: Arc<tokio::sync::Mutex<PodVolumes>>,
+    volumes_due: Instant,
+    backoffs: Backoffs,
+    held: BTreeMap<String, Timestamp>,
+    reasons: BTreeMap<String, (String, String)>,
+    messages: HashMap<ContainerId, String>,
+    reported: Option<PodStatus>,
+    starting: Option<JoinHandle<Outcome>>,
+    cancel_start: CancellationToken,
+    kills: HashMap<ContainerId, Instant>,
+    killing: JoinSet<ContainerId>,
+    deadline_exceeded: bool,
+    cleaned: bool,
+}
+
+/// What a step asks for.
+enum Next {
+    Wait(Instant),
+    Done,
+}
+
+impl Worker {
+    pub(crate) fn new(context: Arc<Context>, wanted: watch::Receiver<Wanted>, wake: Arc<Notify>) -> Self {
+        let Wanted { pod, removed } = wanted.borrow().clone();
+        let id = PodId::of(&pod);
+        let volumes = PodVolumes::new(context.layout.pod(&id.uid));
+        Worker {
+            probes: Probes::new(wake.clone()),
+            backoffs: Backoffs::new(context.config.max_container_restart_period),
+            volumes: Arc::new(tokio::sync::Mutex::new(volumes)),
+            volumes_due: Instant::now() + context.config.sync_frequency,
+            reported: pod.status.clone().filter(|status| status.phase.is_some()),
+            hooked: Hooked::default(),
+            held: BTreeMap::new(),
+            reasons: BTreeMap::new(),
+            messages: HashMap::new(),
+            starting: None,
+            cancel_start: CancellationToken::new(),
+            kills: HashMap::new(),
+            killing: JoinSet::new(),
+            deadline_exceeded: false,
+            cleaned: false,
+            context,
+            id,
+            pod,
+            removed,
+            wanted,
+            wake,
+        }
+    }
+
+    /// Works until the pod is gone. On `shutdown` it stops working and leaves everything running.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            let Next::Wait(until) = self.step().await else { return };
+            if shutdown.run_until_cancelled(self.wait(until)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for news, and takes in what finished.
+    async fn wait(&mut self, until: Instant) {
+        let started = async {
+            match &mut self.starting {
+                Some(task) => task.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            outcome = started => {
+                self.starting = None;
+                match outcome {
+                    Ok(outcome) => self.note(outcome),
+                    Err(error) => tracing::error!(pod = %self.id, %error, "start task failed"),
+                }
+            }
+            Some(killed) = self.killing.join_next() => {
+                if let Ok(id) = killed {
+                    self.kills.remove(&id);
+                }
+            }
+            changed = self.wanted.changed() => {
+                if changed.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                let Wanted { pod, removed } = self.wanted.borrow_and_update().clone();
+                (self.pod, self.removed) = (pod, removed);
+            }
+            () = self.wake.notified() => {}
+            () = sleep_until(until) => {}
+        }
+    }
+
+    async fn step(&mut self) -> Next {
+        let mut view = match PodView::read(&*self.context.runtime, &self.id.uid).await {
+            Ok(view) => view,
+            Err(error) => {
+                tracing::warn!(pod = %self.id, error = full(&error), "cannot ask the runtime");
+                return Next::Wait(Instant::now() + RUNTIME_RETRY);
+            }
+        };
+        self.read_messages(&mut view).await;
+        let now = Timestamp::now();
+        self.check_deadline(now);
+        self.sync_probes(&view);
+        let plan = self.decide(&view, now);
+        let over = plan.ended && view.is_stopped() && self.starting.is_none() && self.killing.is_empty();
+        self.note_waiting(&plan, now);
+        let status = self.status(&view, now, over);
+        self.report(status, over);
+        if over {
+            return self.finish(&view).await;
+        }
+        self.act(&plan, &view).await;
+        self.refresh_volumes();
+        Next::Wait(self.next_look(&plan, now))
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.removed || spec::is_deleting(&self.pod) || spec::is_terminal(&self.pod) || self.deadline_exceeded
+    }
+
+    fn decide(&self, view: &PodView, now: Timestamp) -> Plan {
+        decide(&Situation {
+            pod: &self.pod,
+            view,
+            now,
+            health: &self.probes.health(),
+            backoffs: &self.backoffs,
+            held: &self.held,
+            stopping: self.is_stopping(),
+        })
+    }
+
+    fn sync_probes(&mut self, view: &PodView) {
+        if self.is_stopping() {
+            self.probes.stop();
+            return;
+        }
+        let hooked: HashSet<ContainerId> = self.hooked.lock().clone();
+        self.probes.sync(&self.context, &self.pod, view, &hooked, self.reported.as_ref());
+    }
+
+    /// Reads the termination message of every container that has ended since the last look.
+    async fn read_messages(&mut self, view: &mut PodView) {
+        self.messages.retain(|id, _| view.by_id(id).is_some());
+        for status in &view.containers {
+            let id = &status.container.id;
+            if status.container.state == ContainerState::Exited && !self.messages.contains_key(id) {
+                let ended = status.clone();
+                let message = tokio::task::spawn_blocking(move || termination::message(&ended)).await;
+                self.messages.insert(id.clone(), message.unwrap_or_default());
+            }
+        }
+    }
+
+    /// Ends a pod that was active for longer than it may be.
+    fn check_deadline(&mut self, now: Timestamp) {
+        let over = self.deadline().is_some_and(|deadline| now >= deadline);
+        if over && !self.deadline_exceeded && !self.is_stopping() {
+            self.deadline_exceeded = true;
+            let events = &self.context.events;
+            events.pod(&self.pod, Level::Normal, "DeadlineExceeded", DEADLINE_MESSAGE);
+        }
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        let seconds = self.pod.spec.as_ref()?.active_deadline_seconds?;
+        let start = self.reported.as_ref()?.start_time.as_ref()?.0;
+        start.checked_add(SignedDuration::from_secs(seconds)).ok()
+    }
+
+    /// Turns what the plan says about waiting into reasons of waiting states.
+    fn note_waiting(&mut self, plan: &Plan, now: Timestamp) {
+        for action in &plan.actions {
+            let Action::BackOff { container, pause } = action else { continue };
+            let message = format!(
+                "back-off {} restarting failed container={container} pod={}",
+                go::duration(*pause),
+                self.id
+            );
+            let reason = ("CrashLoopBackOff".to_owned(), message);
+            if self.reasons.get(container) != Some(&reason) {
+                let text = format!("Back-off restarting failed container {container} in pod {}", self.id);
+                self.context.events.container(&self.pod, container, Level::Warning, "BackOff", text);
+                self.reasons.insert(container.clone(), reason);
+            }
+        }
+        self.held.retain(|_, until| *until > now);
+    }
+
+    fn status(&self, view: &PodView, now: Timestamp, over: bool) -> PodStatus {
+        status(&Report {
+            pod: &self.pod,
+            view,
+            now,
+            old: self.reported.as_ref(),
+            health: &self.probes.health(),
+            reasons: &self.reasons,
+            messages: &self.messages,
+            runtime: &self.context.runtime_name,
+            node_ip: self.context.node.ip,
+            terminal: over,
+            evicted: self.deadline_exceeded.then_some(("DeadlineExceeded", DEADLINE_MESSAGE)),
+        })
+    }
+
+    fn report(&mut self, status: PodStatus, over: bool) {
+        if self.removed {
+            return;
+        }
+        let end = if over && self.cleaned && spec::is_deleting(&self.pod) { End::Delete } else { End::Stays };
+        self.context.statuses.set(&self.id, &status, end);
+        self.reported = Some(status);
+    }
+
+    /// Cleans up after a pod of which nothing runs any more.
+    async fn finish(&mut self, view: &PodView) -> Next {
+        if !self.cleaned {
+            let directory = self.context.layout.pod(&self.id.uid);
+            let removed = tokio::task::spawn_blocking(move || remove_pod_directory(&directory)).await;
+            if let Ok(Err(error)) = removed {
+                tracing::warn!(pod = %self.id, error = error.full(), "cannot remove the pod's volumes yet");
+                return Next::Wait(Instant::now() + RUNTIME_RETRY);
+            }
+            self.cleaned = true;
+            // Once more, with the deletion that had to wait for the volumes.
+            return Next::Wait(Instant::now());
+        }
+        if !self.removed {
+            return Next::Wait(Instant::now() + self.context.config.sync_frequency);
+        }
+        if self.remove_sandboxes(view).await.is_err() {
+            return Next::Wait(Instant::now() + RUNTIME_RETRY);
+        }
+        let (layout, id) = (self.context.layout.clone(), self.id.clone());
+        let removed = tokio::task::spawn_blocking(move || layout.remove_pod_logs(&id)).await;
+        if let Err(error) = removed {
+            tracing::error!(pod = %self.id, %error, "log removal task failed");
+        }
+        self.context.statuses.forget(&self.id);
+        Next::Done
+    }
+
+    async fn remove_sandboxes(&self, view: &PodView) -> Result<(), ()> {
+        for sandbox in &view.sandboxes {
+            if let Err(error) = self.context.runtime.remove_pod_sandbox(&sandbox.id).await {
+                tracing::warn!(pod = %self.id, error = full(&error), "cannot remove the sandbox yet");
+                return Err(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn act(&mut self, plan: &Plan, view: &PodView) {
+        let mut starts = Vec::new();
+        for action in &plan.actions {
+            match action {
+                Action::Start { container } => starts.push(container.clone()),
+                Action::CreateSandbox { attempt } => self.create_sandbox(view, *attempt),
+                Action::Kill { id, container, why } => self.kill_one(id, container, *why),
+                Action::Remove { id, container } => self.remove(view, id, container).await,
+                Action::StopPod => self.stop_pod(view).await,
+                Action::BackOff { .. } => {}
+            }
+        }
+        if !starts.is_empty() {
+            self.start(view, starts);
+        }
+    }
+
+    fn starter(&self, view: &PodView) -> Start {
+        Start {
+            context: self.context.clone(),
+            pod: self.pod.clone(),
+            view: view.clone(),
+            volumes: self.volumes.clone(),
+            hooked: self.hooked.clone(),
+            cancel: self.cancel_start.clone(),
+        }
+    }
+
+    fn create_sandbox(&mut self, view: &PodView, attempt: u32) {
+        if self.starting.is_none() {
+            self.starting = Some(tokio::spawn(self.starter(view).sandbox(attempt)));
+        }
+    }
+
+    fn start(&mut self, view: &PodView, names: Vec<String>) {
+        let Some(sandbox) = view.ready_sandbox().filter(|_| self.starting.is_none()) else { return };
+        let now = Timestamp::now();
+        for name in &names {
+            if let Some(previous) = view.newest(name).filter(|s| s.container.state == ContainerState::Exited)
+            {
+                let ended = previous.finished_at.unwrap_or(previous.container.created_at);
+                self.backoffs.next(name, ended, now);
+            }
+        }
+        let containers = self.starter(view).containers(sandbox.id.clone(), names);
+        self.starting = Some(tokio::spawn(containers));
+    }
+
+    /// Takes in the result of a round of starting.
+    fn note(&mut self, outcome: Outcome) {
+        let now = Timestamp::now();
+        let retry = now.saturating_add(RETRY).unwrap_or(now);
+        match outcome {
+            Outcome::Sandbox => {}
+            Outcome::PodFailed => drop(self.held.insert(String::new(), retry)),
+            Outcome::Containers(results) => {
+                for (name, result) in results {
+                    match result {
+                        Ok(()) => drop(self.reasons.remove(&name)),
+                        Err(failure) => self.hold(name, failure, now),
+                    }
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, name: String, failure: Failure, now: Timestamp) {
+        let Failure { reason, message } = failure;
+        let mut until = now.saturating_add(RETRY).unwrap_or(now);
+        let key = format!("image/{name}");
+        if reason == "ErrImagePull" {
+            self.backoffs.next(&key, now, now);
+            until = self.backoffs.pending(&key, now, now).map_or(until, |(_, until)| until);
+        } else {
+            self.backoffs.reset(&key);
+        }
+        self.reasons.insert(name.clone(), (reason.to_owned(), message));
+        self.held.insert(name, until);
+    }
+
+    fn kill_one(&mut self, id: &ContainerId, name: &str, why: Why) {
+        let Some((container, role)) = spec::find_container(&self.pod, name) else { return };
+        if self.kills.contains_key(id) {
+            return;
+        }
+        let restarted = |again: bool| if again { ", will be restarted" } else { "" };
+        let message = match why {
+            Why::DefinitionChanged => format!("Container {name} definition changed{}", restarted(true)),
+            Why::Probe(FailedProbe::Liveness, again) => {
+                format!("Container {name} failed liveness probe{}", restarted(again))
+            }
+            Why::Probe(FailedProbe::Startup, again) => {
+                format!("Container {name} failed startup probe{}", restarted(again))
+            }
+            Why::SandboxChanged => format!("Stopping container {name}"),
+        };
+        let mut kill = Kill::new(&self.pod, container, id.clone(), message);
+        let probe = match why {
+            Why::Probe(FailedProbe::Liveness, _) => container.liveness_probe.as_ref(),
+            Why::Probe(FailedProbe::Startup, _) => container.startup_probe.as_ref(),
+            _ => None,
+        };
+        if let Some(seconds) = probe.and_then(|probe| probe.termination_grace_period_seconds) {
+            kill.grace = Duration::from_secs(seconds.max(1).unsigned_abs());
+        }
+        debug_assert!(role != Role::Init || why != Why::Probe(FailedProbe::Liveness, true));
+        self.spawn_kill(kill);
+    }
+
+    fn spawn_kill(&mut self, order: Kill) {
+        self.kills.insert(order.id.clone(), Instant::now() + order.grace);
+        let context = self.context.clone();
+        self.killing.spawn(async move {
+            kill(&context, &order).await;
+            order.id
+        });
+    }
+
+    async fn remove(&mut self, view: &PodView, id: &ContainerId, name: &str) {
+        let Some(status) = view.by_id(id) else { return };
+        let attempt = status.container.attempt;
+        if let Err(error) = self.context.runtime.remove_container(id).await {
+            tracing::warn!(pod = %self.id, container = name, error = full(&error), "cannot remove a container");
+            return;
+        }
+        let (layout, pod, name, id) =
+            (self.context.layout.clone(), self.id.clone(), name.to_owned(), id.clone());
+        let remove = move || layout.remove_instance_logs(&pod, &name, &id, attempt);
+        if let Err(error) = tokio::task::spawn_blocking(remove).await {
+            tracing::error!(pod = %self.id, %error, "log removal task failed");
+        }
+    }
+
+    /// Ends what runs: regular containers, then sidecars, then the sandbox. Called again and again until all is over.
+    async fn stop_pod(&mut self, view: &PodView) {
+        self.cancel_start.cancel();
+        let grace = spec::grace_period(&self.pod);
+        let is_sidecar =
+            |name: &str| spec::find_container(&self.pod, name).is_some_and(|(_, role)| role == Role::Sidecar);
+        let (sidecars, others): (Vec<_>, Vec<_>) =
+            view.alive().partition(|status| is_sidecar(&status.container.name));
+        let turn = if others.is_empty() { sidecars } else { others };
+        for status in &turn {
+            self.stop_container(&status.container.id, &status.container.name, grace);
+        }
+        if !turn.is_empty() || self.starting.is_some() || !self.killing.is_empty() {
+            return;
+        }
+        for sandbox in view.sandboxes.iter().filter(|sandbox| sandbox.state == SandboxState::Ready) {
+            if let Err(error) = self.context.runtime.stop_pod_sandbox(&sandbox.id).await {
+                tracing::warn!(pod = %self.id, error = full(&error), "cannot stop the sandbox yet");
+                return;
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    fn stop_container(&mut self, id: &ContainerId, name: &str, grace: Duration) {
+        let again = match self.kills.get(id) {
+            Some(deadline) if *deadline <= Instant::now() + grace + SLACK => return,
+            Some(_) => true,
+            None => false,
+        };
+        let known = spec::find_container(&self.pod, name).map(|(container, _)| container.clone());
+        let container = known.unwrap_or_else(|| k8s_openapi::api::core::v1::Container {
+            name: name.to_owned(),
+            ..Default::default()
+        });
+        let message = (!again).then(|| format!("Stopping container {name}"));
+        self.spawn_kill(Kill { pod: (*self.pod).clone(), container, id: id.clone(), message, grace });
+    }
+
+    /// Brings files of volumes up to date every now and then.
+    fn refresh_volumes(&mut self) {
+        if Instant::now() < self.volumes_due || self.starting.is_some() || self.is_stopping() {
+            return;
+        }
+        self.volumes_due = Instant::now() + self.context.config.sync_frequency;
+        if PodVolumes::are_live(&self.pod) {
+            let (context, pod, volumes) = (self.context.clone(), self.pod.clone(), self.volumes.clone());
+            tokio::spawn(async move {
+                let sources = crate::volumes::Sources {
+                    pod: &pod,
+                    node: &context.node,
+                    objects: &*context.objects,
+                    now: Timestamp::now(),
+                };
+                if let Err((volume, error)) = volumes.lock().await.set_up(&sources).await {
+                    tracing::warn!(pod = %PodId::of(&pod), volume, error = error.full(), "cannot update a volume");
+                }
+            });
+        }
+    }
+
+    fn next_look(&self, plan: &Plan, now: Timestamp) -> Instant {
+        let regular = Instant::now() + self.context.config.sync_frequency;
+        [plan.wake, self.deadline()]
+            .into_iter()
+            .flatten()
+            .map(|at| Instant::now() + Duration::try_from(at.duration_since(now)).unwrap_or_default())
+            .fold(regular.min(self.volumes_due.max(Instant::now() + SLACK)), Instant::min)
+    }
+}
+
+const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
