@@ -1,0 +1,84 @@
+//! What this machine has: CPUs, memory, space, pods.
+
+use std::collections::BTreeMap;
+
+/// Resources by name, as quantities.
+pub(crate) fn capacity(max_pods: u32) -> BTreeMap<String, String> {
+    let mut resources = BTreeMap::from([
+        ("cpu".to_owned(), cpus().to_string()),
+        ("memory".to_owned(), format!("{}Ki", memory_kib())),
+        ("pods".to_owned(), max_pods.to_string()),
+        ("hugepages-1Gi".to_owned(), "0".to_owned()),
+        ("hugepages-2Mi".to_owned(), "0".to_owned()),
+    ]);
+    if let Some(kib) = root_space_kib() {
+        resources.insert("ephemeral-storage".into(), format!("{kib}Ki"));
+    }
+    resources
+}
+
+/// What pods may use of it: everything, since nothing is reserved.
+pub(crate) fn allocatable(max_pods: u32) -> BTreeMap<String, String> {
+    capacity(max_pods)
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn memory_kib() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    field(&text, "MemTotal:")
+}
+
+/// Memory that is free or can be made so, in KiB.
+pub(super) fn memory_available_kib() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    Some(field(&text, "MemAvailable:"))
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+fn root_space_kib() -> Option<u64> {
+    let stat = rustix::fs::statvfs("/").ok()?;
+    Some(stat.f_blocks * stat.f_frsize / 1024)
+}
+
+/// Share of the root file system that is free, in percent, and of its inodes.
+pub(super) fn root_free_percent() -> Option<(u64, u64)> {
+    let stat = rustix::fs::statvfs("/").ok()?;
+    let share = |free: u64, all: u64| if all == 0 { 100 } else { free * 100 / all };
+    Some((share(stat.f_bavail, stat.f_blocks), share(stat.f_favail, stat.f_files)))
+}
+
+/// Processes now, and how many there may be.
+pub(super) fn processes() -> Option<(u64, u64)> {
+    let load = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let now = load.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
+    let limit = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()?;
+    Some((now, limit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_something() {
+        let capacity = capacity(110);
+        assert_eq!(capacity["pods"], "110");
+        assert!(capacity["cpu"].parse::<u32>().unwrap() >= 1);
+        for name in ["memory", "ephemeral-storage"] {
+            assert_ne!(capacity[name], "0Ki", "{name}");
+        }
+    }
+
+    #[test]
+    fn fields_of_proc_files() {
+        assert_eq!(field("MemTotal:       24 kB\nMemFree: 1 kB\n", "MemTotal:"), 24);
+        assert_eq!(field("", "MemTotal:"), 0);
+    }
+}
