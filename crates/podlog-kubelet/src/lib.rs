@@ -3,4 +3,19 @@
 //! Left to others: log formats and files (`podlog-line`, `podlog-driver`), TLS and HTTP (`podlog-serving`), the
 //! API server's storage (`podlog-apiserver`).
 
+pub mod config;
+mod env;
+mod events;
+mod go;
+mod kubelet;
+mod layout;
+mod node;
+mod objects;
+mod pods;
+mod probes;
+mod quantity;
 pub mod runtime;
+mod server;
+mod volumes;
+
+pub use kubelet::{Kubelet, KubeletError, KubeletOptions};

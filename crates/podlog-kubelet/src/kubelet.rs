@@ -1,0 +1,149 @@
+//! Puts the parts of a kubelet together.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use podlog_serving::{Limits, ServeError, Server, ServerTls, TlsError};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::KubeletConfiguration;
+use crate::env::NodeFacts;
+use crate::events::{Events, write_events};
+use crate::layout::Layout;
+use crate::node::{self, NodeAgent};
+use crate::pods::{Context, PodManager, Pods, StatusWriter};
+use crate::runtime::{ContainerRuntime, RuntimeError};
+use crate::server::{self, LogServer};
+
+/// What a kubelet is started with.
+pub struct KubeletOptions {
+    /// Name of the Node object.
+    pub node_name: String,
+    /// Where the HTTPS endpoint listens; port 0 picks a free one. Its address is the node's `InternalIP`, unless it is
+    /// `0.0.0.0` or `::`: then the address that leads to the API server is.
+    pub listen: SocketAddr,
+    /// Directory for pods' volumes and the like, e.g. `<data-dir>/kubelet`.
+    pub root_dir: PathBuf,
+    /// Directory of pods' logs where the configuration names none, e.g. `<data-dir>/pods`.
+    pub pod_logs_dir: PathBuf,
+    /// Directory of symlinks to container logs, e.g. `<data-dir>/containers`.
+    pub container_links_dir: PathBuf,
+    /// Settings.
+    pub config: KubeletConfiguration,
+    /// Certificate and key of the HTTPS endpoint.
+    pub serving: ServerTls,
+    /// CA bundle for client certificates where the configuration names none; `None` accepts none.
+    pub client_ca: Option<PathBuf>,
+    /// Client of the API server, as user `system:node:<name>` in group `system:nodes`.
+    pub client: kube::Client,
+    /// Address of the API server as containers reach it (`KUBERNETES_SERVICE_HOST` and `_PORT`).
+    pub api_server: SocketAddr,
+}
+
+/// Why a kubelet did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KubeletError {
+    /// A directory cannot be made.
+    #[error("cannot create {}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The runtime does not answer.
+    #[error("cannot ask the container runtime for its version")]
+    Runtime(#[source] RuntimeError),
+    /// The CA bundle is not usable.
+    #[error("cannot load the client CA bundle")]
+    ClientCa(#[source] TlsError),
+    /// The HTTPS endpoint cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ServeError),
+}
+
+/// A running kubelet.
+pub struct Kubelet {
+    local_addr: SocketAddr,
+    shutdown: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Kubelet {
+    /// Starts: listens, registers the node, adopts what runs, and follows the pods bound to this node. Returns once it
+    /// listens; the API server may come later.
+    ///
+    /// # Errors
+    /// See [`KubeletError`].
+    pub async fn start(
+        options: KubeletOptions,
+        runtime: Arc<dyn ContainerRuntime>,
+    ) -> Result<Kubelet, KubeletError> {
+        let version = runtime.version().await.map_err(KubeletError::Runtime)?;
+        let layout = layout(&options)?;
+        let server = Server::bind(options.listen, options.serving.clone(), Limits::default()).await?;
+        let local_addr = server.local_addr();
+        let facts = NodeFacts {
+            name: options.node_name.clone(),
+            ip: node::internal_ip(local_addr, options.api_server),
+            api_server: options.api_server,
+            allocatable: node::capacity::allocatable(options.config.max_pods),
+        };
+        let (events, event_queue) = Events::queue();
+        let statuses = StatusWriter::default();
+        let context = Arc::new(Context {
+            runtime,
+            runtime_name: version.name.clone(),
+            objects: Arc::new(options.client.clone()),
+            events: events.clone(),
+            statuses: statuses.clone(),
+            node: facts.clone(),
+            layout,
+            config: options.config.clone(),
+        });
+        let pods = Pods::default();
+        let gate =
+            server::Gate::new(&options.config, options.client_ca.as_deref(), &options.client, &facts.name)
+                .map_err(KubeletError::ClientCa)?;
+        let handler = Arc::new(LogServer::new(context.clone(), pods.clone(), gate));
+        let agent = NodeAgent::new(&options.config, facts.clone(), local_addr.port(), version, events);
+
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let manager = PodManager::new(context, pods, shutdown.clone());
+        tasks.spawn(write_events(options.client.clone(), facts.name.clone(), event_queue, shutdown.clone()));
+        tasks.spawn(statuses.run(options.client.clone(), shutdown.clone()));
+        tasks.spawn(agent.run(options.client.clone(), shutdown.clone()));
+        tasks.spawn(manager.run(options.client, facts.name));
+        let serving = shutdown.clone();
+        tasks.spawn(async move {
+            let drained = server.serve(handler, serving).await;
+            if drained.cut > 0 {
+                tracing::info!(streams = drained.cut, "log streams were cut by the shutdown");
+            }
+        });
+        Ok(Kubelet { local_addr, shutdown, tasks })
+    }
+
+    /// Where the HTTPS endpoint listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Stops the kubelet. Pods keep running, and the next kubelet on the same directories adopts them.
+    pub async fn shutdown(mut self) {
+        self.shutdown.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+fn layout(options: &KubeletOptions) -> Result<Layout, KubeletError> {
+    let pod_logs = options.config.pod_logs_dir.clone().unwrap_or_else(|| options.pod_logs_dir.clone());
+    let layout = Layout::new(options.root_dir.clone(), pod_logs, options.container_links_dir.clone());
+    layout.create().map_err(|(path, source)| KubeletError::Directory { path, source })?;
+    Ok(layout)
+}

@@ -1,0 +1,213 @@
+//! Who may do what at the endpoint: authentication, authorization, and the texts of refusals.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::request::Parts;
+use http::{Method, StatusCode};
+use podlog_api::{Attributes, Decision, UserInfo};
+use podlog_serving::{
+    Authenticator, Authorizer, AuthzError, Peer, Permit, Refusal, TlsError, UnionAuthenticator,
+    X509Authenticator, authorize,
+};
+
+use super::review::{TokenReviews, WebhookAuthorizer};
+use crate::config::{AuthorizationMode, KubeletConfiguration};
+
+/// Lets requests in, or says why not.
+pub(crate) struct Gate {
+    authenticator: UnionAuthenticator,
+    authorizer: Arc<dyn Authorizer>,
+    node: String,
+}
+
+/// A refusal: code and plain text.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) code: StatusCode,
+    pub(super) text: String,
+}
+
+impl Gate {
+    /// As the configuration says; `client_ca` is used where that names no CA bundle.
+    pub(crate) fn new(
+        config: &KubeletConfiguration,
+        client_ca: Option<&Path>,
+        client: &kube::Client,
+        node: &str,
+    ) -> Result<Self, TlsError> {
+        let mut members: Vec<Arc<dyn Authenticator>> = Vec::new();
+        if let Some(bundle) = config.authentication.client_ca_file.as_deref().or(client_ca) {
+            members.push(Arc::new(X509Authenticator::load(bundle)?));
+        }
+        if config.authentication.webhook_enabled {
+            let ttl = config.authentication.webhook_cache_ttl;
+            members.push(Arc::new(TokenReviews::new(client.clone(), ttl)));
+        }
+        let mut authenticator = UnionAuthenticator::new(members);
+        if config.authentication.anonymous_enabled {
+            authenticator = authenticator.with_anonymous();
+        }
+        let authorizer: Arc<dyn Authorizer> = match config.authorization.mode {
+            AuthorizationMode::AlwaysAllow => Arc::new(AlwaysAllow),
+            AuthorizationMode::Webhook => Arc::new(WebhookAuthorizer::new(
+                client.clone(),
+                config.authorization.cache_authorized_ttl,
+                config.authorization.cache_unauthorized_ttl,
+            )),
+        };
+        Ok(Gate { authenticator, authorizer, node: node.to_owned() })
+    }
+
+    /// A gate for tests.
+    #[cfg(test)]
+    pub(crate) fn with(
+        authenticator: UnionAuthenticator,
+        authorizer: Arc<dyn Authorizer>,
+        node: &str,
+    ) -> Self {
+        Gate { authenticator, authorizer, node: node.to_owned() }
+    }
+
+    /// Authenticates and authorizes a request.
+    pub(super) async fn admit(&self, request: &Parts, peer: &Peer) -> Result<Permit, Refused> {
+        let user = match self.authenticator.authenticate(request, peer).await {
+            Ok(Some(user)) => user,
+            Ok(None) => return Err(unauthorized()),
+            Err(error) => {
+                tracing::info!(peer = %peer.address, %error, "request with a wrong credential");
+                return Err(unauthorized());
+            }
+        };
+        let verb = verb(&request.method);
+        let subresources = subresources(request.uri.path());
+        for subresource in subresources {
+            match authorize(&*self.authorizer, &user, &self.attributes(verb, subresource)).await {
+                Ok(permit) => return Ok(permit),
+                Err(Refusal::Forbidden { .. }) => {}
+                Err(Refusal::Error(error)) => {
+                    tracing::warn!(user = user.username, %error, "cannot authorize a request");
+                    return Err(undecided(&user, verb, subresource));
+                }
+            }
+        }
+        Err(forbidden(&user, verb, subresources))
+    }
+
+    fn attributes(&self, verb: &str, subresource: &str) -> Attributes {
+        Attributes::Resource {
+            verb: verb.into(),
+            group: String::new(),
+            version: "v1".into(),
+            resource: "nodes".into(),
+            subresource: subresource.into(),
+            namespace: String::new(),
+            name: self.node.clone(),
+        }
+    }
+}
+
+fn unauthorized() -> Refused {
+    Refused { code: StatusCode::UNAUTHORIZED, text: "Unauthorized".into() }
+}
+
+fn forbidden(user: &UserInfo, verb: &str, subresources: &[&str]) -> Refused {
+    let (user, list) = (&user.username, subresources.join(" "));
+    let text = format!("Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)=[{list}])\n");
+    Refused { code: StatusCode::FORBIDDEN, text }
+}
+
+fn undecided(user: &UserInfo, verb: &str, subresource: &str) -> Refused {
+    let user = &user.username;
+    let text =
+        format!("Authorization error (user={user}, verb={verb}, resource=nodes, subresource={subresource})");
+    Refused { code: StatusCode::INTERNAL_SERVER_ERROR, text }
+}
+
+/// The verb that a method stands for; empty for others, which nobody may.
+fn verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "",
+    }
+}
+
+/// The subresources of `nodes` that stand for a path; any of them suffices (`pkg/kubelet/server/auth.go`).
+fn subresources(path: &str) -> &'static [&'static str] {
+    let below =
+        |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if below("/stats") {
+        &["stats"]
+    } else if below("/metrics") {
+        &["metrics"]
+    } else if below("/logs") {
+        &["log"]
+    } else if below("/checkpoint") {
+        &["checkpoint"]
+    } else if below("/statusz") {
+        &["statusz"]
+    } else if below("/flagz") {
+        &["configz"]
+    } else if below("/pods") || below("/runningpods") {
+        &["pods", "proxy"]
+    } else if below("/healthz") {
+        &["healthz", "proxy"]
+    } else if below("/configz") {
+        &["configz", "proxy"]
+    } else {
+        &["proxy"]
+    }
+}
+
+/// `authorization.mode: AlwaysAllow`.
+struct AlwaysAllow;
+
+#[async_trait]
+impl Authorizer for AlwaysAllow {
+    async fn authorize(&self, _: &UserInfo, _: &Attributes) -> Result<Decision, AuthzError> {
+        Ok(Decision::Allow(String::new()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_their_subresources() {
+        for (path, expected) in [
+            ("/containerLogs/ns/pod/c", "proxy"),
+            ("/exec/ns/pod/c", "proxy"),
+            ("/", "proxy"),
+            ("/pods", "pods proxy"),
+            ("/pods/", "pods proxy"),
+            ("/podsx", "proxy"),
+            ("/runningpods/", "pods proxy"),
+            ("/healthz/ping", "healthz proxy"),
+            ("/configz", "configz proxy"),
+            ("/metrics/cadvisor", "metrics"),
+            ("/stats/summary", "stats"),
+            ("/logs/messages", "log"),
+        ] {
+            assert_eq!(subresources(path).join(" "), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn refusals_read_as_upstreams() {
+        let user = UserInfo { username: "ann".into(), ..UserInfo::default() };
+        assert_eq!(
+            forbidden(&user, "get", subresources("/pods")).text,
+            "Forbidden (user=ann, verb=get, resource=nodes, subresource(s)=[pods proxy])\n"
+        );
+        assert_eq!(
+            undecided(&user, "get", "proxy").text,
+            "Authorization error (user=ann, verb=get, resource=nodes, subresource=proxy)"
+        );
+    }
+}

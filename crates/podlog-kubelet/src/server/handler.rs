@@ -1,0 +1,212 @@
+//! Routes of the endpoint.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use podlog_serving::metrics::{self, Counters, Gauges, Histograms, Registry};
+use podlog_serving::{Body, Handler, Peer, Permit, json_body, text_body};
+use serde_json::json;
+
+use super::access::Gate;
+use super::summary;
+use crate::pods::{Context, PodId, Pods};
+
+/// Answers requests to the endpoint.
+pub(crate) struct LogServer {
+    pub(super) context: Arc<Context>,
+    pub(super) pods: Pods,
+    gate: Gate,
+    metrics: ServerMetrics,
+}
+
+/// Numbers about the endpoint, names as `pkg/kubelet/server/metrics/metrics.go`.
+struct ServerMetrics {
+    registry: Registry,
+    requests: Counters,
+    seconds: Histograms,
+    inflight: Gauges,
+}
+
+const LABELS: &[&str] = &["method", "path", "server_type", "long_running"];
+
+impl ServerMetrics {
+    fn new(registry: Registry) -> Self {
+        ServerMetrics {
+            requests: registry.counters(
+                "kubelet_http_requests_total",
+                "Number of the http requests received since the server started",
+                LABELS,
+            ),
+            seconds: registry.histograms(
+                "kubelet_http_requests_duration_seconds",
+                "Duration in seconds to serve http requests",
+                LABELS,
+                metrics::REQUEST_SECONDS,
+            ),
+            inflight: registry.gauges(
+                "kubelet_http_inflight_requests",
+                "Number of the inflight http requests",
+                LABELS,
+            ),
+            registry,
+        }
+    }
+}
+
+/// First parts of paths that are served; others are counted together.
+const PATHS: &[&str] = &[
+    "attach",
+    "configz",
+    "containerLogs",
+    "exec",
+    "healthz",
+    "logs",
+    "metrics",
+    "pods",
+    "portForward",
+    "run",
+    "runningpods",
+    "stats",
+];
+
+impl LogServer {
+    pub(crate) fn new(context: Arc<Context>, pods: Pods, gate: Gate) -> Self {
+        let registry = Registry::new();
+        let counted = pods.clone();
+        registry.gauge_of("kubelet_desired_pods", "Number of pods bound to this node", move || {
+            counted.all().len() as f64
+        });
+        LogServer { context, pods, gate, metrics: ServerMetrics::new(registry) }
+    }
+
+    async fn route(&self, parts: &Parts, _permit: Permit) -> Response<Body> {
+        let path = parts.uri.path();
+        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let debugging = self.context.config.enable_debugging_handlers;
+        match segments.as_slice() {
+            ["exec" | "attach" | "portForward" | "run" | "containerLogs" | "runningpods" | "logs", ..]
+                if !debugging =>
+            {
+                plain(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n")
+            }
+            ["exec" | "attach" | "portForward" | "run", ..] => plain(
+                StatusCode::NOT_IMPLEMENTED,
+                format!("{} is not offered by podlog's kubelet: it serves logs.\n", segments[0]),
+            ),
+            _ if parts.method != Method::GET && segments[0] != "stats" => not_allowed(),
+            ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => healthy(),
+            ["pods"] | ["pods", ""] => self.pod_list(false).await,
+            ["runningpods"] | ["runningpods", ""] => self.pod_list(true).await,
+            ["metrics"] => self.metrics(),
+            ["metrics", "cadvisor" | "resource" | "probes"] => content(metrics::CONTENT_TYPE, String::new()),
+            ["stats", "summary"] => self.summary().await,
+            ["configz"] => json_answer(&json!({ "kubeletconfig": self.context.config.source })),
+            ["logs", rest @ ..] => self.system_logs(rest).await,
+            _ => plain(StatusCode::NOT_FOUND, "404: Page Not Found"),
+        }
+    }
+
+    fn metrics(&self) -> Response<Body> {
+        content(metrics::CONTENT_TYPE, self.metrics.registry.render())
+    }
+
+    /// Pods as a list: those bound to this node, or those of which something runs.
+    async fn pod_list(&self, running: bool) -> Response<Body> {
+        let runs: Option<Vec<String>> = if running {
+            match self.context.runtime.list_pod_sandboxes().await {
+                Ok(sandboxes) => Some(
+                    sandboxes
+                        .into_iter()
+                        .filter(|sandbox| sandbox.state == crate::runtime::SandboxState::Ready)
+                        .map(|sandbox| sandbox.config.uid)
+                        .collect(),
+                ),
+                Err(error) => return plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            }
+        } else {
+            None
+        };
+        let mut items = Vec::new();
+        for pod in self.pods.all() {
+            let id = PodId::of(&pod);
+            if runs.as_ref().is_some_and(|runs| !runs.contains(&id.uid)) {
+                continue;
+            }
+            let mut pod = (*pod).clone();
+            if let Some(status) = self.context.statuses.get(&id) {
+                pod.status = Some(status);
+            }
+            items.push(pod);
+        }
+        json_answer(&json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }))
+    }
+
+    async fn summary(&self) -> Response<Body> {
+        let (node, pods) = (self.context.node.name.clone(), self.pods.all());
+        match tokio::task::spawn_blocking(move || summary::summary(&node, &pods)).await {
+            Ok(summary) => json_answer(&summary),
+            Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
+    }
+
+    async fn system_logs(&self, rest: &[&str]) -> Response<Body> {
+        if !self.context.config.enable_system_log_handler {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.");
+        }
+        super::system_logs::answer(&rest.join("/")).await
+    }
+}
+
+#[async_trait]
+impl Handler for LogServer {
+    async fn handle(&self, request: Request<hyper::body::Incoming>, peer: Peer) -> Response<Body> {
+        let (parts, _body) = request.into_parts();
+        let first = parts.uri.path().trim_start_matches('/').split('/').next().unwrap_or_default();
+        let path = if PATHS.contains(&first) { first } else { "other" };
+        let long = if matches!(path, "exec" | "attach" | "portForward") { "true" } else { "false" };
+        let labels = [parts.method.as_str(), path, "readwrite", long];
+        self.metrics.requests.with(&labels).increment();
+        let _inflight = self.metrics.inflight.with(&labels).hold();
+        let begun = Instant::now();
+        let response = match self.gate.admit(&parts, &peer).await {
+            Ok(permit) => self.route(&parts, permit).await,
+            Err(refused) => plain(refused.code, refused.text),
+        };
+        self.metrics.seconds.with(&labels).observe(begun.elapsed().as_secs_f64());
+        response
+    }
+}
+
+/// Plain text, as every failure of a kubelet.
+pub(super) fn plain(code: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let mut response = Response::new(text_body(text));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn content(kind: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(text_body(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+fn healthy() -> Response<Body> {
+    plain(StatusCode::OK, "ok")
+}
+
+fn not_allowed() -> Response<Body> {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    response
+}
+
+fn json_answer(value: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(json_body(podlog_api::json::to_vec(value)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,13 @@
+//! The kubelet's HTTPS endpoint.
+//!
+//! Paths, codes and texts as `pkg/kubelet/server/server.go`.
+
+mod access;
+mod choose;
+mod handler;
+mod review;
+mod summary;
+mod system_logs;
+
+pub(crate) use access::Gate;
+pub(crate) use handler::LogServer;
