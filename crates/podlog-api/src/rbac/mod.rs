@@ -33,6 +33,8 @@ mod rule;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_naive;
 
 pub use aggregation::aggregated_rules;
 pub use escalation::{check_binding, check_role};
