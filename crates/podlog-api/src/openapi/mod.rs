@@ -3,6 +3,7 @@
 //! Built when asked for and not kept. Version 3 is what current clients use, one document a group version; version 2 is
 //! derived from them.
 
+mod gnostic;
 mod paths;
 mod schemas;
 mod swagger;
@@ -55,6 +56,24 @@ pub fn v2() -> Value {
         resource::group_versions().into_iter().filter_map(|(g, v)| v3_document(&document_path(g, v)));
     swagger::merge(info(), documents)
 }
+
+/// `GET /openapi/v2` in protobuf: the only format of it that kubectl before 1.29 asks for.
+pub fn v2_protobuf() -> Vec<u8> {
+    gnostic::encode(&v2())
+}
+
+/// Whether an `Accept` header asks for [`v2_protobuf`]. The media type is written with `@` by clients, which MIME does not
+/// allow, hence the other spelling in the answer.
+pub fn accepts_v2_protobuf(accept: &str) -> bool {
+    let mut media_types = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
+    media_types.any(|media_type| {
+        media_type == V2_PROTOBUF
+            || media_type == "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+    })
+}
+
+/// The `Content-Type` of [`v2_protobuf`].
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 fn info() -> Value {
     json!({"title": "Kubernetes", "version": concat!("podlog-", env!("CARGO_PKG_VERSION"))})

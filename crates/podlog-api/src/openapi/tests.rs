@@ -105,3 +105,14 @@ fn lists_say_how_they_merge() {
     assert_eq!(field("PodSpec", "volumes")["x-kubernetes-patch-strategy"], "merge,retainKeys");
     assert_eq!(field("Container", "command").get("x-kubernetes-patch-strategy"), None);
 }
+
+#[test]
+fn who_gets_protobuf() {
+    for (accept, expected) in [
+        ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", true),
+        ("application/json, application/com.github.proto-openapi.spec.v2.v1.0+protobuf;q=0.5", true),
+        ("application/json, */*", false),
+    ] {
+        assert_eq!(accepts_v2_protobuf(accept), expected, "{accept}");
+    }
+}

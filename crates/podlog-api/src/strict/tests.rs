@@ -214,3 +214,19 @@ fn patched_objects_are_checked_the_same_way() {
     let error = check(pods(), &patched, FieldValidation::Strict).expect_err("unknown field");
     assert!(error.message.ends_with(r#"strict decoding error: unknown field "spec.foo""#));
 }
+
+#[test]
+fn protobuf() {
+    // An empty `SelfSubjectReview` in the envelope that kubectl sends.
+    let type_meta = b"\x0a\x18authentication.k8s.io/v1\x12\x11SelfSubjectReview";
+    let mut body = crate::protobuf::PREFIX.to_vec();
+    body.extend([0x0a, type_meta.len() as u8]);
+    body.extend(type_meta);
+    body.extend([0x12, 0x00]);
+    let reviews = resource::find("authentication.k8s.io", "v1", "selfsubjectreviews").expect("reviews");
+    let decoded = decode(reviews, &body, MediaType::Protobuf, FieldValidation::Strict);
+    assert_eq!(decoded.map(|(object, _)| object.kind().to_owned()), Ok("SelfSubjectReview".to_owned()));
+    let mismatch =
+        decode(pods(), &body, MediaType::Protobuf, FieldValidation::Strict).expect_err("not a pod");
+    assert!(mismatch.message.contains("cannot be handled as a Pod"), "{}", mismatch.message);
+}

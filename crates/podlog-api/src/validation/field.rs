@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::{Cause, Object};
+use crate::{Cause, Object, go};
 
 /// What is said of a value that must not change.
 pub(super) const IMMUTABLE: &str = "field is immutable";
@@ -112,9 +112,9 @@ pub(super) enum Shown<'v> {
 impl Shown<'_> {
     fn text(self) -> String {
         match self {
-            Shown::Text(text) => format!("{text:?}"),
+            Shown::Text(text) => go::quote(text),
             Shown::Integer(value) => value.to_string(),
-            Shown::Json(Value::String(text)) => format!("{text:?}"),
+            Shown::Json(Value::String(text)) => go::quote(text),
             Shown::Json(Value::Null) => "\"null\"".into(),
             Shown::Json(value) => value.to_string(),
         }
