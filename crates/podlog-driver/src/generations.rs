@@ -69,10 +69,6 @@ impl LogPath {
         &self.directory
     }
 
-    pub(crate) fn name(&self) -> &OsStr {
-        &self.name
-    }
-
     pub(crate) fn current(&self) -> PathBuf {
         self.directory.join(&self.name)
     }

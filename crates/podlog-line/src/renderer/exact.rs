@@ -67,8 +67,8 @@ impl Exact {
 
     pub(super) fn begin_inside_line(&mut self, inside: [bool; 2]) {
         for (line, inside) in self.lines.iter_mut().zip(inside) {
-            if inside {
-                line.state = LineState::Ignored;
+            if matches!(line.state, LineState::Start | LineState::Ignored) {
+                line.state = if inside { LineState::Ignored } else { LineState::Start };
             }
         }
     }

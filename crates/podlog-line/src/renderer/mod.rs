@@ -148,7 +148,8 @@ impl Renderer {
         }
     }
 
-    /// Ignores the rest of the line in which the input begins, for each stream where it does. [`Mode::Exact`] only.
+    /// Says for each stream whether the input that comes next begins inside a line: the rest of that line is ignored.
+    /// Nothing changes for a stream whose line was begun by earlier input. [`Mode::Exact`] only.
     pub fn begin_inside_line(&mut self, inside: [bool; 2]) {
         if let Kind::Exact(exact) = &mut self.kind {
             exact.begin_inside_line(inside);

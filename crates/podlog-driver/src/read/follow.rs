@@ -1,0 +1,117 @@
+//! Following a log: what may happen to its files while they are read.
+//!
+//! The writer is expected to move to a new file once it is at the path, so the old one is read to its end again after
+//! the new one was seen. Every generation between the two is read, too. A writer that appends to the old file even
+//! later (containerd flushes an unfinished record when it closes a log) is heard as well.
+
+use std::{io, os::unix::fs::FileExt};
+
+use podlog_line::Mode;
+
+use super::{
+    LogReader,
+    buffer::Buffer,
+    files::{self, LogFile},
+    position::Position,
+    reader::newest_age,
+};
+use crate::ReadError;
+
+const COMPARE_BLOCK: usize = 64 * 1024;
+
+impl LogReader {
+    /// At the end of the newest file that is open: whether there is more, in it or in newer ones (which are then
+    /// upcoming).
+    pub(super) fn notice_rotation(&mut self) -> Result<bool, ReadError> {
+        self.try_notice_rotation().map_err(|error| self.source.read_error(error))
+    }
+
+    fn try_notice_rotation(&mut self) -> io::Result<bool> {
+        let current = files::stat_current(&self.source.path)?;
+        let ours = self.at.as_ref().map(Position::id);
+        if ours.is_some() && current.map(|(id, _)| id) == ours {
+            return self.at.as_mut().map_or(Ok(false), Position::has_more);
+        }
+        let current = current.map(|(id, _)| id);
+        let is_news = !self.is_rotated || self.seen_current != current;
+        if ours.is_some() && is_news {
+            (self.is_rotated, self.seen_current) = (true, current);
+            return Ok(true);
+        }
+        self.upcoming = match self.mode {
+            Mode::Exact => self.newer_files()?.into(),
+            Mode::Upstream => files::open_current(&self.source.path)?.into_iter().collect(),
+        };
+        Ok(!self.upcoming.is_empty())
+    }
+
+    /// All generations that are newer than the one being read, oldest first.
+    fn newer_files(&mut self) -> io::Result<Vec<LogFile>> {
+        let mut files = files::open_all(&self.source.path)?;
+        let seen_age = std::mem::replace(&mut self.newest_age, newest_age(&files));
+        let ours = self.at.as_ref().map(Position::id);
+        if let Some(index) = files.iter().position(|file| Some(file.id()) == ours) {
+            files.drain(..=index);
+            return Ok(files);
+        }
+        files.retain(|file| file.age().is_none() || file.age() > seen_age.as_deref());
+        // Ours has been compressed, or deleted.
+        if let (Some(at), Some(oldest)) = (&mut self.at, files.first_mut())
+            && oldest.is_compressed()
+            && has_same_content(at.file_mut(), oldest)?
+        {
+            files.remove(0);
+        }
+        Ok(files)
+    }
+
+    /// A log that was copied and then cut off in place begins anew.
+    pub(super) fn notice_truncation(&mut self) -> Result<(), ReadError> {
+        let Some(at) = &mut self.at else { return Ok(()) };
+        if at.was_truncated().map_err(|error| self.source.read_error(error))? {
+            at.rewind();
+            self.buffer.clear();
+            self.stats.truncations += 1;
+        }
+        Ok(())
+    }
+
+    /// Renders what was appended to the file before this one after we had left it.
+    pub(super) fn read_late_records(&mut self, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        let Some(previous) = &mut self.previous else { return Ok(()) };
+        let mut late = Buffer::default();
+        loop {
+            let count = previous.read(late.room(), true).map_err(|error| self.source.read_error(error))?;
+            if count == 0 {
+                break;
+            }
+            late.filled(count);
+            let rendered = self.renderer.render(late.rest(), out)?;
+            late.consume(rendered.consumed);
+        }
+        if late.terminate() {
+            self.renderer.render(late.rest(), out)?;
+        }
+        Ok(())
+    }
+}
+
+fn has_same_content(ours: &mut LogFile, other: &mut LogFile) -> io::Result<bool> {
+    let (ours, other) = (ours.plain()?, other.plain()?);
+    let length = ours.metadata()?.len();
+    if length != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (vec![0; COMPARE_BLOCK], vec![0; COMPARE_BLOCK]);
+    let mut offset = 0;
+    while offset < length {
+        let size = usize::try_from(length - offset).unwrap_or(usize::MAX).min(COMPARE_BLOCK);
+        ours.read_exact_at(&mut left[..size], offset)?;
+        other.read_exact_at(&mut right[..size], offset)?;
+        if left[..size] != right[..size] {
+            return Ok(false);
+        }
+        offset += size as u64;
+    }
+    Ok(true)
+}

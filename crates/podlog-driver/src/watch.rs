@@ -1,0 +1,296 @@
+//! Hints that a log may have changed: one inotify instance and one thread for all followers.
+//!
+//! A hint can come without a change and, when the kernel's queue overflows or a directory cannot be watched, a change
+//! without a hint. Followers therefore look for themselves, after a second at the latest.
+
+use std::{
+    collections::HashMap,
+    ffi::{CStr, OsStr, OsString},
+    io,
+    mem::MaybeUninit,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
+    fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
+    io::Errno,
+};
+use tokio::sync::Notify;
+
+/// A follower looks after this time without a hint.
+const TIMER: Duration = Duration::from_secs(1);
+/// Events that come faster than this become one hint: a busy log must not keep the watching thread busy.
+const PAUSE: Duration = Duration::from_millis(1);
+const EVENT_BUFFER: usize = 64 * 1024;
+
+/// Watches the directories of logs. Dropping it and all its [`LogChanges`] ends its thread.
+#[derive(Debug)]
+pub struct LogWatcher {
+    thread: Arc<WatchThread>,
+}
+
+/// The hints for one log.
+#[derive(Debug)]
+pub struct LogChanges {
+    thread: Arc<WatchThread>,
+    directory: PathBuf,
+    follower: Arc<Follower>,
+}
+
+#[derive(Debug)]
+struct Follower {
+    /// Name of the current file; those of rotated ones begin with it.
+    name: OsString,
+    hint: Notify,
+}
+
+#[derive(Debug)]
+struct WatchThread {
+    shared: Arc<Shared>,
+    stop: Arc<OwnedFd>,
+    handle: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    inotify: OwnedFd,
+    directories: Mutex<Directories>,
+}
+
+#[derive(Debug, Default)]
+struct Directories {
+    by_path: HashMap<PathBuf, Directory>,
+    by_watch: HashMap<i32, PathBuf>,
+}
+
+#[derive(Debug, Default)]
+struct Directory {
+    /// `None` when it cannot be watched.
+    watch: Option<i32>,
+    followers: Vec<Arc<Follower>>,
+}
+
+impl LogWatcher {
+    /// Fails when the system has no inotify instance or no thread left.
+    pub fn new() -> io::Result<LogWatcher> {
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+        let shared = Arc::new(Shared { inotify, directories: Mutex::default() });
+        let handle = {
+            let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
+            thread::Builder::new().name("log-watcher".to_owned()).spawn(move || shared.run(&stop))?
+        };
+        Ok(LogWatcher { thread: Arc::new(WatchThread { shared, stop, handle: Some(handle) }) })
+    }
+
+    /// Watches the log whose current file is at `path`, which need not exist. A directory that cannot be watched is
+    /// looked at by timer alone.
+    pub fn watch(&self, path: &Path) -> LogChanges {
+        let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let directory = resolved.parent().unwrap_or(Path::new("/")).to_owned();
+        let name = resolved.file_name().unwrap_or(OsStr::new("")).to_owned();
+        let follower = Arc::new(Follower { name, hint: Notify::new() });
+        self.thread.shared.add(&directory, &follower);
+        LogChanges { thread: Arc::clone(&self.thread), directory, follower }
+    }
+}
+
+impl LogChanges {
+    /// Resolves when the log may have changed since the last call, and after a second in any case.
+    pub async fn changed(&mut self) {
+        // An elapsed timer is as good as a hint.
+        let _ = tokio::time::timeout(TIMER, self.follower.hint.notified()).await;
+    }
+}
+
+impl Drop for LogChanges {
+    fn drop(&mut self) {
+        self.thread.shared.remove(&self.directory, &self.follower);
+    }
+}
+
+impl Drop for WatchThread {
+    fn drop(&mut self) {
+        let woken = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
+        if let (Ok(_), Some(handle)) = (woken, self.handle.take()) {
+            // A panic of that thread has been reported.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Directories> {
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, path: &Path, follower: &Arc<Follower>) {
+        let directories = &mut *self.lock();
+        let directory = directories.by_path.entry(path.to_owned()).or_default();
+        directory.followers.push(Arc::clone(follower));
+        if directory.watch.is_none() {
+            directory.watch = self.add_watch(path);
+        }
+        if let Some(watch) = directory.watch {
+            directories.by_watch.insert(watch, path.to_owned());
+        }
+    }
+
+    fn add_watch(&self, path: &Path) -> Option<i32> {
+        let flags = WatchFlags::MODIFY
+            | WatchFlags::CREATE
+            | WatchFlags::MOVE
+            | WatchFlags::DELETE
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::ONLYDIR;
+        match inotify::add_watch(&self.inotify, path, flags) {
+            Ok(watch) => Some(watch),
+            Err(error) => {
+                tracing::debug!(%error, path = %path.display(), "a log directory cannot be watched");
+                None
+            }
+        }
+    }
+
+    fn remove(&self, path: &Path, follower: &Arc<Follower>) {
+        let directories = &mut *self.lock();
+        let Some(directory) = directories.by_path.get_mut(path) else { return };
+        directory.followers.retain(|other| !Arc::ptr_eq(other, follower));
+        if !directory.followers.is_empty() {
+            return;
+        }
+        if let Some(watch) = directory.watch {
+            directories.by_watch.remove(&watch);
+            // It is gone already when the directory is.
+            let _ = inotify::remove_watch(&self.inotify, watch);
+        }
+        directories.by_path.remove(path);
+    }
+
+    fn run(&self, stop: &OwnedFd) {
+        let mut buffer = [MaybeUninit::uninit(); EVENT_BUFFER];
+        while self.wait(stop) {
+            self.read_events(&mut buffer);
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// False when it is time to stop.
+    fn wait(&self, stop: &OwnedFd) -> bool {
+        let mut descriptors = [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
+        match poll(&mut descriptors, None) {
+            Ok(_) => descriptors[1].revents().is_empty(),
+            Err(Errno::INTR) => true,
+            Err(error) => {
+                tracing::error!(%error, "logs are followed by timer from now on");
+                false
+            }
+        }
+    }
+
+    fn read_events(&self, buffer: &mut [MaybeUninit<u8>]) {
+        let mut events = inotify::Reader::new(&self.inotify, buffer);
+        while let Ok(event) = events.next() {
+            self.lock().hint(event.wd(), event.events(), event.file_name());
+        }
+    }
+}
+
+impl Directories {
+    fn hint(&mut self, watch: i32, flags: ReadFlags, name: Option<&CStr>) {
+        if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
+            return self.hint_all();
+        }
+        let Some(directory) = self.by_watch.get(&watch).and_then(|path| self.by_path.get_mut(path)) else {
+            return;
+        };
+        let name = name.map_or(&b""[..], CStr::to_bytes);
+        for follower in &directory.followers {
+            if name.is_empty() || name.starts_with(follower.name.as_bytes()) {
+                follower.hint.notify_one();
+            }
+        }
+        if flags.contains(ReadFlags::IGNORED) {
+            directory.watch = None;
+            self.by_watch.remove(&watch);
+        }
+    }
+
+    /// Events were lost.
+    fn hint_all(&self) {
+        for follower in self.by_path.values().flat_map(|directory| &directory.followers) {
+            follower.hint.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Whether a hint comes well before the timer would.
+    async fn is_hinted(changes: &LogChanges) -> bool {
+        tokio::time::timeout(Duration::from_secs(20), changes.follower.hint.notified()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_change_is_hinted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("0.log");
+        let watcher = LogWatcher::new().expect("inotify");
+        let changes = watcher.watch(&path);
+        let other = watcher.watch(&directory.path().join("1.log"));
+        type Change = fn(&Path);
+        let steps: [Change; 4] = [
+            |path| fs::write(path, "a").expect("a file"),
+            |path| fs::write(path, "ab").expect("a file"),
+            |path| fs::rename(path, path.with_extension("log.20260101-000000")).expect("a rename"),
+            |path| fs::remove_file(path.with_extension("log.20260101-000000")).expect("a file"),
+        ];
+        for (index, step) in steps.into_iter().enumerate() {
+            step(&path);
+            assert!(is_hinted(&changes).await, "step {index}");
+        }
+        let other_hint = tokio::time::timeout(Duration::ZERO, other.follower.hint.notified()).await;
+        assert!(other_hint.is_err(), "the other log has not changed");
+    }
+
+    #[tokio::test]
+    async fn without_a_hint_the_timer_helps() {
+        let watcher = LogWatcher::new().expect("inotify");
+        let mut changes = watcher.watch(Path::new("/does/not/exist/0.log"));
+        let before = std::time::Instant::now();
+        changes.changed().await;
+        assert!(before.elapsed() >= TIMER);
+    }
+
+    #[tokio::test]
+    async fn an_overflow_is_a_hint_for_everybody() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let watcher = LogWatcher::new().expect("inotify");
+        let changes = watcher.watch(&directory.path().join("0.log"));
+        watcher.thread.shared.lock().hint(-1, ReadFlags::QUEUE_OVERFLOW, None);
+        assert!(is_hinted(&changes).await);
+    }
+
+    #[test]
+    fn watches_go_with_their_last_follower() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("0.log");
+        let watcher = LogWatcher::new().expect("inotify");
+        let first = watcher.watch(&path);
+        let second = watcher.watch(&path);
+        let shared = Arc::clone(&watcher.thread.shared);
+        drop(first);
+        assert_eq!(shared.lock().by_watch.len(), 1);
+        drop(second);
+        assert!(shared.lock().by_watch.is_empty() && shared.lock().by_path.is_empty());
+    }
+}
