@@ -42,7 +42,7 @@ impl Identity {
     pub(crate) fn assume(&self, privilege: Privilege) -> Result<(), String> {
         match privilege {
             Privilege::Host if geteuid().is_root() => self.change(),
-            Privilege::Host | Privilege::OwnIdsOnly => self.check_own(),
+            Privilege::Host | Privilege::OwnIdsOnly { .. } => self.check_own(),
         }
     }
 

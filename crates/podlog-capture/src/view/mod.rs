@@ -28,8 +28,8 @@ use shadow::Kind;
 pub(crate) enum Privilege {
     /// What it could outside.
     Host,
-    /// In a user namespace that knows no other ids than its own.
-    OwnIdsOnly,
+    /// In a user namespace that knows no other ids than these.
+    OwnIdsOnly { uid: u32, gid: u32 },
 }
 
 /// The namespaces a view can have, in the order in which they can be joined.
@@ -45,10 +45,17 @@ const NAMESPACES: [(&str, LinkNameSpaceType); 3] = [
 /// # Errors
 /// When the system refuses, or a mount's source does not exist.
 pub(crate) fn enter(process: &Process, staging: &Path) -> Result<Privilege, String> {
-    if process.mounts.is_empty() && process.hostname.is_none() && !process.readonly_rootfs {
+    let needs_mounts = !process.mounts.is_empty() || process.readonly_rootfs;
+    if !needs_mounts && process.hostname.is_none() {
         return Ok(Privilege::Host);
     }
-    let privilege = isolate()?;
+    let privilege = match isolate() {
+        Ok(privilege) => privilege,
+        // A hostname alone is not worth a container.
+        Err(_) if !needs_mounts => return Ok(Privilege::Host),
+        Err(error) => return Err(refused(error)),
+    };
+    detach(privilege)?;
     if let Some(hostname) = &process.hostname {
         rustix::system::sethostname(hostname.as_bytes())
             .map_err(failed(format!("set hostname {hostname:?}")))?;
@@ -80,34 +87,39 @@ pub(crate) fn join(pid: Pid) -> Result<Privilege, String> {
         move_into_link_name_space(descriptor.as_fd(), Some(kind))
             .map_err(failed(format!("join {name} namespace")))?;
         if name == "user" {
-            privilege = Privilege::OwnIdsOnly;
+            privilege = Privilege::OwnIdsOnly { uid: geteuid().as_raw(), gid: getegid().as_raw() };
         }
     }
     Ok(privilege)
 }
 
-fn isolate() -> Result<Privilege, String> {
+/// Makes the namespaces: as root just those that are needed, else inside a user namespace.
+fn isolate() -> Result<Privilege, Errno> {
     let namespaces = UnshareFlags::NEWNS | UnshareFlags::NEWUTS;
-    let privilege = match sys::unshare(namespaces) {
-        Ok(()) => Privilege::Host,
+    match sys::unshare(namespaces) {
+        Ok(()) => Ok(Privilege::Host),
         Err(Errno::PERM) => {
-            let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-            sys::unshare(namespaces | UnshareFlags::NEWUSER).map_err(|error| {
-                format!(
-                    "cannot make namespaces for the container's volumes: {}; run podlog as root, or let users make \
-                     user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)",
-                    reason(error)
-                )
-            })?;
-            map_own_ids(uid, gid)?;
-            Privilege::OwnIdsOnly
+            let own = (geteuid().as_raw(), getegid().as_raw());
+            sys::unshare(namespaces | UnshareFlags::NEWUSER)
+                .map(|()| Privilege::OwnIdsOnly { uid: own.0, gid: own.1 })
         }
-        Err(error) => return Err(format!("cannot make a mount namespace: {}", reason(error))),
-    };
+        Err(error) => Err(error),
+    }
+}
+
+fn refused(error: Errno) -> String {
+    let hint = "run podlog as root, or let users make user namespaces (sysctl user.max_user_namespaces, \
+                kernel.apparmor_restrict_unprivileged_userns)";
+    format!("cannot make namespaces for the container's volumes: {}; {hint}", reason(error))
+}
+
+fn detach(privilege: Privilege) -> Result<(), String> {
+    if let Privilege::OwnIdsOnly { uid, gid } = privilege {
+        map_own_ids(uid, gid)?;
+    }
     // What the host mounts later shall appear; what is mounted here must not appear on the host.
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    mount_change("/", slave).map_err(failed("make mounts private"))?;
-    Ok(privilege)
+    mount_change("/", slave).map_err(failed("make mounts private"))
 }
 
 /// In a user namespace without privileges outside, a process can only be who it is.

@@ -1,6 +1,7 @@
 //! The container runtime seam: the part of CRI `runtime.v1` that a kubelet needs, so that containerd, CRI-O and plain
 //! processes stand behind one trait.
 
+pub mod process;
 mod types;
 
 pub use types::{
@@ -72,7 +73,11 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Makes the runtime open the container's log file anew after it was renamed.
     async fn reopen_container_log(&self, id: &ContainerId) -> Result<(), RuntimeError>;
 
-    /// Runs a command in a running container and returns its output and exit code (probes, hooks).
+    /// Runs a command in a running container and returns its output and exit code (probes, hooks). A zero `timeout` is
+    /// none.
+    ///
+    /// # Errors
+    /// [`RuntimeError::ExecTimeout`] when it took longer; it has been killed then.
     async fn exec_sync(
         &self,
         id: &ContainerId,

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// Opaque id of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,7 +25,8 @@ pub struct RuntimeVersion {
 }
 
 /// What a pod's sandbox is made from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PodSandboxConfig {
     /// Pod name.
     pub name: String,
@@ -46,7 +49,7 @@ pub struct PodSandboxConfig {
 }
 
 /// State of a sandbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SandboxState {
     /// Can hold running containers.
     Ready,
@@ -246,6 +249,14 @@ pub enum RuntimeError {
     /// The container's program could not be started; caused by the pod's author.
     #[error("{0}")]
     StartContainer(String),
+    /// A command did not end in time and was killed.
+    #[error("command {command:?} timed out after {timeout:?}")]
+    ExecTimeout {
+        /// The command.
+        command: Vec<String>,
+        /// The time it had.
+        timeout: Duration,
+    },
     /// The image cannot be had; caused by the pod's author or the registry.
     #[error("{0}")]
     Image(String),

@@ -1,0 +1,133 @@
+//! What the runtime remembers of a container, and the watch over its end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use podlog_container::{ContainerDir, Exit, Liveness, Metadata, ProcessStat, State};
+use tokio::sync::{mpsc, watch};
+
+use super::control;
+use super::error::{blocking, failed};
+use super::status::Findings;
+use crate::runtime::{ContainerEvent, ContainerId, ContainerState, RuntimeError, SandboxId};
+
+/// How often to look at a container whose capture cannot be reached although it lives: it is about to end.
+const RETRY: Duration = Duration::from_millis(5);
+/// Events that wait for a receiver; a slower one loses events.
+const MAX_EVENTS: usize = 1024;
+const CAPTURE_LOST: &str = "capture ended without reporting; what was left of the container has been killed";
+
+/// A container: what never changes about it, and whether its end was seen.
+pub(super) struct ContainerRecord {
+    pub(super) dir: ContainerDir,
+    pub(super) metadata: Metadata,
+    pub(super) log_path: PathBuf,
+    /// Held while capture is being started.
+    pub(super) starting: tokio::sync::Mutex<()>,
+    ended: watch::Sender<bool>,
+}
+
+impl ContainerRecord {
+    /// A container whose configuration is on disk.
+    pub(super) fn new(dir: ContainerDir, metadata: Metadata, log_path: PathBuf) -> Arc<Self> {
+        let (ended, _) = watch::channel(false);
+        Arc::new(Self { dir, metadata, log_path, starting: tokio::sync::Mutex::new(()), ended })
+    }
+
+    /// Its id.
+    pub(super) fn id(&self) -> ContainerId {
+        ContainerId(self.metadata.id.clone())
+    }
+
+    /// Waits until [`watch_end`](Self::watch_end) has seen the end.
+    pub(super) async fn wait_ended(&self) {
+        let mut ended = self.ended.subscribe();
+        // The sender lives as long as this record.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// Sees a started container to its end.
+    pub(super) async fn watch_end(self: Arc<Self>, events: Arc<Events>) {
+        while !self.has_ended().await {
+            if control::hangup(&self.dir).await.is_err() {
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+        let record = Arc::clone(&self);
+        if let Err(error) = blocking(move || record.settle()).await {
+            tracing::error!(container = self.metadata.id, %error, "cannot settle a container");
+        }
+        self.ended.send_replace(true);
+        events.emit(&self, ContainerState::Exited);
+    }
+
+    async fn has_ended(self: &Arc<Self>) -> bool {
+        let record = Arc::clone(self);
+        let is_over = move || {
+            let findings = Findings::read(&record).map_err(failed("read container"))?;
+            Ok(findings.exit.is_some() || findings.liveness != Liveness::Alive)
+        };
+        blocking(is_over).await.unwrap_or_else(|error| {
+            tracing::error!(container = self.metadata.id, %error, "cannot look after a container");
+            false
+        })
+    }
+
+    /// Writes the end of a container whose capture died, after killing what is left of it.
+    ///
+    /// # Errors
+    /// When the files cannot be read or written.
+    pub(super) fn settle(&self) -> Result<(), RuntimeError> {
+        let findings = Findings::read(self).map_err(failed("read container"))?;
+        if !findings.is_unsettled() {
+            return Ok(());
+        }
+        if let Some(state) = &findings.state {
+            kill_session(state);
+        }
+        let exit = Exit::unknown(CAPTURE_LOST.to_owned(), Timestamp::now());
+        self.dir.write_exit(&exit).map_err(failed("write exit"))
+    }
+}
+
+/// Kills what is left of the session that the container's first process led; capture's death has killed that process
+/// itself. The session's number is nobody else's while one of its processes lives, or its leader is the same as before.
+fn kill_session(state: &State) {
+    let session = state.process.pid;
+    let is_reused =
+        ProcessStat::read(session).is_some_and(|leader| leader.start_ticks != state.process.start_ticks);
+    if is_reused || !state.process.is_of_this_boot() {
+        return;
+    }
+    let processes = ProcessStat::all().unwrap_or_default();
+    for process in processes.iter().filter(|process| process.session == session) {
+        if let Err(error) = process.kill() {
+            tracing::warn!(pid = process.pid, %error, "cannot kill a process left behind by a container");
+        }
+    }
+}
+
+/// Everybody who wants to know what happens to containers.
+#[derive(Default)]
+pub(super) struct Events(Mutex<Vec<mpsc::Sender<ContainerEvent>>>);
+
+impl Events {
+    /// Events from now on.
+    pub(super) fn subscribe(&self) -> mpsc::Receiver<ContainerEvent> {
+        let (sender, receiver) = mpsc::channel(MAX_EVENTS);
+        self.0.lock().push(sender);
+        receiver
+    }
+
+    /// Tells everybody who has room for it.
+    pub(super) fn emit(&self, record: &ContainerRecord, state: ContainerState) {
+        let sandbox = SandboxId(record.metadata.sandbox.clone());
+        let event = ContainerEvent { id: record.id(), sandbox, state };
+        self.0.lock().retain(|sender| {
+            !matches!(sender.try_send(event.clone()), Err(mpsc::error::TrySendError::Closed(_)))
+        });
+    }
+}
