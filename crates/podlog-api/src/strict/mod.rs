@@ -222,7 +222,8 @@ fn from_value<'de, S: DeserializeSeed<'de>>(value: &'de Value, seed: S) -> Resul
     seed.deserialize(value).map_err(|error| ReadError::Json(error.to_string()))
 }
 
-/// YAML 1.1 as `sigs.k8s.io/yaml` reads it; the size of a body is limited elsewhere.
+/// YAML 1.1 as `sigs.k8s.io/yaml` reads it. The depth keeps the stack of one thread safe; the size of a body is limited
+/// elsewhere.
 fn yaml_options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         legacy_octal_numbers: true,
@@ -232,7 +233,7 @@ fn yaml_options() -> serde_saphyr::Options {
             max_nodes: 5_000_000,
             max_events: 20_000_000,
             max_total_scalar_bytes: 256 * 1024 * 1024,
-            max_depth: 1_000,
+            max_depth: 64,
         },
     }
 }

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::schema::{FieldType, Schemas};
 
 fn pods() -> &'static Resource {
     resource::find("", "v1", "pods").expect("pods")
@@ -229,4 +230,77 @@ fn protobuf() {
     let mismatch =
         decode(pods(), &body, MediaType::Protobuf, FieldValidation::Strict).expect_err("not a pod");
     assert!(mismatch.message.contains("cannot be handled as a Pod"), "{}", mismatch.message);
+}
+
+/// A value of a type with every field set, down to a depth that reaches all kinds of field.
+fn sample(of: &FieldType, depth: usize) -> Value {
+    match of {
+        FieldType::Ref(name) if depth > 0 => {
+            let fields = Schemas::shared().definition(name).expect(name).fields.iter();
+            fields.map(|(field, of)| (field.to_string(), sample(of, depth - 1))).collect()
+        }
+        FieldType::Ref(_) => json!({}),
+        FieldType::Array(of) => json!([sample(of, depth)]),
+        FieldType::Map(of) => json!({ "key": sample(of, depth) }),
+        FieldType::String => json!("text"),
+        FieldType::Bytes => json!("AAEC"),
+        FieldType::Int32 | FieldType::Int64 | FieldType::Number => json!(7),
+        FieldType::Boolean => json!(true),
+        FieldType::IntOrString => json!("25%"),
+        FieldType::Quantity => json!("1536Mi"),
+        FieldType::Time => json!("2026-01-02T03:04:05Z"),
+        FieldType::MicroTime => json!("2026-01-02T03:04:05.678900Z"),
+        FieldType::Any => json!({ "any": [{"thing": 1}, null] }),
+    }
+}
+
+#[test]
+fn every_field_of_every_kind_survives() {
+    for row in resource::all() {
+        let mut object = sample(&FieldType::Ref(row.schema.into()), 12);
+        object["apiVersion"] = json!(row.api_version());
+        object["kind"] = json!(row.kind);
+        let body = object.to_string();
+        for media_type in [MediaType::Json, MediaType::Yaml] {
+            let decoded = decode(row, body.as_bytes(), media_type, FieldValidation::Strict);
+            let (decoded, _) = decoded.unwrap_or_else(|error| panic!("{}: {error}", row.kind));
+            assert_eq!(decoded.0, object, "{} as {media_type:?}", row.kind);
+        }
+    }
+}
+
+#[test]
+fn typed_views_read_what_was_decoded() {
+    let mut pod = sample(&FieldType::Ref(pods().schema.into()), 12);
+    pod["kind"] = json!("Pod");
+    pod["apiVersion"] = json!("v1");
+    let (pod, _) = check(pods(), &pod, FieldValidation::Strict).expect("decodes");
+    let typed: k8s_openapi::api::core::v1::Pod = pod.parse().expect("typed");
+    assert_eq!(serde_json::to_value(typed).expect("JSON"), pod.0);
+}
+
+#[test]
+fn nothing_that_a_client_sends_panics() {
+    let bodies: [&[u8]; 12] = [
+        b"null",
+        b"[]",
+        b"1",
+        b"\"x\"",
+        b"{}",
+        b"\xff\xfe",
+        b"{\"a\":",
+        b"---",
+        b"- a",
+        b"\x00",
+        b"k8s\x00",
+        b"k8s\x00\x0a\xff",
+    ];
+    let deep = [b"[".repeat(100_000), b"{\"a\":".repeat(100_000)];
+    for body in bodies.into_iter().chain(deep.iter().map(Vec::as_slice)) {
+        for media_type in [MediaType::Json, MediaType::Yaml, MediaType::Protobuf] {
+            if let Err(error) = decode(pods(), body, media_type, FieldValidation::Strict) {
+                assert_eq!(error.code, 400, "{}", error.message);
+            }
+        }
+    }
 }

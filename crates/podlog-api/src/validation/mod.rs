@@ -71,6 +71,14 @@ pub fn update_status(resource: &Resource, new: &Object, old: &Object) -> Vec<Cau
     errors.into_causes()
 }
 
+/// Checks a change of a pod's `spec.ephemeralContainers`: they can be added and then stay as they are.
+pub fn update_ephemeral_containers(new: &Object, old: &Object) -> Vec<Cause> {
+    let mut errors = Errors::default();
+    metadata::update(new, old, &mut errors);
+    pod_update::ephemeral_containers(new, old, &mut errors);
+    errors.into_causes()
+}
+
 /// Checks what is written to a subresource that has a kind of its own, by its schema, e.g.
 /// `io.k8s.api.core.v1.Binding`.
 pub fn subresource(schema: &str, object: &Object) -> Vec<Cause> {

@@ -11,7 +11,8 @@ use crate::Object;
 
 const MAX_ID: i64 = i32::MAX as i64;
 const ID_RANGE: &str = "must be between 0 and 2147483647, inclusive";
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+/// Marks the API's copy of a static pod.
+pub(super) const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// Whether a spec is a pod's own.
 #[derive(Clone, Copy, PartialEq, Eq)]
