@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 use podlog_api::resource::Resource;
-use podlog_api::{ApiError, Object};
+use podlog_api::{ApiError, Object, defaults, validation};
 use serde_json::json;
 
-use super::{Registry, WriteContext, admission, codec, keys, metadata, rules, strategy};
+use super::{Registry, WriteContext, admission, codec, keys, metadata, strategy};
 use crate::store::{Change, Expected, StoreError, Write};
 
 /// Names that are tried when a generated one is taken.
@@ -58,10 +58,10 @@ impl Registry {
         mut object: Object,
     ) -> Result<Object, ApiError> {
         metadata::prepare_create(resource, namespace, &mut object, Timestamp::now())?;
-        rules::defaults(resource, &mut object);
+        defaults::apply(resource, &mut object);
         admission::create(self, context, resource, &mut object)?;
         strategy::prepare_create(resource, &mut object);
-        let causes = rules::validate_create(resource, &object);
+        let causes = validation::create(resource, &object);
         if !causes.is_empty() {
             return Err(ApiError::invalid(resource.group, resource.kind, object.name(), causes));
         }

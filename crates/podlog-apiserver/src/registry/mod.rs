@@ -3,7 +3,7 @@
 //! [`Registry`] is the only way to storage. A write goes defaulting → admission → preparation (what a client may not set) →
 //! validation → store, as `k8s.io/apiserver/pkg/registry/generic/registry` does it.
 
-mod admission;
+pub(crate) mod admission;
 pub(crate) mod binding;
 pub(crate) mod codec;
 mod create;
@@ -14,7 +14,6 @@ pub(crate) mod metadata;
 mod preconditions;
 mod qos;
 mod read;
-mod rules;
 pub(crate) mod scale;
 mod strategy;
 #[cfg(test)]
@@ -25,6 +24,7 @@ mod watch;
 use std::sync::Arc;
 
 use podlog_api::UserInfo;
+use podlog_api::rbac::Policy;
 
 use crate::store::Store;
 
@@ -47,16 +47,27 @@ pub struct WriteContext {
 #[derive(Clone)]
 pub struct Registry {
     store: Arc<dyn Store>,
+    policy: Arc<arc_swap::ArcSwap<Policy>>,
 }
 
 impl Registry {
     /// Objects in `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Registry { store }
+        Registry { store, policy: Arc::new(arc_swap::ArcSwap::from_pointee(Policy::new([]))) }
     }
 
     /// The store below.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// The roles and bindings in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
+    /// Puts roles and bindings in force.
+    pub fn publish_policy(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
     }
 }

@@ -114,7 +114,11 @@ async fn updates_retry_and_skip_what_does_not_change() {
 async fn parts_are_kept_apart() {
     let registry = registry().await;
     let deployments = kind("apps/v1", "Deployment");
-    let sent = json!({"metadata": {"name": "d"}, "spec": {"replicas": 1}, "status": {"replicas": 9}});
+    let labels = json!({"app": "d"});
+    let template =
+        json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "a", "image": "i"}]}});
+    let sent = json!({"metadata": {"name": "d"}, "status": {"replicas": 9},
+        "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}});
     let made = registry.create(deployments, "default", Object::new(sent)).await.unwrap();
     assert_eq!((made.integer("/metadata/generation"), made.integer("/status/replicas")), (Some(1), None));
     let both = |object: &mut Object| {

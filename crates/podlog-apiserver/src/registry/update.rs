@@ -1,10 +1,10 @@
 //! Changing objects: read, change, compare and swap, again when somebody else was faster.
 
 use podlog_api::resource::Resource;
-use podlog_api::{ApiError, Object};
+use podlog_api::{ApiError, Object, defaults, validation};
 use serde_json::json;
 
-use super::{Registry, WriteContext, admission, codec, keys, metadata, rules, strategy};
+use super::{Registry, WriteContext, admission, codec, keys, metadata, strategy};
 use crate::store::{Change, Expected, KeyValue, StoreError, Write};
 
 /// Attempts before a change that others keep overtaking is given up.
@@ -86,16 +86,17 @@ impl Registry {
         metadata::prepare_update(resource, new, old)?;
         strategy::prepare_update(resource, part, new, old);
         if part == Part::Main {
-            rules::defaults(resource, new);
+            defaults::apply(resource, new);
         }
         if new == old {
             return Ok(());
         }
-        admission::update(context, resource, part, new, old)?;
-        if part != Part::Main {
-            return Ok(());
-        }
-        let causes = rules::validate_update(resource, new, old);
+        admission::update(self, context, resource, part, new, old)?;
+        let causes = match part {
+            Part::Main => validation::update(resource, new, old),
+            Part::Status => validation::update_status(resource, new, old),
+            Part::Finalize | Part::EphemeralContainers | Part::Binding => Vec::new(),
+        };
         if causes.is_empty() {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 //! The plugins that kube-apiserver has on by default and that matter here, in its order
 //! (`pkg/kubeapiserver/options/plugins.go`).
 
+mod escalation;
 mod namespace;
 pub(crate) mod node_restriction;
 mod pod;
@@ -23,6 +24,7 @@ pub(super) fn create(
     namespace::exists(registry, resource, object)?;
     if let Some(user) = &context.user {
         node_restriction::create(user, resource, object)?;
+        escalation::check(registry, user, resource, object, None)?;
     }
     if resource.kind == "Pod" {
         service_account::complete(registry, resource, object)?;
@@ -33,6 +35,7 @@ pub(super) fn create(
 
 /// May refuse a change.
 pub(super) fn update(
+    registry: &Registry,
     context: &WriteContext,
     resource: &'static Resource,
     part: Part,
@@ -40,7 +43,8 @@ pub(super) fn update(
     old: &Object,
 ) -> Result<(), ApiError> {
     let Some(user) = &context.user else { return Ok(()) };
-    node_restriction::update(user, resource, part, new, old)
+    node_restriction::update(user, resource, part, new, old)?;
+    escalation::check(registry, user, resource, new, Some(old))
 }
 
 /// May protect an object.

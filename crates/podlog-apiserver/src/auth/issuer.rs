@@ -1,0 +1,264 @@
+//! Tokens of service accounts: issuing them (`TokenRequest`), and the documents by which others can verify them.
+//!
+//! As `pkg/serviceaccount` and `pkg/registry/core/serviceaccount/storage/token.go`.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
+use podlog_api::resource::find;
+use podlog_api::{ApiError, Cause, Object};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::http::{Answer, Call, Target, json_answer};
+use crate::registry::{Registry, metadata};
+
+const DEFAULT_SECONDS: i64 = 3600;
+const MIN_SECONDS: i64 = 600;
+const MAX_SECONDS: i64 = 1 << 32;
+const GROUP: &str = "authentication.k8s.io";
+/// DER of an uncompressed P-256 point ends in X and Y.
+const COORDINATE: usize = 32;
+
+/// An object that a token names: it is valid as long as the object lives.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) uid: String,
+}
+
+/// The part of the claims that is Kubernetes' own.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct KubernetesClaims {
+    pub(crate) namespace: String,
+    pub(crate) serviceaccount: Named,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<Named>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) secret: Option<Named>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<Named>,
+}
+
+/// What a token says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Claims {
+    pub(crate) aud: Vec<String>,
+    pub(crate) exp: i64,
+    pub(crate) iat: i64,
+    pub(crate) iss: String,
+    #[serde(default)]
+    pub(crate) jti: String,
+    #[serde(rename = "kubernetes.io")]
+    pub(crate) kubernetes: KubernetesClaims,
+    #[serde(default)]
+    pub(crate) nbf: i64,
+    pub(crate) sub: String,
+}
+
+/// Issues tokens, and holds what is needed to verify them.
+pub(crate) struct TokenIssuer {
+    issuer: String,
+    key_id: String,
+    encoding: EncodingKey,
+    pub(crate) decoding: DecodingKey,
+    /// X and Y of the public key.
+    point: ([u8; COORDINATE], [u8; COORDINATE]),
+}
+
+impl TokenIssuer {
+    /// With a P-256 key pair in PEM.
+    ///
+    /// # Errors
+    /// What is wrong with the keys.
+    pub(crate) fn new(issuer: String, private_pem: &str, public_pem: &str) -> Result<Self, String> {
+        let der = spki(public_pem).ok_or("the public key is not PEM")?;
+        let point = der.len().checked_sub(2 * COORDINATE).map(|start| der[start..].split_at(COORDINATE));
+        let (x, y) = point.ok_or("the public key is too short")?;
+        let text = |e: jsonwebtoken::errors::Error| e.to_string();
+        Ok(TokenIssuer {
+            issuer,
+            key_id: URL_SAFE_NO_PAD.encode(Sha256::digest(&der)),
+            encoding: EncodingKey::from_ec_pem(private_pem.as_bytes()).map_err(text)?,
+            decoding: DecodingKey::from_ec_pem(public_pem.as_bytes()).map_err(text)?,
+            point: (x.try_into().map_err(|_| "bad point")?, y.try_into().map_err(|_| "bad point")?),
+        })
+    }
+
+    /// The `iss` of our tokens, and the audience of those that do not name one.
+    pub(crate) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The `kid` of our tokens.
+    pub(crate) fn key_id(&self) -> &str {
+        &self.key_id
+    }
+
+    /// `POST …/serviceaccounts/<name>/token`.
+    ///
+    /// # Errors
+    /// 404 without such an account or bound object, 422 for a bad request.
+    pub(crate) async fn answer(
+        &self,
+        registry: &Registry,
+        call: &Call,
+        target: &Target,
+    ) -> Result<Answer, ApiError> {
+        let Some(subresource) = target.subresource else { return Err(ApiError::no_such_path()) };
+        let what = podlog_api::strict::Target::of_subresource(target.resource, subresource);
+        let mut request = crate::http::decode(call, what).await?.0;
+        let account = registry.get(target.resource, &target.namespace, &target.name)?;
+        let now = Timestamp::now();
+        let (token, expires) = self.issue(registry, &account, &request, now)?;
+        request.0["kind"] = json!("TokenRequest");
+        request.0["apiVersion"] = json!("authentication.k8s.io/v1");
+        request.0["metadata"] = json!({"name": account.name(), "namespace": account.namespace(),
+            "creationTimestamp": metadata::time(now)});
+        if request.array("/spec/audiences").is_empty() {
+            request.map_mut("spec").insert("audiences".into(), json!([self.issuer]));
+        }
+        request.map_mut("spec").entry("expirationSeconds").or_insert(json!(DEFAULT_SECONDS));
+        request.0["status"] = json!({"token": token, "expirationTimestamp": metadata::time(expires)});
+        json_answer(call, StatusCode::CREATED, &request.0)
+    }
+
+    /// A token as requested, and when it expires.
+    pub(crate) fn issue(
+        &self,
+        registry: &Registry,
+        account: &Object,
+        request: &Object,
+        now: Timestamp,
+    ) -> Result<(String, Timestamp), ApiError> {
+        let seconds = request.integer("/spec/expirationSeconds").unwrap_or(DEFAULT_SECONDS);
+        check_duration(seconds)?;
+        let audiences: Vec<String> =
+            request.array("/spec/audiences").iter().filter_map(|a| Some(a.as_str()?.to_owned())).collect();
+        let mut kubernetes = KubernetesClaims {
+            namespace: account.namespace().into(),
+            serviceaccount: named(account),
+            ..KubernetesClaims::default()
+        };
+        bind(registry, &mut kubernetes, request)?;
+        let expires = now.checked_add(SignedDuration::from_secs(seconds)).map_err(ApiError::internal)?;
+        let claims = Claims {
+            aud: if audiences.is_empty() { vec![self.issuer.clone()] } else { audiences },
+            exp: expires.as_second(),
+            iat: now.as_second(),
+            nbf: now.as_second(),
+            iss: self.issuer.clone(),
+            jti: uuid::Uuid::new_v4().to_string(),
+            sub: podlog_api::UserInfo::service_account_name(account.namespace(), account.name()),
+            kubernetes,
+        };
+        let mut header = Header::new(Algorithm::ES256);
+        header.typ = None;
+        header.kid = Some(self.key_id.clone());
+        let token = jsonwebtoken::encode(&header, &claims, &self.encoding).map_err(|error| {
+            tracing::error!(%error, "cannot sign a token");
+            ApiError::internal("failed to generate token")
+        })?;
+        Ok((token, expires))
+    }
+
+    /// `GET /.well-known/openid-configuration`.
+    pub(crate) fn configuration(&self) -> Answer {
+        crate::http::raw_json(&json!({
+            "issuer": self.issuer,
+            "jwks_uri": format!("{}/openid/v1/jwks", self.issuer),
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        }))
+    }
+
+    /// `GET /openid/v1/jwks`.
+    pub(crate) fn key_set(&self) -> Answer {
+        let (x, y) = self.point;
+        crate::http::raw_json(&json!({"keys": [{
+            "use": "sig", "kty": "EC", "kid": self.key_id, "crv": "P-256", "alg": "ES256",
+            "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
+        }]}))
+    }
+}
+
+fn spki(pem: &str) -> Option<Vec<u8>> {
+    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
+    STANDARD.decode(body).ok()
+}
+
+fn named(object: &Object) -> Named {
+    Named { name: object.name().into(), uid: object.uid().into() }
+}
+
+fn check_duration(seconds: i64) -> Result<(), ApiError> {
+    let why = if seconds < MIN_SECONDS {
+        "may not specify a duration less than 10 minutes"
+    } else if seconds > MAX_SECONDS {
+        "may not specify a duration larger than 2^32 seconds"
+    } else {
+        return Ok(());
+    };
+    let cause = Cause {
+        reason: "FieldValueInvalid".into(),
+        message: format!("Invalid value: {seconds}: {why}"),
+        field: "spec.expirationSeconds".into(),
+    };
+    Err(ApiError::invalid(GROUP, "TokenRequest", "", vec![cause]))
+}
+
+/// Binds the token to the object that the request names.
+fn bind(registry: &Registry, claims: &mut KubernetesClaims, request: &Object) -> Result<(), ApiError> {
+    let Some(reference) = request.at("/spec/boundObjectRef").filter(|r| r.is_object()) else { return Ok(()) };
+    let text = |key: &str| reference.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (kind, name, uid) = (text("kind"), text("name"), text("uid"));
+    let plural = match kind {
+        "Pod" => "pods",
+        "Secret" => "secrets",
+        "Node" => "nodes",
+        other => {
+            return Err(ApiError::bad_request(format!(
+                "cannot bind token for serviceaccount {:?} to object {other:?}",
+                claims.serviceaccount.name
+            )));
+        }
+    };
+    let resource = find("", "v1", plural).ok_or_else(ApiError::no_such_path)?;
+    let namespace = if resource.namespaced { claims.namespace.as_str() } else { "" };
+    let object = registry.get(resource, namespace, name)?;
+    if !uid.is_empty() && uid != object.uid() {
+        let why = format_args!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
+        return Err(ApiError::conflict("", plural, name, why));
+    }
+    match kind {
+        "Pod" => {
+            if object.text("/spec/serviceAccountName") != claims.serviceaccount.name {
+                return Err(ApiError::bad_request(format!(
+                    "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                    claims.serviceaccount.name
+                )));
+            }
+            claims.node = node_of(registry, &object);
+            claims.pod = Some(named(&object));
+        }
+        "Secret" => claims.secret = Some(named(&object)),
+        _ => claims.node = Some(named(&object)),
+    }
+    Ok(())
+}
+
+fn node_of(registry: &Registry, pod: &Object) -> Option<Named> {
+    let name = pod.text("/spec/nodeName");
+    if name.is_empty() {
+        return None;
+    }
+    let node = registry.find(find("", "v1", "nodes")?, "", name).ok().flatten();
+    Some(node.map_or_else(|| Named { name: name.into(), uid: String::new() }, |node| named(&node)))
+}

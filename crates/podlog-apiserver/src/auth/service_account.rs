@@ -1,0 +1,134 @@
+//! Tokens of service accounts, verified (`pkg/serviceaccount/{jwt,claims}.go`).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::request::Parts;
+use jiff::Timestamp;
+use jsonwebtoken::{Algorithm, Validation};
+use podlog_api::UserInfo;
+use podlog_api::resource::find;
+use podlog_serving::{Authenticator, AuthnError, Peer, bearer_token};
+
+use super::TokenIssuer;
+use super::issuer::{Claims, Named};
+use crate::registry::Registry;
+
+/// Clocks may differ by so much, and deletions be so fresh.
+const LEEWAY_SECONDS: i64 = 60;
+const EXTRA: &str = "authentication.kubernetes.io/";
+
+/// Knows tokens that our issuer signed.
+pub(crate) struct ServiceAccountAuthenticator {
+    pub(crate) registry: Registry,
+    pub(crate) issuer: Arc<TokenIssuer>,
+    /// A token must be meant for one of them.
+    pub(crate) audiences: Vec<String>,
+}
+
+#[async_trait]
+impl Authenticator for ServiceAccountAuthenticator {
+    async fn authenticate(&self, request: &Parts, _peer: &Peer) -> Result<Option<UserInfo>, AuthnError> {
+        let Some(token) = bearer_token(request) else { return Ok(None) };
+        if !self.is_ours(token) {
+            return Ok(None);
+        }
+        self.verify(token, Timestamp::now()).map(Some).map_err(|why| AuthnError(why.into()))
+    }
+}
+
+impl ServiceAccountAuthenticator {
+    /// Whether it says that it is from our issuer; other tokens are for other authenticators.
+    fn is_ours(&self, token: &str) -> bool {
+        jsonwebtoken::dangerous::insecure_decode::<Claims>(token)
+            .is_ok_and(|token| token.claims.iss == self.issuer.issuer())
+    }
+
+    fn verify(&self, token: &str, now: Timestamp) -> Result<UserInfo, &'static str> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| "malformed token")?;
+        if header.kid.is_some_and(|kid| kid != self.issuer.key_id()) {
+            return Err("invalid signature, no keys found");
+        }
+        let mut validation = Validation::new(Algorithm::ES256);
+        // Times and audiences are checked below, with Kubernetes' leeway and words.
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims.clear();
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.issuer.decoding, &validation)
+            .map_err(|_| "invalid signature")?
+            .claims;
+        check_times(&claims, now.as_second())?;
+        if !claims.aud.iter().any(|audience| self.audiences.contains(audience)) {
+            return Err("token audiences are invalid for the target audiences");
+        }
+        self.check_objects(&claims, now)?;
+        Ok(user(claims))
+    }
+
+    fn check_objects(&self, claims: &Claims, now: Timestamp) -> Result<(), &'static str> {
+        let namespace = claims.kubernetes.namespace.as_str();
+        let lives = |plural: &str, namespace: &str, named: &Named| {
+            let object = find("", "v1", plural)
+                .and_then(|resource| self.registry.find(resource, namespace, &named.name).ok().flatten());
+            object.is_some_and(|object| object.uid() == named.uid && !is_long_gone(&object, now))
+        };
+        if !lives("serviceaccounts", namespace, &claims.kubernetes.serviceaccount) {
+            return Err("service account token has been invalidated");
+        }
+        let bound = [("pods", &claims.kubernetes.pod), ("secrets", &claims.kubernetes.secret)];
+        for (plural, named) in bound {
+            if named.as_ref().is_some_and(|named| !lives(plural, namespace, named)) {
+                return Err("service account token has been invalidated");
+            }
+        }
+        // The node of a pod is told, not checked; a token bound to a node alone lives and dies with it.
+        let node = claims.kubernetes.node.as_ref().filter(|_| claims.kubernetes.pod.is_none());
+        if node.is_some_and(|node| !lives("nodes", "", node)) {
+            return Err("service account token has been invalidated");
+        }
+        Ok(())
+    }
+}
+
+fn check_times(claims: &Claims, now: i64) -> Result<(), &'static str> {
+    if now > claims.exp + LEEWAY_SECONDS {
+        return Err("service account token has expired");
+    }
+    if now < claims.nbf - LEEWAY_SECONDS {
+        return Err("service account token is not valid yet");
+    }
+    Ok(())
+}
+
+fn is_long_gone(object: &podlog_api::Object, now: Timestamp) -> bool {
+    let deleted: Option<Timestamp> = object.text("/metadata/deletionTimestamp").parse().ok();
+    deleted.is_some_and(|at| now.as_second() > at.as_second() + LEEWAY_SECONDS)
+}
+
+fn user(claims: Claims) -> UserInfo {
+    let kubernetes = claims.kubernetes;
+    let mut user = UserInfo {
+        username: UserInfo::service_account_name(&kubernetes.namespace, &kubernetes.serviceaccount.name),
+        uid: kubernetes.serviceaccount.uid,
+        groups: vec![
+            "system:serviceaccounts".into(),
+            format!("system:serviceaccounts:{}", kubernetes.namespace),
+        ],
+        ..UserInfo::default()
+    };
+    let mut extra = |key: &str, value: String| {
+        if !value.is_empty() {
+            user.extra.insert(format!("{EXTRA}{key}"), vec![value]);
+        }
+    };
+    for (kind, named) in [("pod", kubernetes.pod), ("node", kubernetes.node)] {
+        if let Some(named) = named {
+            extra(&format!("{kind}-name"), named.name);
+            extra(&format!("{kind}-uid"), named.uid);
+        }
+    }
+    if !claims.jti.is_empty() {
+        extra("credential-id", format!("JTI={}", claims.jti));
+    }
+    user
+}

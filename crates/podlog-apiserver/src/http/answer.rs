@@ -1,0 +1,121 @@
+//! Responses.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use podlog_api::accept::Encoding;
+use podlog_api::json::{self, Layout};
+use podlog_api::{ApiError, Reason};
+use podlog_serving::{Body, empty_body, full_body};
+use serde_json::Value;
+
+use super::negotiation::{Coding, Wanted};
+
+/// What goes back to the client.
+pub(crate) type Answer = Response<Body>;
+
+/// Smaller bodies are not worth compressing (`k8s.io/apiserver/pkg/endpoints/handlers/responsewriters`).
+const GZIP_BYTES: usize = 128 << 10;
+
+/// An answer with a body of one type.
+pub(crate) fn bytes(code: StatusCode, content_type: &'static str, body: impl Into<bytes::Bytes>) -> Answer {
+    let mut answer = Response::new(full_body(body));
+    *answer.status_mut() = code;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}
+
+/// Plain text, not to be mistaken for anything else.
+pub(crate) fn text(code: StatusCode, body: impl Into<String>) -> Answer {
+    let mut answer = bytes(code, "text/plain; charset=utf-8", body.into());
+    nosniff(&mut answer);
+    answer
+}
+
+/// An answer without a body.
+pub(crate) fn no_content() -> Answer {
+    let mut answer = Response::new(empty_body());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
+}
+
+/// A failure as `Status`.
+pub(crate) fn failure(error: &ApiError, layout: Layout) -> Answer {
+    let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut answer = bytes(code, "application/json", error.to_body(layout));
+    let seconds = error.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    if seconds > 0 {
+        answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if error.reason == Reason::Forbidden {
+        nosniff(&mut answer);
+    }
+    answer
+}
+
+/// 405 of a path that is not a resource's.
+pub(crate) fn method_not_allowed(allowed: &'static str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
+
+/// 404 of a path that is not a resource's.
+pub(crate) fn page_not_found() -> Answer {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// Whole documents that are not objects: always indented, as `WriteRawJSON` does.
+pub(crate) fn raw_json(value: &Value) -> Answer {
+    bytes(StatusCode::OK, "application/json", json::to_body(value, Layout::Indented))
+}
+
+fn nosniff(answer: &mut Answer) {
+    answer
+        .headers_mut()
+        .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+}
+
+impl Wanted {
+    /// An object in the representation that was negotiated.
+    pub(crate) fn answer(&self, code: StatusCode, value: &Value) -> Answer {
+        let body = match self.encoding {
+            Encoding::Yaml => yaml(value),
+            // Protobuf is never negotiated for objects.
+            Encoding::Json | Encoding::Protobuf => json::to_body(value, self.layout),
+        };
+        encoded(self.coding, code, self.encoding.media_type(), body)
+    }
+}
+
+/// A body, compressed where that was agreed on and is worth it.
+pub(crate) fn encoded(coding: Coding, code: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
+    if coding == Coding::Identity || body.len() <= GZIP_BYTES {
+        return bytes(code, content_type, body);
+    }
+    match compress(&body) {
+        Ok(compressed) => {
+            let mut answer = bytes(code, content_type, compressed);
+            answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            answer.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+            answer
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot compress an answer");
+            bytes(code, content_type, body)
+        }
+    }
+}
+
+fn compress(body: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
+    encoder.write_all(body)?;
+    encoder.finish()
+}
+
+fn yaml(value: &Value) -> Vec<u8> {
+    serde_saphyr::to_string(value).unwrap_or_default().into_bytes()
+}

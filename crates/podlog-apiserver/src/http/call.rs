@@ -1,0 +1,166 @@
+//! One request on its way through the server.
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use podlog_api::accept::{self, Endpoint};
+use podlog_api::query::Query;
+use podlog_api::resource::{self, Resource, Subresource};
+use podlog_api::strict::{FieldValidation, MediaType};
+use podlog_api::{ApiError, Attributes, Reason, RequestInfo, UserInfo};
+use podlog_serving::{Body, BodyError, Permit};
+
+use super::negotiation::Wanted;
+use crate::registry::WriteContext;
+
+/// Largest body that is read.
+const MAX_BODY_BYTES: usize = 3 << 20;
+
+/// A request that is authenticated and authorized.
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    pub(crate) info: RequestInfo,
+    pub(crate) query: Query,
+    /// The query as on the wire.
+    pub(crate) raw_query: String,
+    pub(crate) permit: Permit,
+    /// Taken by whoever reads it.
+    pub(crate) body: Mutex<Option<Body>>,
+}
+
+/// The resource that a request is for.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) resource: &'static Resource,
+    pub(crate) subresource: Option<&'static Subresource>,
+    pub(crate) verb: String,
+    /// Empty for cluster-scoped kinds and for all namespaces.
+    pub(crate) namespace: String,
+    /// Empty for collections.
+    pub(crate) name: String,
+}
+
+impl Call {
+    pub(crate) fn user(&self) -> &UserInfo {
+        self.permit.user()
+    }
+
+    /// The resource, when the path names one that is served in this way.
+    pub(crate) fn target(&self) -> Result<Target, ApiError> {
+        let Attributes::Resource { verb, group, version, resource, namespace, .. } = &self.info.attributes
+        else {
+            return Err(ApiError::no_such_path());
+        };
+        let part = |index: usize| self.info.parts.get(index).map_or("", String::as_str);
+        let found = resource::find(group, version, resource).ok_or_else(ApiError::no_such_path)?;
+        let (name, rest) = (part(1), part(2));
+        let misplaced = if found.namespaced {
+            namespace.is_empty() && !name.is_empty()
+        } else {
+            !namespace.is_empty() && found.kind != "Namespace"
+        };
+        if misplaced || self.info.parts.len() > 3 {
+            return Err(ApiError::no_such_path());
+        }
+        let subresource = match rest {
+            "" => None,
+            rest => Some(found.subresource(rest).ok_or_else(ApiError::no_such_path)?),
+        };
+        let offered = subresource.map_or(found.verbs, |s| s.verbs);
+        let collection_write =
+            found.namespaced && namespace.is_empty() && matches!(&**verb, "create" | "deletecollection");
+        if !offered.contains(&&**verb) || collection_write {
+            return Err(ApiError::method_not_allowed());
+        }
+        Ok(Target {
+            resource: found,
+            subresource,
+            verb: verb.clone(),
+            namespace: if found.namespaced { namespace.clone() } else { String::new() },
+            name: name.to_owned(),
+        })
+    }
+
+    /// On whose behalf this writes, and whether it is only to be tried.
+    pub(crate) fn write_context(&self) -> Result<WriteContext, ApiError> {
+        let dry_run = match self.query.first("dryRun") {
+            None | Some("") => false,
+            Some("All") => true,
+            Some(other) => {
+                return Err(super::options::invalid(
+                    "dryRun",
+                    "FieldValueNotSupported",
+                    format!("Unsupported value: {other:?}: supported values: \"All\""),
+                ));
+            }
+        };
+        Ok(WriteContext { user: Some(self.user().clone()), dry_run })
+    }
+
+    /// What to do with fields that the kind does not have.
+    pub(crate) fn field_validation(&self) -> Result<FieldValidation, ApiError> {
+        let text = self.query.first("fieldValidation").unwrap_or_default();
+        FieldValidation::parse(text).ok_or_else(|| {
+            super::options::invalid(
+                "fieldValidation",
+                "FieldValueNotSupported",
+                format!("Unsupported value: {text:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""),
+            )
+        })
+    }
+
+    /// The format of the body.
+    pub(crate) fn media_type(&self) -> Result<MediaType, ApiError> {
+        accept::request_body(self.content_type())
+    }
+
+    /// The representation of the answer.
+    pub(crate) fn wanted(&self, endpoint: Endpoint) -> Result<Wanted, ApiError> {
+        Wanted::negotiate(&self.headers, &self.raw_query, endpoint)
+    }
+
+    pub(crate) fn content_type(&self) -> &str {
+        self.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+
+    /// All of the body.
+    pub(crate) async fn read_body(&self) -> Result<Bytes, ApiError> {
+        let body = self.body.lock().take();
+        let Some(body) = body else { return Ok(Bytes::new()) };
+        match read_limited(body, MAX_BODY_BYTES).await {
+            Ok(bytes) => Ok(bytes),
+            Err(ReadError::TooLong) => Err(ApiError::new(
+                413,
+                Reason::RequestEntityTooLarge,
+                format!("Request entity too large: limit is {MAX_BODY_BYTES}"),
+            )),
+            Err(ReadError::Broken(error)) => {
+                Err(ApiError::bad_request(format!("the body could not be read: {error}")))
+            }
+        }
+    }
+}
+
+/// Why a body could not be read.
+pub(crate) enum ReadError {
+    TooLong,
+    Broken(BodyError),
+}
+
+/// All of a body that is not longer than `limit`.
+pub(crate) async fn read_limited<B>(mut body: B, limit: usize) -> Result<Bytes, ReadError>
+where
+    B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
+        if read.len() + data.len() > limit {
+            return Err(ReadError::TooLong);
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read.freeze())
+}

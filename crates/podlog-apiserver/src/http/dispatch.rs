@@ -1,0 +1,153 @@
+//! From what a request asks for to whoever answers it.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use podlog_api::accept::Endpoint;
+use podlog_api::{ApiError, Attributes, Object, resource};
+use serde_json::json;
+
+use super::answer::{self, Answer};
+use super::{App, Call, Target, discovery, health, list, options, watch, write};
+use crate::registry::scale;
+use crate::{logs, reviews};
+
+/// Answers a request that is allowed.
+pub(crate) async fn answer(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
+    let Attributes::Resource { group, version, .. } = &call.info.attributes else {
+        return document(app, &call).await;
+    };
+    if !resource::group_versions().iter().any(|(g, v)| g == group && v == version) {
+        return Ok(answer::page_not_found());
+    }
+    let target = call.target()?;
+    // Streams count as long as they last, everything else as long as it takes.
+    match (target.subresource.map(|s| s.name), target.verb.as_str()) {
+        (None, "watch") => {
+            let held = app.metrics.lasting(&call.info);
+            watch::watch(app, &call, &target, held)
+        }
+        (Some("log"), _) => {
+            let held = app.metrics.lasting(&call.info);
+            logs::answer(app, call, &target, held).await
+        }
+        _ => {
+            let _held = app.metrics.in_flight(&call.info);
+            object(app, &call, &target).await
+        }
+    }
+}
+
+async fn object(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, ApiError> {
+    let registry = &app.registry;
+    let subresource = target.subresource.map(|subresource| subresource.name);
+    match (subresource, target.verb.as_str()) {
+        (None, "create") if !target.resource.is_stored() => reviews::answer(app, call, target).await,
+        (Some("token"), "create") => app.issuer.answer(registry, call, target).await,
+        (Some("binding"), "create") => bind(app, call, target).await,
+        (Some("eviction"), "create") => evict(app, call, target).await,
+        (Some("scale"), "get") => {
+            let workload = registry.get(target.resource, &target.namespace, &target.name)?;
+            list::one(call, target.resource, &scale::of(&workload), StatusCode::OK)
+        }
+        (_, "get") => {
+            let object = registry.get(target.resource, &target.namespace, &target.name)?;
+            list::one(call, target.resource, &object, StatusCode::OK)
+        }
+        (None, "list") => list_off_thread(app, call, target).await,
+        (None, "create") => write::create(registry, call, target).await,
+        (None, "deletecollection") => write::delete_collection(registry, call, target).await,
+        (None, "delete") => write::delete(registry, call, target).await,
+        (_, "update") => write::update(registry, call, target).await,
+        (_, "patch") => write::patch(registry, call, target).await,
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+/// Lists can be long: they are read, filtered and encoded off the async threads.
+async fn list_off_thread(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, ApiError> {
+    let registry = app.registry.clone();
+    let target = target.clone();
+    let query = super::list::Question::of(call);
+    tokio::task::spawn_blocking(move || list::list(&registry, &query, &target))
+        .await
+        .map_err(ApiError::internal)?
+}
+
+async fn bind(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, ApiError> {
+    call.wanted(Endpoint::Plain)?;
+    let context = call.write_context()?;
+    let binding = body(call, target).await?;
+    let node = binding.text("/target/name");
+    if !matches!(binding.text("/target/kind"), "" | "Node") || node.is_empty() {
+        return Err(ApiError::bad_request("a binding needs a target of kind Node and its name"));
+    }
+    app.registry.bind(&context, &target.namespace, &target.name, node).await?;
+    write::success(call, json!(null), StatusCode::CREATED)
+}
+
+async fn evict(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, ApiError> {
+    call.wanted(Endpoint::Plain)?;
+    let mut context = call.write_context()?;
+    let eviction = body(call, target).await?;
+    let wanted = Object::new(eviction.at("/deleteOptions").cloned().unwrap_or_else(|| json!({})));
+    context.dry_run |= wanted.array("/dryRun").iter().any(|value| value == "All");
+    let options = options::from_object(&wanted)?;
+    app.registry.evict(&context, &target.namespace, &target.name, &options).await?;
+    write::success(call, json!(null), StatusCode::CREATED)
+}
+
+async fn body(call: &Call, target: &Target) -> Result<Object, ApiError> {
+    let Some(subresource) = target.subresource else { return Err(ApiError::no_such_path()) };
+    let what = podlog_api::strict::Target::of_subresource(target.resource, subresource);
+    Ok(write::decode(call, what).await?.0)
+}
+
+/// Everything that is not a resource.
+async fn document(app: &Arc<App>, call: &Call) -> Result<Answer, ApiError> {
+    let Attributes::NonResource { path, .. } = &call.info.attributes else {
+        return Ok(answer::page_not_found());
+    };
+    let answer = known_document(app, call, path).await;
+    let reads = matches!(call.method.as_str(), "GET" | "HEAD");
+    match answer {
+        Some(_) if !reads => Ok(answer::method_not_allowed("GET")),
+        Some(answer) => answer,
+        None => Ok(answer::page_not_found()),
+    }
+}
+
+async fn known_document(app: &Arc<App>, call: &Call, path: &str) -> Option<Result<Answer, ApiError>> {
+    if let Some(answer) = health::answer(app, path, &call.query) {
+        return Some(Ok(answer));
+    }
+    match path.trim_end_matches('/') {
+        "" => Some(Ok(answer::raw_json(&json!({"paths": paths()})))),
+        "/version" => Some(Ok(answer::raw_json(&app.version))),
+        "/metrics" => {
+            let text = app.metrics.registry.render();
+            Some(Ok(answer::bytes(StatusCode::OK, podlog_serving::metrics::CONTENT_TYPE, text)))
+        }
+        "/.well-known/openid-configuration" => Some(Ok(app.issuer.configuration())),
+        "/openid/v1/jwks" => Some(Ok(app.issuer.key_set())),
+        path => discovery::answer(app, call, path).await,
+    }
+}
+
+fn paths() -> Vec<String> {
+    let own = [
+        "/.well-known/openid-configuration",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ];
+    let mut paths = podlog_api::discovery::paths();
+    paths.extend(own.map(str::to_owned));
+    paths.sort();
+    paths
+}

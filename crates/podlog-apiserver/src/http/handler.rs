@@ -1,0 +1,175 @@
+//! The chain that every request goes through.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use http::header::CACHE_CONTROL;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http_body_util::BodyExt;
+use podlog_api::query::Query;
+use podlog_api::{ApiError, Attributes, Details, Reason, RequestInfo, UserInfo, rbac};
+use podlog_serving::{Authenticator, Body, Handler, NodeClient, Peer, Permit, Refusal, authorize};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{self, Answer};
+use super::negotiation::error_layout;
+use super::{Call, Metrics, dispatch, impersonation};
+use crate::auth::{ClusterAuthorizer, TokenIssuer};
+use crate::registry::Registry;
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const MAX_AUDIT_ID: usize = 64;
+/// For requests that do not last (`--request-timeout`).
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What all requests share.
+pub(crate) struct App {
+    pub(crate) registry: Registry,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    /// Knows tokens, and nothing else: for `TokenReview`.
+    pub(crate) token_authenticator: Arc<dyn Authenticator>,
+    pub(crate) issuer: Arc<TokenIssuer>,
+    pub(crate) nodes: NodeClient,
+    /// Address types of nodes, most wanted first.
+    pub(crate) preferred_address_types: Vec<String>,
+    pub(crate) metrics: Metrics,
+    /// `GET /version`.
+    pub(crate) version: serde_json::Value,
+    /// `host:port` where clients reach us.
+    pub(crate) address: String,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// Answers requests.
+pub(crate) struct ApiHandler(pub(crate) Arc<App>);
+
+#[async_trait]
+impl Handler for ApiHandler {
+    async fn handle(&self, request: Request<hyper::body::Incoming>, peer: Peer) -> Answer {
+        self.0.serve(request.map(|body| body.map_err(Into::into).boxed_unsync()), peer).await
+    }
+}
+
+impl App {
+    /// Answers one request; failures and panics are answers too.
+    pub(crate) async fn serve(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Answer {
+        let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let raw_query = parts.uri.query().unwrap_or_default().to_owned();
+        let info = RequestInfo::parse(&parts.method, parts.uri.path(), &raw_query);
+        let query = Query::parse(&raw_query);
+        let layout = error_layout(&parts.headers, &raw_query);
+        let audit_id = audit_id(&parts);
+        let work = AssertUnwindSafe(self.chain(&info, query, raw_query, parts, body, peer)).catch_unwind();
+        let deadline = if info.is_long_running() { None } else { Some(DEADLINE) };
+        let result = within(deadline, work).await.unwrap_or_else(|panic| {
+            let text = panic_text(&*panic);
+            tracing::error!(panic = text, audit_id = ?audit_id, "a request made the server panic");
+            let text = "This request caused the API server to panic. Look in the logs for details.";
+            Err(ApiError::new(500, Reason::InternalError, text))
+        });
+        let mut answer = result.unwrap_or_else(|error| answer::failure(&error, layout));
+        let headers = answer.headers_mut();
+        headers.insert(AUDIT_ID, audit_id);
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+        self.metrics.answered(&info, answer.status().as_u16(), started.elapsed());
+        answer
+    }
+
+    async fn chain(
+        self: &Arc<Self>,
+        info: &RequestInfo,
+        query: Query,
+        raw_query: String,
+        parts: Parts,
+        body: Body,
+        peer: Peer,
+    ) -> Result<Answer, ApiError> {
+        let mut user = self.authenticate(&parts, &peer).await?;
+        let authorizer = ClusterAuthorizer {
+            registry: self.registry.clone(),
+            field_selector: info.field_selector.clone(),
+        };
+        if let Some(other) = impersonation::impersonated(&parts.headers, &user, &authorizer).await? {
+            tracing::debug!(user = user.username, other = other.username, "impersonation");
+            user = other;
+        }
+        let permit = match self.permit(&authorizer, &user, &info.attributes).await? {
+            Ok(permit) => permit,
+            Err(error) => {
+                let uri = parts.uri.path_and_query().map_or("", |p| p.as_str());
+                tracing::error!(%error, uri, "cannot decide");
+                let text = format!("Internal Server Error: {uri:?}: {error}\n");
+                return Ok(answer::text(StatusCode::INTERNAL_SERVER_ERROR, text));
+            }
+        };
+        let call = Call {
+            method: parts.method,
+            headers: parts.headers,
+            info: info.clone(),
+            query,
+            raw_query,
+            permit,
+            body: parking_lot::Mutex::new(Some(body)),
+        };
+        dispatch::answer(self, call).await
+    }
+
+    async fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<UserInfo, ApiError> {
+        match self.authenticator.authenticate(parts, peer).await {
+            Ok(Some(user)) => Ok(user),
+            Ok(None) => Err(ApiError::unauthorized()),
+            Err(error) => {
+                tracing::info!(address = %peer.address, %error, "unable to authenticate the request");
+                Err(ApiError::unauthorized())
+            }
+        }
+    }
+
+    /// The inner error: no decision could be reached.
+    async fn permit(
+        &self,
+        authorizer: &ClusterAuthorizer,
+        user: &UserInfo,
+        attributes: &Attributes,
+    ) -> Result<Result<Permit, podlog_serving::AuthzError>, ApiError> {
+        match authorize(authorizer, user, attributes).await {
+            Ok(permit) => Ok(Ok(permit)),
+            Err(Refusal::Forbidden { reason }) => Err(rbac::forbidden(user, attributes, &reason)),
+            Err(Refusal::Error(error)) => Ok(Err(error)),
+        }
+    }
+}
+
+type Panicked = Box<dyn std::any::Any + Send>;
+
+async fn within(
+    deadline: Option<Duration>,
+    work: impl Future<Output = Result<Result<Answer, ApiError>, Panicked>>,
+) -> Result<Result<Answer, ApiError>, Panicked> {
+    let Some(deadline) = deadline else { return work.await };
+    tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
+        let text = "Timeout: request did not complete within the allotted timeout";
+        Ok(Err(ApiError::new(504, Reason::Timeout, text).with_details(Details::default())))
+    })
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("unknown")
+}
+
+/// The client's id of the request, or a new one.
+fn audit_id(parts: &Parts) -> HeaderValue {
+    let sent = parts.headers.get(AUDIT_ID).filter(|id| !id.is_empty() && id.len() <= MAX_AUDIT_ID);
+    sent.cloned().unwrap_or_else(|| {
+        HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("-"))
+    })
+}

@@ -1,0 +1,23 @@
+//! From an HTTP request to an answer: identity, permission, route, representation.
+
+mod answer;
+mod call;
+mod continuation;
+mod discovery;
+mod dispatch;
+mod handler;
+mod health;
+mod impersonation;
+mod list;
+mod metrics;
+mod negotiation;
+mod options;
+mod watch;
+mod write;
+
+pub(crate) use answer::{Answer, no_content, raw_json};
+pub(crate) use call::{Call, ReadError, Target, read_limited};
+pub(crate) use handler::{ApiHandler, App};
+pub(crate) use list::value as json_answer;
+pub(crate) use metrics::Metrics;
+pub(crate) use write::decode;

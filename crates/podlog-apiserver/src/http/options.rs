@@ -1,0 +1,165 @@
+//! Options of lists, watches and deletions, as queries and bodies carry them.
+
+use podlog_api::query::Query;
+use podlog_api::resource::Resource;
+use podlog_api::selector::{FieldSelector, LabelSelector};
+use podlog_api::strict::{self, FieldValidation};
+use podlog_api::{ApiError, Cause, Object, RequestInfo};
+
+use super::Call;
+use crate::registry::{DeleteOptions, Preconditions, Propagation};
+
+/// Which objects of a collection are wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Selection {
+    resource: &'static Resource,
+    labels: LabelSelector,
+    fields: FieldSelector,
+}
+
+impl Selection {
+    pub(crate) fn parse(resource: &'static Resource, info: &RequestInfo) -> Result<Self, ApiError> {
+        Ok(Selection {
+            resource,
+            labels: LabelSelector::parse(&info.label_selector)?,
+            fields: FieldSelector::parse(resource, &info.field_selector)?,
+        })
+    }
+
+    pub(crate) fn is_everything(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    pub(crate) fn matches(&self, object: &Object) -> bool {
+        self.labels.matches_object(object) && self.fields.matches(self.resource, object)
+    }
+}
+
+/// What a resource version in a list or watch means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// The newest.
+    Newest,
+    /// Whatever is at hand (`0`); we have the newest at hand.
+    Any,
+    /// A revision.
+    At(u64),
+}
+
+pub(crate) fn resource_version(query: &Query) -> Result<Version, ApiError> {
+    match query.first("resourceVersion") {
+        None | Some("") => Ok(Version::Newest),
+        Some("0") => Ok(Version::Any),
+        Some(text) => text.parse().map(Version::At).map_err(|_| {
+            ApiError::bad_request(format!(
+                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            ))
+        }),
+    }
+}
+
+/// `resourceVersionMatch`, checked against the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VersionMatch {
+    Unset,
+    Exact,
+    NotOlderThan,
+}
+
+pub(crate) fn version_match(query: &Query, version: Version) -> Result<VersionMatch, ApiError> {
+    let field = "resourceVersionMatch";
+    let forbidden = |why: &str| Err(invalid(field, "FieldValueForbidden", format!("Forbidden: {why}")));
+    let wanted = match query.first(field) {
+        None | Some("") => return Ok(VersionMatch::Unset),
+        Some("Exact") => VersionMatch::Exact,
+        Some("NotOlderThan") => VersionMatch::NotOlderThan,
+        Some(other) => {
+            let text =
+                format!("Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\"");
+            return Err(invalid(field, "FieldValueNotSupported", text));
+        }
+    };
+    if version == Version::Newest
+        && query.first("resourceVersion").is_none()
+        && !query.flag("sendInitialEvents")
+    {
+        return forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided");
+    }
+    if version == Version::Any && wanted == VersionMatch::Exact {
+        return forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+    }
+    Ok(wanted)
+}
+
+/// 422 about a list's options.
+pub(crate) fn invalid(field: &str, reason: &str, message: String) -> ApiError {
+    let cause = Cause { reason: reason.into(), message, field: field.into() };
+    ApiError::invalid("meta.k8s.io", "ListOptions", "", vec![cause])
+}
+
+/// A number that must not be negative; 0 where there is none.
+pub(crate) fn natural(query: &Query, name: &str) -> Result<u64, ApiError> {
+    Ok(query.integer(name)?.and_then(|value| u64::try_from(value).ok()).unwrap_or(0))
+}
+
+/// How to delete: the body if there is one, else the query.
+pub(crate) async fn delete_options(call: &Call) -> Result<(DeleteOptions, bool), ApiError> {
+    let body = call.read_body().await?;
+    if body.is_empty() {
+        return from_query(&call.query);
+    }
+    let media_type = call.media_type()?;
+    let (object, _) =
+        strict::decode_as(strict::Target::DELETE_OPTIONS, &body, media_type, FieldValidation::Ignore)?;
+    let dry_run = object.array("/dryRun").iter().any(|value| value == "All");
+    Ok((from_object(&object)?, dry_run))
+}
+
+fn from_query(query: &Query) -> Result<(DeleteOptions, bool), ApiError> {
+    let options = DeleteOptions {
+        grace_period_seconds: query.integer("gracePeriodSeconds")?,
+        preconditions: Preconditions::default(),
+        propagation_policy: match query.first("propagationPolicy") {
+            Some(text) if !text.is_empty() => Some(propagation(text)?),
+            _ => query.first("orphanDependents").map(|_| orphan(query.flag("orphanDependents"))),
+        },
+    };
+    Ok((options, query.first("dryRun") == Some("All")))
+}
+
+/// Reads the `DeleteOptions` of a deletion or eviction.
+pub(crate) fn from_object(options: &Object) -> Result<DeleteOptions, ApiError> {
+    let given = |pointer: &str| Some(options.text(pointer).to_owned()).filter(|text| !text.is_empty());
+    let policy = options.text("/propagationPolicy");
+    let orphaned = options.at("/orphanDependents").and_then(serde_json::Value::as_bool);
+    Ok(DeleteOptions {
+        grace_period_seconds: options.integer("/gracePeriodSeconds"),
+        preconditions: Preconditions {
+            uid: given("/preconditions/uid"),
+            resource_version: given("/preconditions/resourceVersion"),
+        },
+        propagation_policy: if policy.is_empty() { orphaned.map(orphan) } else { Some(propagation(policy)?) },
+    })
+}
+
+fn orphan(orphaned: bool) -> Propagation {
+    if orphaned { Propagation::Orphan } else { Propagation::Background }
+}
+
+fn propagation(text: &str) -> Result<Propagation, ApiError> {
+    match text {
+        "Orphan" => Ok(Propagation::Orphan),
+        "Background" => Ok(Propagation::Background),
+        "Foreground" => Ok(Propagation::Foreground),
+        other => {
+            let cause = Cause {
+                reason: "FieldValueNotSupported".into(),
+                message: format!(
+                    "Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
+                ),
+                field: "propagationPolicy".into(),
+            };
+            Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]))
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! `create`, `update`, `patch`, `delete` and `deletecollection`.
+
+use http::{HeaderValue, StatusCode};
+use podlog_api::accept::Endpoint;
+use podlog_api::patch::{self, PatchType};
+use podlog_api::resource::Resource;
+use podlog_api::strict;
+use podlog_api::{ApiError, Cause, Object, Reason};
+use serde_json::{Value, json};
+
+use super::answer::Answer;
+use super::options::{self, Selection};
+use super::{Call, Target, list};
+use crate::registry::{Deleted, Part, Registry, WriteContext, scale};
+
+const PATCH_TYPES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+/// Kinds that an update creates when there are none (`AllowCreateOnUpdate` of their strategies).
+const CREATED_ON_UPDATE: &[&str] =
+    &["Event", "Lease", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
+/// Kinds whose updates have to say which version they are based on (`AllowUnconditionalUpdate` is false).
+const UPDATED_BY_VERSION: &[&str] = &["Lease"];
+
+/// A new object.
+pub(crate) async fn create(registry: &Registry, call: &Call, target: &Target) -> Result<Answer, ApiError> {
+    call.wanted(Endpoint::Objects)?;
+    let context = call.write_context()?;
+    let (object, warnings) = decode(call, strict::Target::of(target.resource)).await?;
+    let made = registry.create_as(&context, target.resource, &target.namespace, object).await?;
+    let answer = list::one(call, target.resource, &made, StatusCode::CREATED)?;
+    Ok(with_warnings(answer, &warnings))
+}
+
+/// An object in place of another.
+pub(crate) async fn update(registry: &Registry, call: &Call, target: &Target) -> Result<Answer, ApiError> {
+    call.wanted(Endpoint::Objects)?;
+    let context = call.write_context()?;
+    if is_scale(target) {
+        return update_scale(registry, call, target, &context).await;
+    }
+    let (object, warnings) = decode(call, strict::Target::of(target.resource)).await?;
+    check_name(target, &object)?;
+    check_version(target, &object)?;
+    let replace = |current: &mut Object| {
+        let metadata = current.at("/metadata").cloned();
+        *current = object.clone();
+        if current.at("/metadata").is_none() {
+            current.0["metadata"] = metadata.unwrap_or_else(|| json!({}));
+        }
+        Ok(())
+    };
+    let resource = target.resource;
+    let updated =
+        registry.update_as(&context, resource, &target.namespace, &target.name, part(target), replace).await;
+    let (object, code) = match updated {
+        Err(error) if error.reason == Reason::NotFound && creates_on_update(target, &object) => {
+            let made = registry.create_as(&context, resource, &target.namespace, object).await?;
+            (made, StatusCode::CREATED)
+        }
+        other => (other?, StatusCode::OK),
+    };
+    Ok(with_warnings(list::one(call, resource, &object, code)?, &warnings))
+}
+
+/// A changed part of an object.
+pub(crate) async fn patch(registry: &Registry, call: &Call, target: &Target) -> Result<Answer, ApiError> {
+    call.wanted(Endpoint::Objects)?;
+    let context = call.write_context()?;
+    let validation = call.field_validation()?;
+    let patch_type = patch_type(call.content_type())?;
+    let body = call.read_body().await?;
+    if is_scale(target) {
+        let change = |workload: &mut Object| {
+            let patched = patch::apply(target.resource, PatchType::Merge, &scale::of(workload), &body)?;
+            scale::apply(target.resource, workload, &patched)
+        };
+        return changed_scale(registry, call, target, &context, change).await;
+    }
+    let mut warnings = Vec::new();
+    let change = |object: &mut Object| {
+        let patched = patch::apply(target.resource, patch_type, object, &body)?;
+        let (checked, found) = strict::check(target.resource, &patched.0, validation)?;
+        warnings = found;
+        *object = checked;
+        Ok(())
+    };
+    let resource = target.resource;
+    let object =
+        registry.update_as(&context, resource, &target.namespace, &target.name, part(target), change).await?;
+    Ok(with_warnings(list::one(call, resource, &object, StatusCode::OK)?, &warnings))
+}
+
+/// Away with one object.
+pub(crate) async fn delete(registry: &Registry, call: &Call, target: &Target) -> Result<Answer, ApiError> {
+    let mut context = call.write_context()?;
+    let (options, dry_run) = options::delete_options(call).await?;
+    context.dry_run |= dry_run;
+    let deleted =
+        registry.delete_as(&context, target.resource, &target.namespace, &target.name, &options).await?;
+    deletion_answer(call, target.resource, &deleted)
+}
+
+/// Away with all that are selected; answers with the list of them.
+pub(crate) async fn delete_collection(
+    registry: &Registry,
+    call: &Call,
+    target: &Target,
+) -> Result<Answer, ApiError> {
+    let mut context = call.write_context()?;
+    let wanted = call.wanted(Endpoint::Objects)?;
+    let selection = Selection::parse(target.resource, &call.info)?;
+    let (options, dry_run) = options::delete_options(call).await?;
+    context.dry_run |= dry_run;
+    let namespace = Some(target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    let (objects, revision) = registry.list(target.resource, namespace)?;
+    let mut deleted = Vec::new();
+    for object in objects.iter().filter(|object| selection.matches(object)) {
+        let result =
+            registry.delete_as(&context, target.resource, object.namespace(), object.name(), &options).await;
+        match result {
+            Ok(done) => deleted.push(done.object),
+            Err(error) if error.reason == Reason::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let metadata = json!({"resourceVersion": revision.to_string()});
+    Ok(wanted.answer(StatusCode::OK, &list::list_object(target.resource, deleted, metadata)))
+}
+
+/// What a deletion is answered with: the object while it lives or where clients want to see its end, else success.
+pub(crate) fn deletion_answer(
+    call: &Call,
+    resource: &Resource,
+    deleted: &Deleted,
+) -> Result<Answer, ApiError> {
+    if !deleted.gone || matches!(resource.kind, "Pod" | "Service" | "ServiceAccount") {
+        return list::one(call, resource, &deleted.object, StatusCode::OK);
+    }
+    let mut details =
+        json!({"name": deleted.object.name(), "kind": resource.plural, "uid": deleted.object.uid()});
+    if !resource.group.is_empty() {
+        details["group"] = json!(resource.group);
+    }
+    success(call, details, StatusCode::OK)
+}
+
+/// `Status` of something that went well.
+pub(crate) fn success(call: &Call, details: Value, code: StatusCode) -> Result<Answer, ApiError> {
+    let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+    if details.is_null() {
+        status["code"] = json!(code.as_u16());
+    } else {
+        status["details"] = details;
+    }
+    Ok(call.wanted(Endpoint::Objects)?.answer(code, &status))
+}
+
+/// The body of a write.
+pub(crate) async fn decode(call: &Call, target: strict::Target) -> Result<(Object, Vec<String>), ApiError> {
+    let validation = call.field_validation()?;
+    let media_type = call.media_type()?;
+    let body = call.read_body().await?;
+    strict::decode_as(target, &body, media_type, validation)
+}
+
+fn with_warnings(mut answer: Answer, warnings: &[String]) -> Answer {
+    for warning in warnings {
+        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::try_from(format!("299 - \"{quoted}\"")) {
+            answer.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+    answer
+}
+
+fn part(target: &Target) -> Part {
+    match target.subresource.map(|subresource| subresource.name) {
+        Some("status") => Part::Status,
+        Some("finalize") => Part::Finalize,
+        Some("ephemeralcontainers") => Part::EphemeralContainers,
+        _ => Part::Main,
+    }
+}
+
+fn creates_on_update(target: &Target, object: &Object) -> bool {
+    target.subresource.is_none()
+        && CREATED_ON_UPDATE.contains(&target.resource.kind)
+        && object.resource_version().is_empty()
+}
+
+fn check_name(target: &Target, object: &Object) -> Result<(), ApiError> {
+    let name = object.name();
+    if name.is_empty() || name == target.name {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "the name of the object ({name}) does not match the name on the URL ({})",
+        target.name
+    )))
+}
+
+fn check_version(target: &Target, object: &Object) -> Result<(), ApiError> {
+    let needed = UPDATED_BY_VERSION.contains(&target.resource.kind) && object.resource_version().is_empty();
+    if !needed || creates_on_update(target, object) {
+        return Ok(());
+    }
+    let cause = Cause {
+        reason: "FieldValueInvalid".into(),
+        message: "Invalid value: \"\": must be specified for an update".into(),
+        field: "metadata.resourceVersion".into(),
+    };
+    Err(ApiError::invalid(target.resource.group, target.resource.kind, &target.name, vec![cause]))
+}
+
+fn patch_type(content_type: &str) -> Result<PatchType, ApiError> {
+    match content_type.split(';').next().unwrap_or_default().trim() {
+        "application/json-patch+json" => Ok(PatchType::Json),
+        "application/merge-patch+json" => Ok(PatchType::Merge),
+        "application/strategic-merge-patch+json" => Ok(PatchType::Strategic),
+        _ => Err(ApiError::new(
+            415,
+            Reason::UnsupportedMediaType,
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: {PATCH_TYPES}"
+            ),
+        )),
+    }
+}
+
+fn is_scale(target: &Target) -> bool {
+    target.subresource.is_some_and(|subresource| subresource.name == "scale")
+}
+
+async fn update_scale(
+    registry: &Registry,
+    call: &Call,
+    target: &Target,
+    context: &WriteContext,
+) -> Result<Answer, ApiError> {
+    let Some(subresource) = target.subresource else { return Err(ApiError::no_such_path()) };
+    let (wanted, _) = decode(call, strict::Target::of_subresource(target.resource, subresource)).await?;
+    check_name(target, &wanted)?;
+    let change = |workload: &mut Object| scale::apply(target.resource, workload, &wanted);
+    changed_scale(registry, call, target, context, change).await
+}
+
+async fn changed_scale(
+    registry: &Registry,
+    call: &Call,
+    target: &Target,
+    context: &WriteContext,
+    change: impl FnMut(&mut Object) -> Result<(), ApiError> + Send,
+) -> Result<Answer, ApiError> {
+    let resource = target.resource;
+    let workload =
+        registry.update_as(context, resource, &target.namespace, &target.name, Part::Main, change).await?;
+    list::one(call, resource, &scale::of(&workload), StatusCode::OK)
+}

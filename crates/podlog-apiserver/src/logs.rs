@@ -1,0 +1,244 @@
+//! `GET …/pods/<name>/log`: finds the kubelet that has the log and passes its bytes on, unread.
+//!
+//! Order of checks and choice of the container as `pkg/registry/core/pod/strategy.go` (`LogLocation`) and
+//! `pkg/registry/core/pod/rest/log.go`. Unlike upstream, a kubelet's stream that breaks breaks the client's too: a log that
+//! may be incomplete never ends as if it were complete.
+
+use std::sync::Arc;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response};
+use http_body_util::BodyExt;
+use podlog_api::accept::Endpoint;
+use podlog_api::node_response::{self, MAX_BODY_BYTES};
+use podlog_api::resource::find;
+use podlog_api::{ApiError, Object, PodLogOptions, Reason, StreamRules};
+use podlog_serving::metrics::Held;
+use podlog_serving::{BodySender, NodeBody, Permit, Verify, stream_body};
+use serde_json::Value;
+
+use crate::http::{Answer, App, Call, ReadError, Target, no_content, read_limited};
+
+/// Where kubelets listen that do not say.
+const KUBELET_PORT: u16 = 10250;
+
+/// Answers with a log.
+pub(crate) async fn answer(
+    app: &Arc<App>,
+    call: Call,
+    target: &Target,
+    held: Held,
+) -> Result<Answer, ApiError> {
+    call.wanted(Endpoint::Log)?;
+    let options = PodLogOptions::from_query(&call.raw_query)?;
+    options.validate(&target.name, StreamRules::default())?;
+    app.metrics.log_requested(options.insecure_skip_tls_verify_backend);
+    let pod = app.registry.get(target.resource, &target.namespace, &target.name)?;
+    let container = choose_container(&pod, &options.container)?;
+    let node_name = pod.text("/spec/nodeName");
+    if node_name.is_empty() {
+        return Ok(no_content());
+    }
+    let nodes = find("", "v1", "nodes").ok_or_else(ApiError::no_such_path)?;
+    let node = app.registry.get(nodes, "", node_name)?;
+    let host = address(&node, &app.preferred_address_types)?;
+    let path = log_path(&pod, &container, &options);
+    let verify = if options.insecure_skip_tls_verify_backend { Verify::Skip } else { Verify::Ca };
+    let response = app.nodes.get(&host, port(&node), &path, verify).await.map_err(|error| {
+        let text = error.to_string();
+        if text.contains("x509:") {
+            app.metrics.backend_refused();
+        }
+        tracing::warn!(
+            pod = pod.name(),
+            namespace = pod.namespace(),
+            node = node_name,
+            error = text,
+            "node did not answer"
+        );
+        ApiError::new(500, Reason::Unknown, text)
+    })?;
+    let code = response.status().as_u16();
+    if !node_response::is_success(code) {
+        return Err(refused(pod.name(), code, response.into_body()).await);
+    }
+    Ok(stream(call.permit, response.into_body(), held))
+}
+
+/// The container whose log is meant.
+fn choose_container(pod: &Object, wanted: &str) -> Result<String, ApiError> {
+    let names = |pointer: &str| -> Vec<String> {
+        pod.array(pointer).iter().filter_map(|c| Some(c["name"].as_str()?.to_owned())).collect()
+    };
+    let regular = names("/spec/containers");
+    let all: Vec<String> =
+        [names("/spec/initContainers"), regular.clone(), names("/spec/ephemeralContainers")].concat();
+    let pod = pod.name();
+    if !wanted.is_empty() {
+        return if all.iter().any(|name| name == wanted) {
+            Ok(wanted.to_owned())
+        } else {
+            Err(ApiError::bad_request(format!("container {wanted} is not valid for pod {pod}")))
+        };
+    }
+    match regular.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(ApiError::bad_request(format!("a container name must be specified for pod {pod}"))),
+        _ => Err(ApiError::bad_request(format!(
+            "a container name must be specified for pod {pod}, choose one of: [{}]",
+            all.join(" ")
+        ))),
+    }
+}
+
+/// Where the node's kubelet is reached.
+fn address(node: &Object, preferred: &[String]) -> Result<String, ApiError> {
+    let addresses = node.array("/status/addresses");
+    let text = |address: &Value, key: &str| address[key].as_str().unwrap_or_default().to_owned();
+    let found = preferred
+        .iter()
+        .find_map(|kind| addresses.iter().find(|address| address["type"] == kind.as_str()))
+        .map(|address| text(address, "address"));
+    found.ok_or_else(|| {
+        let known: Vec<String> =
+            addresses.iter().map(|a| format!("{{{} {}}}", text(a, "type"), text(a, "address"))).collect();
+        let why = format!("no preferred addresses found; known addresses: [{}]", known.join(" "));
+        ApiError::new(500, Reason::Unknown, why)
+    })
+}
+
+fn port(node: &Object) -> u16 {
+    let told = node.integer("/status/daemonEndpoints/kubeletEndpoint/Port");
+    told.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(KUBELET_PORT)
+}
+
+fn log_path(pod: &Object, container: &str, options: &PodLogOptions) -> String {
+    let path = format!("/containerLogs/{}/{}/{container}", pod.namespace(), pod.name());
+    let query = options.to_kubelet_query();
+    if query.is_empty() { path } else { format!("{path}?{query}") }
+}
+
+/// What the client is told when the kubelet refused.
+async fn refused(pod: &str, code: u16, body: NodeBody) -> ApiError {
+    match read_limited(body, MAX_BODY_BYTES).await {
+        Ok(body) => node_response::to_error(pod, code, &body),
+        Err(ReadError::TooLong) => {
+            node_response::to_error(pod, code, b"the node's answer is too long to be shown")
+        }
+        Err(ReadError::Broken(error)) => ApiError::internal(error),
+    }
+}
+
+/// Streams the log to whoever holds the permit for it.
+fn stream(permit: Permit, body: NodeBody, held: Held) -> Answer {
+    let (sender, stream) = stream_body();
+    tokio::spawn(copy(permit, body, sender, held));
+    let mut answer = Response::new(stream);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    answer
+}
+
+/// One chunk at a time: the next is only read when the client has room for it. Leaving drops the kubelet's stream, which
+/// cancels it there.
+async fn copy(permit: Permit, mut body: NodeBody, sender: BodySender, _held: Held) {
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            () = sender.closed() => return,
+        };
+        match frame {
+            None => return sender.finish().await,
+            Some(Ok(frame)) => {
+                let Ok(data) = frame.into_data() else { continue };
+                if sender.send(data).await.is_err() {
+                    return;
+                }
+            }
+            Some(Err(error)) => {
+                tracing::warn!(attributes = ?permit.attributes(), %error, "a kubelet's log stream broke");
+                return sender.fail(error).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(spec: Value) -> Object {
+        Object::new(json!({"metadata": {"name": "web", "namespace": "prod"}, "spec": spec}))
+    }
+
+    #[test]
+    fn containers_are_chosen_as_upstream_chooses() {
+        let one = json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]});
+        let two = json!({"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}],
+            "ephemeralContainers": [{"name": "e"}]});
+        let rows = [
+            (&one, "", Ok("a")),
+            (&one, "i", Ok("i")),
+            (&two, "e", Ok("e")),
+            (&two, "zzz", Err("container zzz is not valid for pod web")),
+            (&two, "", Err("a container name must be specified for pod web, choose one of: [i a b e]")),
+            (&json!({}), "", Err("a container name must be specified for pod web")),
+        ];
+        for (spec, wanted, expected) in rows {
+            let found = choose_container(&pod(spec.clone()), wanted);
+            match expected {
+                Ok(name) => assert_eq!(found.unwrap(), name),
+                Err(message) => {
+                    let error = found.unwrap_err();
+                    assert_eq!((error.code, error.message.as_str()), (400, message));
+                    assert_eq!(error.details, None);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn addresses_follow_the_preference() {
+        let preferred: Vec<String> = ["Hostname", "InternalIP"].map(str::to_owned).to_vec();
+        let node = |addresses: Value| Object::new(json!({"status": {"addresses": addresses}}));
+        let ip = json!({"type": "InternalIP", "address": "10.0.0.1"});
+        let rows = [
+            (json!([ip, {"type": "Hostname", "address": "n1"}]), Ok("n1")),
+            (json!([ip, {"type": "InternalIP", "address": "10.0.0.2"}]), Ok("10.0.0.1")),
+            (
+                json!([{"type": "ExternalIP", "address": "1.2.3.4"}, {"type": "InternalDNS", "address": "d"}]),
+                Err("no preferred addresses found; known addresses: [{ExternalIP 1.2.3.4} {InternalDNS d}]"),
+            ),
+            (json!([]), Err("no preferred addresses found; known addresses: []")),
+        ];
+        for (addresses, expected) in rows {
+            match (address(&node(addresses), &preferred), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+                (Err(error), Err(expected)) => {
+                    assert_eq!(
+                        (error.code, error.reason, error.message.as_str()),
+                        (500, Reason::Unknown, expected)
+                    );
+                }
+                (found, expected) => panic!("{found:?} is not {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn ports_and_paths() {
+        let node = |port: Value| {
+            Object::new(json!({"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}}))
+        };
+        assert_eq!(port(&node(json!(12345))), 12345);
+        assert_eq!(port(&node(json!(0))), 10250);
+        assert_eq!(port(&node(json!(99999))), 10250);
+        let options = PodLogOptions::from_query("tailLines=5&follow=true&container=a&pretty=true").unwrap();
+        assert_eq!(
+            log_path(&pod(json!({})), "a", &options),
+            "/containerLogs/prod/web/a?follow=true&tailLines=5"
+        );
+        assert_eq!(log_path(&pod(json!({})), "a", &PodLogOptions::default()), "/containerLogs/prod/web/a");
+    }
+}

@@ -1,0 +1,270 @@
+//! Starting and stopping.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use podlog_api::ApiError;
+use podlog_serving::pki::{KeyPairFiles, PkiError, load_or_create_signing_key};
+use podlog_serving::{
+    Authenticator, Drained, Limits, NodeClient, NodeClientConfig, ServeError, Server, ServerTls, TlsError,
+    UnionAuthenticator, X509Authenticator,
+};
+use serde_json::{Value, json};
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::{PolicyKeeper, ServiceAccountAuthenticator, TokenFileAuthenticator, TokenIssuer};
+use crate::bootstrap;
+use crate::http::{ApiHandler, App, Metrics};
+use crate::registry::Registry;
+use crate::store::{RedbStore, Retention};
+
+/// The release of Kubernetes whose API this is.
+const EMULATED: (&str, &str, &str) = ("1", "36", "2");
+
+/// How an API server is to run.
+#[derive(Clone, Debug)]
+pub struct ApiServerConfig {
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The file that holds all objects; made where it is missing, its folder must exist.
+    pub store: PathBuf,
+    /// Our certificate and key.
+    pub serving: KeyPairFiles,
+    /// Authorities of client certificates, PEM.
+    pub client_ca: PathBuf,
+    /// Private key that signs tokens of service accounts; made where it is missing.
+    pub service_account_key: PathBuf,
+    /// Its public half; made where it is missing.
+    pub service_account_public_key: PathBuf,
+    /// `iss` of these tokens. Default of kubeadm: `https://kubernetes.default.svc.cluster.local`.
+    pub service_account_issuer: String,
+    /// Static tokens, `token,user,uid[,"groups"]` a line.
+    pub token_auth_file: Option<PathBuf>,
+    /// What kubelets know us by.
+    pub kubelet_client: KeyPairFiles,
+    /// Authorities of kubelets' certificates. Without them kubelets are not verified, as with kube-apiserver.
+    pub kubelet_ca: Option<PathBuf>,
+    /// Which of a node's addresses to dial, the first that it has.
+    pub kubelet_preferred_address_types: Vec<String>,
+}
+
+impl ApiServerConfig {
+    /// Default of [`ApiServerConfig::service_account_issuer`].
+    pub const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+    /// Default of [`ApiServerConfig::kubelet_preferred_address_types`].
+    pub fn default_address_types() -> Vec<String> {
+        ["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"].map(str::to_owned).to_vec()
+    }
+}
+
+/// Why an API server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The store's file cannot be opened or written.
+    #[error("cannot open the store {}", path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: redb::DatabaseError,
+    },
+    /// The store's file is in use, mostly by another server.
+    #[error("the store {} is in use by another process; stop that one, or use another data directory", path.display())]
+    StoreInUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The store's file is damaged.
+    #[error("the store {} is damaged; restore it from a backup, or move it away to start with an empty cluster", path.display())]
+    StoreDamaged {
+        /// The file.
+        path: PathBuf,
+        /// How it is damaged.
+        source: redb::DatabaseError,
+    },
+    /// A certificate or key cannot be used.
+    #[error("cannot set up TLS")]
+    Tls(#[source] TlsError),
+    /// The key that signs tokens cannot be used.
+    #[error("cannot set up the service account key {}", path.display())]
+    Key {
+        /// The private key.
+        path: PathBuf,
+        /// Why.
+        source: PkiError,
+    },
+    /// The key that signs tokens is not a P-256 key.
+    #[error("the service account key {} cannot sign: {reason}", path.display())]
+    SigningKey {
+        /// The private key.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The file of static tokens cannot be read.
+    #[error("cannot read the token file {}", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot serve")]
+    Listen(#[source] ServeError),
+    /// What every cluster has could not be written.
+    #[error("cannot set up the cluster's namespaces and roles")]
+    Bootstrap(#[source] ApiError),
+}
+
+/// A running API server.
+pub struct ApiServer {
+    address: SocketAddr,
+    registry: Registry,
+    store: Arc<RedbStore>,
+    shutdown: CancellationToken,
+    serving: JoinHandle<Drained>,
+    tasks: TaskTracker,
+}
+
+impl ApiServer {
+    /// Opens the store, listens, and serves.
+    ///
+    /// # Errors
+    /// [`StartError`], which names the file or address and the way out. Nothing keeps running then.
+    pub async fn start(config: ApiServerConfig) -> Result<Self, StartError> {
+        let tls = ServerTls::load(config.serving.clone()).map_err(StartError::Tls)?;
+        let server = Server::bind(config.listen, tls, Limits::default()).await.map_err(StartError::Listen)?;
+        let address = server.local_addr();
+        let store = Arc::new(open_store(&config)?);
+        let registry = Registry::new(store.clone());
+        bootstrap::ensure(&registry).await.map_err(StartError::Bootstrap)?;
+        let keeper = PolicyKeeper::start(registry.clone()).map_err(StartError::Bootstrap)?;
+        let shutdown = CancellationToken::new();
+        let app = Arc::new(app(&config, registry.clone(), address, shutdown.clone())?);
+        let tasks = TaskTracker::new();
+        tasks.spawn(keeper.run(shutdown.clone()));
+        tasks.close();
+        let serving = tokio::spawn(server.serve(Arc::new(ApiHandler(app)), shutdown.clone()));
+        Ok(ApiServer { address, registry, store, shutdown, serving, tasks })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// All objects, for controllers in the same process.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Stops accepting, lets requests finish, closes the store. Says how many requests were cut.
+    ///
+    /// # Errors
+    /// When the server panicked.
+    pub async fn shutdown(self) -> Result<Drained, JoinError> {
+        self.shutdown.cancel();
+        let drained = self.serving.await;
+        self.tasks.wait().await;
+        let store = self.store;
+        // Waits for the writer thread.
+        tokio::task::spawn_blocking(move || store.close()).await?;
+        drained
+    }
+}
+
+fn open_store(config: &ApiServerConfig) -> Result<RedbStore, StartError> {
+    let path = config.store.clone();
+    RedbStore::open(&path, Retention::default()).map_err(|source| match source {
+        redb::DatabaseError::DatabaseAlreadyOpen => StartError::StoreInUse { path },
+        redb::DatabaseError::Storage(redb::StorageError::Corrupted(_)) => {
+            StartError::StoreDamaged { path, source }
+        }
+        redb::DatabaseError::Storage(redb::StorageError::Io(ref error))
+            if error.kind() == std::io::ErrorKind::InvalidData =>
+        {
+            StartError::StoreDamaged { path, source }
+        }
+        source => StartError::Store { path, source },
+    })
+}
+
+fn app(
+    config: &ApiServerConfig,
+    registry: Registry,
+    address: SocketAddr,
+    shutdown: CancellationToken,
+) -> Result<App, StartError> {
+    let issuer = Arc::new(issuer(config)?);
+    let mut token_members: Vec<Arc<dyn Authenticator>> = Vec::new();
+    if let Some(path) = &config.token_auth_file {
+        let tokens = TokenFileAuthenticator::load(path)
+            .map_err(|source| StartError::TokenFile { path: path.clone(), source })?;
+        token_members.push(Arc::new(tokens));
+    }
+    token_members.push(Arc::new(ServiceAccountAuthenticator {
+        registry: registry.clone(),
+        issuer: issuer.clone(),
+        audiences: vec![config.service_account_issuer.clone()],
+    }));
+    let certificates = X509Authenticator::load(config.client_ca.clone()).map_err(StartError::Tls)?;
+    let mut members: Vec<Arc<dyn Authenticator>> = vec![Arc::new(certificates)];
+    members.extend(token_members.iter().cloned());
+    let nodes =
+        NodeClientConfig { client: Some(config.kubelet_client.clone()), ca: config.kubelet_ca.clone() };
+    Ok(App {
+        registry,
+        authenticator: Arc::new(UnionAuthenticator::new(members).with_anonymous()),
+        token_authenticator: Arc::new(UnionAuthenticator::new(token_members)),
+        issuer,
+        nodes: NodeClient::new(nodes).map_err(StartError::Tls)?,
+        preferred_address_types: config.kubelet_preferred_address_types.clone(),
+        metrics: Metrics::new(),
+        version: version(),
+        address: address.to_string(),
+        shutdown,
+    })
+}
+
+fn issuer(config: &ApiServerConfig) -> Result<TokenIssuer, StartError> {
+    let path = config.service_account_key.clone();
+    let (private, public) = load_or_create_signing_key(&path, &config.service_account_public_key)
+        .map_err(|source| StartError::Key { path: path.clone(), source })?;
+    TokenIssuer::new(config.service_account_issuer.clone(), &private, &public)
+        .map_err(|reason| StartError::SigningKey { path, reason })
+}
+
+/// `GET /version`, in the form of `k8s.io/apimachinery/pkg/version.Info`.
+fn version() -> Value {
+    let (major, minor, patch) = EMULATED;
+    json!({
+        "major": major,
+        "minor": minor,
+        "emulationMajor": major,
+        "emulationMinor": minor,
+        "minCompatibilityMajor": major,
+        "minCompatibilityMinor": "35",
+        "gitVersion": format!("v{major}.{minor}.{patch}+podlog-{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, go_architecture()),
+    })
+}
+
+/// Go's name of the processor.
+fn go_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
