@@ -12,9 +12,9 @@ const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
 /// The rule that a kind's names follow.
 fn name_rule(resource: &Resource) -> fn(&str) -> Vec<String> {
     match (resource.group, resource.kind) {
-        ("", "Namespace") => names::dns_label,
+        ("", "Namespace") | ("apps", "StatefulSet") => names::dns_label,
         ("", "Service") => names::dns_1035_label,
-        ("rbac.authorization.k8s.io", _) => names::path_segment,
+        ("rbac.authorization.k8s.io", _) | (_, "Event") => names::path_segment,
         _ => names::dns_subdomain,
     }
 }

@@ -13,6 +13,7 @@ mod pod_update;
 mod rbac;
 mod review;
 mod volume;
+mod warnings;
 mod workload;
 
 use field::Errors;
@@ -77,6 +78,11 @@ pub fn update_ephemeral_containers(new: &Object, old: &Object) -> Vec<Cause> {
     metadata::update(new, old, &mut errors);
     pod_update::ephemeral_containers(new, old, &mut errors);
     errors.into_causes()
+}
+
+/// What is allowed and probably not meant, for `Warning` headers of creates and updates.
+pub fn warnings(resource: &Resource, object: &Object) -> Vec<String> {
+    warnings::of(resource, object)
 }
 
 /// Checks what is written to a subresource that has a kind of its own, by its schema, e.g.

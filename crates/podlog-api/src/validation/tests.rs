@@ -625,3 +625,33 @@ fn ephemeral_containers() {
         assert_eq!(lines(update_ephemeral_containers(&pod(new), &pod(old))), expected);
     }
 }
+
+#[test]
+fn warnings_of_what_is_probably_not_meant() {
+    let container = json!({
+        "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}, {"name": "B"}, {"name": "B", "value": "$(B):x"}],
+        "ports": [{"containerPort": 80}, {"containerPort": 80}, {"containerPort": 80, "protocol": "UDP"}],
+    });
+    let pod = pod(container, json!({"terminationGracePeriodSeconds": -1, "imagePullSecrets": [{}]}));
+    let expected = |path: &str| {
+        vec![
+            format!(
+                "{path}.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply"
+            ),
+            format!(
+                "{path}.containers[0].ports[1]: duplicate port definition with {path}.containers[0].ports[0]"
+            ),
+            format!("{path}.imagePullSecrets[0].name: invalid empty name \"\""),
+            format!(
+                "{path}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
+            ),
+        ]
+    };
+    let check = |api_version: &str, kind: &str, object: Value| {
+        warnings(row(api_version, kind), &prepared(row(api_version, kind), object))
+    };
+    assert_eq!(check("v1", "Pod", pod.clone()), expected("spec"));
+    let deployment = json!({"spec": {"template": pod}});
+    assert_eq!(check("apps/v1", "Deployment", deployment), expected("spec.template.spec"));
+    assert!(check("v1", "ConfigMap", json!({})).is_empty());
+}
