@@ -124,8 +124,9 @@ impl Layout {
         }
     }
 
-    /// Removes a pod's log directory and the symlinks into it.
-    pub(crate) fn remove_pod_logs(&self, id: &PodId) {
+    /// Removes all that a pod left: its own directory, its log directory, and the symlinks into it.
+    pub(crate) fn remove_pod(&self, id: &PodId) {
+        remove_logged(&self.pod(&id.uid), fs::remove_dir_all);
         let directory = self.pod_logs(id);
         for entry in fs::read_dir(&self.links).into_iter().flatten().flatten() {
             let points_here = fs::read_link(entry.path()).is_ok_and(|target| target.starts_with(&directory));
@@ -215,7 +216,7 @@ mod tests {
         let count = |path: &Path| fs::read_dir(path).unwrap().count();
         assert_eq!((count(&logs), count(&root.path().join("containers"))), (2, 1));
         assert_eq!(layout.logged_pods(), [id()]);
-        layout.remove_pod_logs(&id());
+        layout.remove_pod(&id());
         assert_eq!(count(&root.path().join("containers")), 0);
         assert!(layout.logged_pods().is_empty());
     }

@@ -42,7 +42,7 @@ pub(crate) struct Situation<'a> {
     pub(crate) now: Timestamp,
     pub(crate) health: &'a HashMap<ContainerId, Health>,
     pub(crate) backoffs: &'a Backoffs,
-    /// Containers (and, under the empty name, the sandbox) that are not to be tried again before a time.
+    /// Containers that are not to be tried again before a time; under the empty name, anything of the pod.
     pub(crate) held: &'a BTreeMap<String, Timestamp>,
     /// The pod is to end: it is being deleted, it has ended before, or its time is up.
     pub(crate) stopping: bool,
@@ -312,7 +312,8 @@ fn start(
             return;
         }
     }
-    match situation.held.get(name) {
+    let held = [name.as_str(), ""].into_iter().filter_map(|key| situation.held.get(key)).max();
+    match held {
         Some(until) if situation.now < *until => plan.wake_at(*until),
         _ => plan.act(Action::Start { container: name.clone() }),
     }

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::time::sleep;
 
 use super::context::Context;
 use super::hooks;
@@ -15,6 +16,9 @@ use crate::runtime::ContainerId;
 
 /// What a container gets at least to end by itself, whatever its hook used up.
 const SHORTEST_GRACE: Duration = Duration::from_secs(2);
+
+/// Pause after the runtime could not end a container.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Which container to end, and why.
 #[derive(Clone, Debug)]
@@ -47,6 +51,8 @@ pub(super) async fn kill(context: &Context, kill: &Kill) {
     if let Err(error) = context.runtime.stop_container(&kill.id, left).await {
         let pod = PodId::of(&kill.pod);
         tracing::warn!(%pod, container = kill.container.name, error = full(&error), "cannot stop the container");
+        // Whoever wants it ended asks again at once.
+        sleep(RETRY).await;
     }
 }
 

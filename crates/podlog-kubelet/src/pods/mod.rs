@@ -15,6 +15,8 @@ mod start;
 mod status;
 mod status_writer;
 mod termination;
+#[cfg(test)]
+pub(crate) mod testing;
 mod view;
 mod worker;
 

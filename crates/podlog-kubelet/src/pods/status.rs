@@ -159,11 +159,12 @@ fn count(report: &Report<'_>, init: &[ApiStatus], regular: &[ApiStatus]) -> Coun
 }
 
 fn count_init(counts: &mut Counts, role: Role, status: &ApiStatus) {
+    let state = status.state.clone().unwrap_or_default();
     if role == Role::Sidecar {
         counts.pending_init += usize::from(status.started != Some(true));
+        counts.running += usize::from(state.running.is_some());
         return;
     }
-    let state = status.state.clone().unwrap_or_default();
     let ended = state
         .terminated
         .or_else(|| state.waiting.as_ref().and_then(|_| status.last_state.as_ref()?.terminated.clone()));

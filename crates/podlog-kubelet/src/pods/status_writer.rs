@@ -53,6 +53,13 @@ pub(crate) enum End {
 }
 
 impl StatusWriter {
+    /// Notes what the API has, so that the same is not written again.
+    pub(crate) fn known(&self, id: &PodId, status: &PodStatus) {
+        let Ok(status) = serde_json::to_value(status) else { return };
+        let entry = Entry { status: status.clone(), written: Some(status), end: End::Stays };
+        self.0.pods.lock().entries.entry(id.clone()).or_insert(entry);
+    }
+
     /// Hands in a status.
     pub(crate) fn set(&self, id: &PodId, status: &PodStatus, end: End) {
         let Ok(status) = serde_json::to_value(status) else { return };

@@ -25,7 +25,7 @@ use crate::events::Level;
 use crate::go;
 use crate::probes::Probes;
 use crate::runtime::{ContainerId, ContainerState, SandboxState};
-use crate::volumes::{PodVolumes, remove_pod_directory};
+use crate::volumes::{PodVolumes, remove_volumes};
 
 /// Pause after a start that failed, before it is tried again.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
@@ -78,12 +78,16 @@ impl Worker {
         let Wanted { pod, removed } = wanted.borrow().clone();
         let id = PodId::of(&pod);
         let volumes = PodVolumes::new(context.layout.pod(&id.uid));
+        let reported = pod.status.clone().filter(|status| status.phase.is_some());
+        if let Some(reported) = &reported {
+            context.statuses.known(&id, reported);
+        }
         Worker {
             probes: Probes::new(wake.clone()),
             backoffs: Backoffs::new(context.config.max_container_restart_period),
             volumes: Arc::new(tokio::sync::Mutex::new(volumes)),
             volumes_due: Instant::now() + context.config.sync_frequency,
-            reported: pod.status.clone().filter(|status| status.phase.is_some()),
+            reported,
             hooked: Hooked::default(),
             held: BTreeMap::new(),
             reasons: BTreeMap::new(),
@@ -138,12 +142,21 @@ impl Worker {
                 if changed.is_err() {
                     std::future::pending::<()>().await;
                 }
-                let Wanted { pod, removed } = self.wanted.borrow_and_update().clone();
-                (self.pod, self.removed) = (pod, removed);
+                let wanted = self.wanted.borrow_and_update().clone();
+                self.want(wanted);
             }
             () = self.wake.notified() => {}
             () = sleep_until(until) => {}
         }
+    }
+
+    fn want(&mut self, Wanted { pod, removed }: Wanted) {
+        let (old, new) = (&self.pod.metadata, &pod.metadata);
+        if old.labels != new.labels || old.annotations != new.annotations {
+            // A downwardAPI volume may show them.
+            self.volumes_due = Instant::now();
+        }
+        (self.pod, self.removed) = (pod, removed);
     }
 
     async fn step(&mut self) -> Next {
@@ -202,11 +215,30 @@ impl Worker {
         for status in &view.containers {
             let id = &status.container.id;
             if status.container.state == ContainerState::Exited && !self.messages.contains_key(id) {
-                let ended = status.clone();
-                let message = tokio::task::spawn_blocking(move || termination::message(&ended)).await;
-                self.messages.insert(id.clone(), message.unwrap_or_default());
+                let message = match self.reported_message(id) {
+                    Some(message) => message,
+                    None => {
+                        let ended = status.clone();
+                        let read = tokio::task::spawn_blocking(move || termination::message(&ended));
+                        read.await.unwrap_or_default()
+                    }
+                };
+                self.messages.insert(id.clone(), message);
             }
         }
+    }
+
+    /// The message that was reported for an instance before: its file may be gone by now.
+    fn reported_message(&self, id: &ContainerId) -> Option<String> {
+        let reported = self.reported.as_ref()?;
+        let statuses =
+            [&reported.container_statuses, &reported.init_container_statuses].into_iter().flatten().flatten();
+        let states = statuses.flat_map(|status| [&status.state, &status.last_state]).flatten();
+        let ended = states.filter_map(|state| state.terminated.as_ref()).find(|ended| {
+            let text = ended.container_id.as_deref().unwrap_or_default();
+            text.split_once("://").is_some_and(|(_, own)| own == id.0)
+        })?;
+        Some(ended.message.clone().unwrap_or_default())
     }
 
     /// Ends a pod that was active for longer than it may be.
@@ -273,7 +305,7 @@ impl Worker {
     async fn finish(&mut self, view: &PodView) -> Next {
         if !self.cleaned {
             let directory = self.context.layout.pod(&self.id.uid);
-            let removed = tokio::task::spawn_blocking(move || remove_pod_directory(&directory)).await;
+            let removed = tokio::task::spawn_blocking(move || remove_volumes(&directory)).await;
             if let Ok(Err(error)) = removed {
                 tracing::warn!(pod = %self.id, error = error.full(), "cannot remove the pod's volumes yet");
                 return Next::Wait(Instant::now() + RUNTIME_RETRY);
@@ -289,9 +321,9 @@ impl Worker {
             return Next::Wait(Instant::now() + RUNTIME_RETRY);
         }
         let (layout, id) = (self.context.layout.clone(), self.id.clone());
-        let removed = tokio::task::spawn_blocking(move || layout.remove_pod_logs(&id)).await;
+        let removed = tokio::task::spawn_blocking(move || layout.remove_pod(&id)).await;
         if let Err(error) = removed {
-            tracing::error!(pod = %self.id, %error, "log removal task failed");
+            tracing::error!(pod = %self.id, %error, "removal task failed");
         }
         self.context.statuses.forget(&self.id);
         Next::Done
@@ -388,7 +420,7 @@ impl Worker {
     }
 
     fn kill_one(&mut self, id: &ContainerId, name: &str, why: Why) {
-        let Some((container, role)) = spec::find_container(&self.pod, name) else { return };
+        let Some((container, _)) = spec::find_container(&self.pod, name) else { return };
         if self.kills.contains_key(id) {
             return;
         }
@@ -412,7 +444,6 @@ impl Worker {
         if let Some(seconds) = probe.and_then(|probe| probe.termination_grace_period_seconds) {
             kill.grace = Duration::from_secs(seconds.max(1).unsigned_abs());
         }
-        debug_assert!(role != Role::Init || why != Why::Probe(FailedProbe::Liveness, true));
         self.spawn_kill(kill);
     }
 
@@ -502,7 +533,9 @@ impl Worker {
     }
 
     fn next_look(&self, plan: &Plan, now: Timestamp) -> Instant {
-        let regular = Instant::now() + self.context.config.sync_frequency;
+        let is_stopping = plan.actions.contains(&Action::StopPod);
+        let pause = if is_stopping { RUNTIME_RETRY } else { self.context.config.sync_frequency };
+        let regular = Instant::now() + pause;
         [plan.wake, self.deadline()]
             .into_iter()
             .flatten()

@@ -9,7 +9,7 @@ mod ownership;
 mod payload;
 mod sub_path;
 
-pub(crate) use cleanup::remove_pod_directory;
+pub(crate) use cleanup::remove_volumes;
 pub(crate) use sub_path::resolve as resolve_sub_path;
 
 use std::collections::{BTreeMap, HashMap};

@@ -159,9 +159,9 @@ async fn an_empty_dir_survives_and_goes_with_the_pod() {
     bench.set_up(json!({"emptyDir": {}})).await.unwrap();
     assert!(path.join("kept").exists());
     let directory = bench.root.path().join("pods/u-1");
-    remove_pod_directory(&directory).unwrap();
-    remove_pod_directory(&directory).unwrap();
-    assert!(!directory.exists());
+    remove_volumes(&directory).unwrap();
+    remove_volumes(&directory).unwrap();
+    assert!(!path.exists());
 }
 
 #[test]
