@@ -50,7 +50,7 @@ fn root_space_kib() -> Option<u64> {
 /// Share of the root file system that is free, in percent, and of its inodes.
 pub(super) fn root_free_percent() -> Option<(u64, u64)> {
     let stat = rustix::fs::statvfs("/").ok()?;
-    let share = |free: u64, all: u64| if all == 0 { 100 } else { free * 100 / all };
+    let share = |free: u64, all: u64| (free * 100).checked_div(all).unwrap_or(100);
     Some((share(stat.f_bavail, stat.f_blocks), share(stat.f_favail, stat.f_files)))
 }
 

@@ -19,14 +19,24 @@ use super::context::Context;
 use super::labels;
 use super::spec::PodId;
 use super::worker::{Wanted, Worker};
-use crate::runtime::{ContainerId, ContainerState, SandboxId};
+use crate::runtime::{ContainerEvent, ContainerId, ContainerState, SandboxId};
 
 /// How often the runtime is asked for what its events may have left out.
 const RELIST: Duration = Duration::from_secs(10);
 
 /// The pods of this node as the API has them, and as they were reported last.
-#[derive(Clone, Default)]
-pub(crate) struct Pods(Arc<Mutex<HashMap<String, Known>>>);
+#[derive(Clone)]
+pub(crate) struct Pods {
+    known: Arc<Mutex<HashMap<String, Known>>>,
+    /// Counts up whenever a container has ended.
+    endings: watch::Sender<u64>,
+}
+
+impl Default for Pods {
+    fn default() -> Self {
+        Pods { known: Arc::default(), endings: watch::Sender::new(0) }
+    }
+}
 
 struct Known {
     id: PodId,
@@ -37,7 +47,7 @@ struct Known {
 impl Pods {
     /// A pod by namespace and name.
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        let known = self.0.lock();
+        let known = self.known.lock();
         let mut same =
             known.values().filter(|known| known.id.namespace == namespace && known.id.name == name);
         // A pod may be gone while its successor of the same name is there already.
@@ -47,7 +57,7 @@ impl Pods {
 
     /// All pods.
     pub(crate) fn all(&self) -> Vec<Arc<Pod>> {
-        let known = self.0.lock();
+        let known = self.known.lock();
         let mut pods: Vec<_> = known.values().map(|known| known.wanted.borrow().pod.clone()).collect();
         pods.sort_by(|a, b| {
             (&a.metadata.namespace, &a.metadata.name).cmp(&(&b.metadata.namespace, &b.metadata.name))
@@ -55,9 +65,14 @@ impl Pods {
         pods
     }
 
+    /// Changes whenever some container has ended.
+    pub(crate) fn endings(&self) -> watch::Receiver<u64> {
+        self.endings.subscribe()
+    }
+
     /// Makes a pod's worker look again.
     fn wake(&self, uid: &str) {
-        if let Some(known) = self.0.lock().get(uid) {
+        if let Some(known) = self.known.lock().get(uid) {
             known.wake.notify_one();
         }
     }
@@ -103,11 +118,11 @@ impl PodManager {
                     Ok(None) => break,
                     Err(error) => tracing::warn!(%error, "cannot watch pods, trying again"),
                 },
-                Some(event) = events.recv() => self.happened(&event.sandbox).await,
+                Some(event) = events.recv() => self.happened(&event).await,
                 _ = relist.tick() => self.relist().await,
                 Some(done) = self.workers.join_next() => {
                     if let Ok(uid) = done {
-                        self.pods.0.lock().remove(&uid);
+                        self.pods.known.lock().remove(&uid);
                     }
                 }
             }
@@ -148,7 +163,7 @@ impl PodManager {
 
     fn want(&mut self, pod: Arc<Pod>, removed: bool) {
         let id = PodId::of(&pod);
-        let mut known = self.pods.0.lock();
+        let mut known = self.pods.known.lock();
         if let Some(known) = known.get(&id.uid) {
             known.wanted.send_if_modified(|wanted| {
                 let changed =
@@ -171,7 +186,7 @@ impl PodManager {
 
     /// Ends and removes what is left of pods that were deleted while nobody was looking.
     async fn clean_up(&mut self, wanted: &HashSet<String>) {
-        let known: HashSet<String> = self.pods.0.lock().keys().cloned().collect();
+        let known: HashSet<String> = self.pods.known.lock().keys().cloned().collect();
         let is_orphan = |uid: &str| !wanted.contains(uid) && !known.contains(uid);
         let mut orphans: HashMap<String, PodId> = HashMap::new();
         if let Ok(sandboxes) = self.context.runtime.list_pod_sandboxes().await {
@@ -191,7 +206,11 @@ impl PodManager {
     }
 
     /// Something happened in a sandbox.
-    async fn happened(&mut self, sandbox: &SandboxId) {
+    async fn happened(&mut self, event: &ContainerEvent) {
+        let sandbox = &event.sandbox;
+        if event.state == ContainerState::Exited {
+            self.pods.endings.send_modify(|count| *count += 1);
+        }
         if !self.owners.contains_key(sandbox) {
             self.read_owners().await;
         }

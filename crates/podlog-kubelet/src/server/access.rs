@@ -60,16 +60,6 @@ impl Gate {
         Ok(Gate { authenticator, authorizer, node: node.to_owned() })
     }
 
-    /// A gate for tests.
-    #[cfg(test)]
-    pub(crate) fn with(
-        authenticator: UnionAuthenticator,
-        authorizer: Arc<dyn Authorizer>,
-        node: &str,
-    ) -> Self {
-        Gate { authenticator, authorizer, node: node.to_owned() }
-    }
-
     /// Authenticates and authorizes a request.
     pub(super) async fn admit(&self, request: &Parts, peer: &Peer) -> Result<Permit, Refused> {
         let user = match self.authenticator.authenticate(request, peer).await {

@@ -1,5 +1,6 @@
 //! Routes of the endpoint.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,11 +8,13 @@ use async_trait::async_trait;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
+use podlog_driver::LogWatcher;
 use podlog_serving::metrics::{self, Counters, Gauges, Histograms, Registry};
 use podlog_serving::{Body, Handler, Peer, Permit, json_body, text_body};
 use serde_json::json;
 
 use super::access::Gate;
+use super::stream::Hints;
 use super::summary;
 use crate::pods::{Context, PodId, Pods};
 
@@ -21,6 +24,7 @@ pub(crate) struct LogServer {
     pub(super) pods: Pods,
     gate: Gate,
     metrics: ServerMetrics,
+    watcher: Option<LogWatcher>,
 }
 
 /// Numbers about the endpoint, names as `pkg/kubelet/server/metrics/metrics.go`.
@@ -80,10 +84,19 @@ impl LogServer {
         registry.gauge_of("kubelet_desired_pods", "Number of pods bound to this node", move || {
             counted.all().len() as f64
         });
-        LogServer { context, pods, gate, metrics: ServerMetrics::new(registry) }
+        let watcher = LogWatcher::new();
+        if let Err(error) = &watcher {
+            tracing::warn!(%error, "cannot watch log files: followers look at them every second");
+        }
+        LogServer { context, pods, gate, metrics: ServerMetrics::new(registry), watcher: watcher.ok() }
     }
 
-    async fn route(&self, parts: &Parts, _permit: Permit) -> Response<Body> {
+    /// Hints about changes of the log at `path`.
+    pub(super) fn hints(&self, path: &Path) -> Hints {
+        self.watcher.as_ref().map_or(Hints::Timer, |watcher| Hints::Watched(watcher.watch(path)))
+    }
+
+    async fn route(&self, parts: &Parts, permit: Permit) -> Response<Body> {
         let path = parts.uri.path();
         let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let debugging = self.context.config.enable_debugging_handlers;
@@ -106,6 +119,7 @@ impl LogServer {
             ["stats", "summary"] => self.summary().await,
             ["configz"] => json_answer(&json!({ "kubeletconfig": self.context.config.source })),
             ["logs", rest @ ..] => self.system_logs(rest).await,
+            ["containerLogs", rest @ ..] => super::logs::answer(self, parts, rest, permit).await,
             _ => plain(StatusCode::NOT_FOUND, "404: Page Not Found"),
         }
     }

@@ -5,7 +5,9 @@
 mod access;
 mod choose;
 mod handler;
+mod logs;
 mod review;
+mod stream;
 mod summary;
 mod system_logs;
 

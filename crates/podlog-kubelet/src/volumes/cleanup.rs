@@ -14,7 +14,7 @@ pub(crate) fn remove_volumes(directory: &Path) -> Result<(), VolumeError> {
     let memory = volumes.join("kubernetes.io~empty-dir");
     for entry in fs::read_dir(&memory).into_iter().flatten().flatten() {
         // Fails for what is not mounted, which is the usual case.
-        let _ = unmount(&entry.path(), UnmountFlags::DETACH);
+        let _ = unmount(entry.path(), UnmountFlags::DETACH);
     }
     match fs::remove_dir_all(&volumes) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
