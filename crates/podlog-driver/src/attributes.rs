@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 use podlog_line::{Stream, Timestamp};
 use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 
-/// Present when no record is older than one before it.
-const ORDERED: &str = "user.podlog.ordered";
+/// Present when no record is older than one before it; counts the files of the log.
+const GENERATION: &str = "user.podlog.generation";
 /// Present when the file is complete: nanoseconds of its last record, and in which streams it ends inside a line.
 const END: &str = "user.podlog.end";
 
@@ -21,12 +21,14 @@ pub(crate) struct FileEnd {
     pub(crate) inside_line: [bool; 2],
 }
 
-pub(crate) fn mark_ordered(file: impl AsFd) {
-    set(file, ORDERED, b"1");
+/// The file is the writer's so-manieth of this log, and its records will be in order.
+pub(crate) fn mark_generation(file: impl AsFd, number: u64) {
+    set(file, GENERATION, number.to_string().as_bytes());
 }
 
-pub(crate) fn is_ordered(file: impl AsFd) -> bool {
-    get(file, ORDERED).is_some()
+/// The number of a file whose records are in order.
+pub(crate) fn generation(file: impl AsFd) -> Option<u64> {
+    std::str::from_utf8(&get(file, GENERATION)?).ok()?.parse().ok()
 }
 
 pub(crate) fn mark_end(file: impl AsFd, end: FileEnd) {
@@ -53,7 +55,7 @@ pub(crate) fn file_end(file: impl AsFd) -> Option<FileEnd> {
 
 /// Gives `to` what is known of `from`.
 pub(crate) fn copy(from: impl AsFd, to: impl AsFd) {
-    for name in [ORDERED, END] {
+    for name in [GENERATION, END] {
         if let Some(value) = get(&from, name) {
             set(&to, name, &value);
         }

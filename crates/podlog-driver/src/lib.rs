@@ -3,6 +3,25 @@
 //! * [`CriFileSink`] writes the output of one container in CRI format and rotates the file.
 //! * [`LogSource`] opens a log with all its generations; [`LogReader`] reads or follows the part somebody wants.
 //! * [`LogWatcher`] tells followers when to look again.
+//!
+//! ```
+//! use podlog_driver::{CriFileSink, FileLimits, LogSource, ReadState};
+//! use podlog_line::{Selection, Stream, Timestamp};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! let path = directory.path().join("0.log");
+//! let mut sink = CriFileSink::open(&path, FileLimits::default())?;
+//! sink.write(Stream::Stdout, b"first\nsecond\n", Timestamp::from_seconds(1_767_225_600, 0))?;
+//!
+//! let mut reader = LogSource::open(&path)?.read(&Selection { tail: Some(1), ..Selection::default() })?;
+//! let mut out = Vec::new();
+//! while reader.read_chunk(&mut out)? == ReadState::More {}
+//! reader.finish(&mut out)?;
+//! assert_eq!(out, b"second\n");
+//! # Ok(())
+//! # }
+//! ```
 
 mod attributes;
 mod error;

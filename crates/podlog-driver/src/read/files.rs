@@ -49,9 +49,14 @@ impl LogFile {
         self.age.as_ref().and_then(|_| attributes::file_end(self.descriptor()))
     }
 
-    /// Whether its writer has vouched for the order of its records.
+    /// The number its writer has given it, and with it the promise that its records are in order.
+    pub(super) fn generation(&self) -> Option<u64> {
+        attributes::generation(self.descriptor())
+    }
+
+    /// Whether its writer has promised that its records are in order.
     pub(super) fn is_ordered(&self) -> bool {
-        attributes::is_ordered(self.descriptor())
+        self.generation().is_some()
     }
 
     /// The content; decompressed at the first call.

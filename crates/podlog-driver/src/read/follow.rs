@@ -68,7 +68,7 @@ impl LogReader {
     /// A log that was copied and then cut off in place begins anew.
     pub(super) fn notice_truncation(&mut self) -> Result<(), ReadError> {
         let Some(at) = &mut self.at else { return Ok(()) };
-        if at.was_truncated().map_err(|error| self.source.read_error(error))? {
+        if at.was_truncated(self.buffer.rest().len()).map_err(|error| self.source.read_error(error))? {
             at.rewind();
             self.buffer.clear();
             self.stats.truncations += 1;

@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::File,
-    io::{self, BufReader, Read, Write},
+    io::{self, BufReader, Read, Seek, Write},
 };
 
 use flate2::read::MultiGzDecoder;
@@ -17,8 +17,17 @@ pub(super) struct Inflated {
     pub(super) damage: Option<io::Error>,
 }
 
+/// Decompresses to a file on disk, so that a large generation does not have to fit into memory; but in memory when the
+/// disk is full, for then is when logs are read.
 pub(super) fn inflate(compressed: &File) -> io::Result<Inflated> {
-    let mut file = nameless_file()?;
+    match file_on_disk().and_then(|file| inflate_to(file, compressed)) {
+        Ok(inflated) => Ok(inflated),
+        Err(_) => inflate_to(file_in_memory()?, compressed),
+    }
+}
+
+fn inflate_to(mut file: File, mut compressed: &File) -> io::Result<Inflated> {
+    compressed.rewind()?;
     let mut decoder = MultiGzDecoder::new(BufReader::with_capacity(BLOCK, compressed));
     let mut block = vec![0; BLOCK];
     loop {
@@ -31,10 +40,11 @@ pub(super) fn inflate(compressed: &File) -> io::Result<Inflated> {
     }
 }
 
-/// On disk where possible, so that a large generation does not have to fit into memory.
-fn nameless_file() -> io::Result<File> {
+fn file_on_disk() -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let descriptor = rustix::fs::open(env::temp_dir(), flags, Mode::RUSR | Mode::WUSR)
-        .or_else(|_| rustix::fs::memfd_create("log", MemfdFlags::CLOEXEC))?;
-    Ok(File::from(descriptor))
+    Ok(File::from(rustix::fs::open(env::temp_dir(), flags, Mode::RUSR | Mode::WUSR)?))
+}
+
+fn file_in_memory() -> io::Result<File> {
+    Ok(File::from(rustix::fs::memfd_create("log", MemfdFlags::CLOEXEC)?))
 }

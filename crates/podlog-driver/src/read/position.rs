@@ -7,7 +7,7 @@ use memchr::memchr;
 use super::files::LogFile;
 use crate::generations::FileId;
 
-/// So many bytes before the offset are remembered.
+/// So many bytes are remembered.
 const CHECK_LENGTH: usize = 32;
 
 /// Where reading is in a file.
@@ -17,14 +17,16 @@ pub(super) struct Position {
     offset: u64,
     /// Where the log ended when reading began, for one who does not follow.
     end: Option<u64>,
-    /// The bytes before `offset`, to notice that the file was written anew.
-    check: Vec<u8>,
+    /// The last read came to the end of the file.
+    is_at_end: bool,
+    /// The last bytes that were rendered, to notice that the file was written anew.
+    rendered: Vec<u8>,
 }
 
 impl Position {
     pub(super) fn new(mut file: LogFile, offset: u64) -> io::Result<Position> {
         file.plain()?;
-        Ok(Position { file, offset, end: None, check: Vec::new() })
+        Ok(Position { file, offset, end: None, is_at_end: false, rendered: Vec::new() })
     }
 
     pub(super) fn id(&self) -> FileId {
@@ -33,6 +35,10 @@ impl Position {
 
     pub(super) fn is_damaged(&self) -> bool {
         self.file.is_damaged()
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        self.is_at_end
     }
 
     /// Reads no record that begins at `end` or behind it.
@@ -46,14 +52,19 @@ impl Position {
         if left == 0 && !is_inside_record {
             return Ok(0);
         }
-        let room = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let mut count = self.read_at(if left == 0 { buffer } else { &mut buffer[..room] })?;
+        let room = if left == 0 {
+            buffer.len()
+        } else {
+            buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX))
+        };
+        let mut count = self.read_at(&mut buffer[..room])?;
+        self.is_at_end = count < room;
         if left == 0
             && let Some(last) = memchr(b'\n', &buffer[..count])
         {
             count = last + 1;
         }
-        self.advance(&buffer[..count]);
+        self.offset += count as u64;
         Ok(count)
     }
 
@@ -66,10 +77,15 @@ impl Position {
         }
     }
 
-    fn advance(&mut self, read: &[u8]) {
-        self.offset += read.len() as u64;
-        self.check.extend_from_slice(&read[read.len().saturating_sub(CHECK_LENGTH)..]);
-        self.check.drain(..self.check.len().saturating_sub(CHECK_LENGTH));
+    /// Takes note of what was rendered.
+    pub(super) fn rendered(&mut self, bytes: &[u8]) {
+        self.rendered.extend_from_slice(&bytes[bytes.len().saturating_sub(CHECK_LENGTH)..]);
+        self.rendered.drain(..self.rendered.len().saturating_sub(CHECK_LENGTH));
+    }
+
+    /// The last `count` bytes are to be read again.
+    pub(super) fn step_back(&mut self, count: usize) {
+        self.offset -= count as u64;
     }
 
     /// Whether there is more in the file than was read.
@@ -78,16 +94,18 @@ impl Position {
         Ok(self.file.plain()?.metadata()?.len() > offset)
     }
 
-    /// Whether the file has been cut off, or cut off and written anew, since it was read.
-    pub(super) fn was_truncated(&mut self) -> io::Result<bool> {
-        if self.file.plain()?.metadata()?.len() < self.offset {
+    /// Whether the file has been cut off, or cut off and written anew. The last `held` bytes that were read are not
+    /// looked at: a record that did not fit on the disk is cut off by its writer.
+    pub(super) fn was_truncated(&mut self, held: usize) -> io::Result<bool> {
+        let rendered_to = self.offset - held as u64;
+        let file = self.file.plain()?;
+        if file.metadata()?.len() < rendered_to {
             return Ok(true);
         }
         let mut found = [0; CHECK_LENGTH];
-        let found = &mut found[..self.check.len()];
-        let from = self.offset - self.check.len() as u64;
-        match self.file.plain()?.read_exact_at(found, from) {
-            Ok(()) => Ok(*found != self.check[..]),
+        let found = &mut found[..self.rendered.len()];
+        match file.read_exact_at(found, rendered_to - self.rendered.len() as u64) {
+            Ok(()) => Ok(*found != self.rendered[..]),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
             Err(error) => Err(error),
         }
@@ -95,7 +113,7 @@ impl Position {
 
     pub(super) fn rewind(&mut self) {
         self.offset = 0;
-        self.check.clear();
+        self.rendered.clear();
     }
 
     pub(super) fn file_mut(&mut self) -> &mut LogFile {

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, io};
 
+use memchr::memchr;
 use podlog_line::{Mode, RenderState, Renderer, Selection, Timestamp};
 
 use super::{
@@ -39,6 +40,9 @@ pub struct ReadStats {
     pub malformed: u64,
     /// Compressed files that could not be decompressed to their end.
     pub damaged_files: u64,
+    /// Files that were deleted for their age before a slow follower came to them. Known only of logs that
+    /// [`crate::CriFileSink`] has written.
+    pub missing_files: u64,
     /// How often the current file was cut off while it was read.
     pub truncations: u64,
 }
@@ -65,6 +69,8 @@ pub struct LogReader {
     pub(super) is_rotated: bool,
     /// Where the log ended when reading began, for one who does not follow.
     end: Option<u64>,
+    /// The number of the file being read, or of the last one that was skipped.
+    generation: Option<u64>,
     pub(super) buffer: Buffer,
     pub(super) is_done: bool,
     /// The last call has found everything read.
@@ -96,6 +102,7 @@ impl LogReader {
             seen_current: None,
             is_rotated: false,
             end: None,
+            generation: None,
             buffer: Buffer::default(),
             is_done: selection.tail == Some(0) && !selection.follow,
             was_caught_up: false,
@@ -107,6 +114,10 @@ impl LogReader {
     }
 
     /// Appends up to about 256 KiB of output.
+    ///
+    /// Without `follow` the log ends where it ended when the reader was made, so that this comes to
+    /// [`ReadState::CaughtUp`] however fast the writer is. Everything that a follower has not read yet is either held
+    /// open or found again by name; only what the writer deletes for its age in the meantime is lost, and counted.
     pub fn read_chunk(&mut self, out: &mut Vec<u8>) -> Result<ReadState, ReadError> {
         if self.is_done {
             return Ok(ReadState::LimitReached);
@@ -191,6 +202,7 @@ impl LogReader {
     /// Goes on with the next of the files that are open. `offset`: where in it, if that is settled.
     pub(super) fn next_upcoming(&mut self, offset: Option<u64>) -> Result<bool, ReadError> {
         while let Some(mut file) = self.upcoming.pop_front() {
+            self.count_missing(file.generation());
             if let Some(end) = self.is_too_old(&file) {
                 self.renderer.begin_inside_line(end.inside_line);
                 continue;
@@ -209,6 +221,14 @@ impl LogReader {
         Ok(false)
     }
 
+    /// Notices that files between the last one and this one are gone.
+    fn count_missing(&mut self, generation: Option<u64>) {
+        if let (Some(last), Some(next)) = (self.generation, generation) {
+            self.stats.missing_files += next.saturating_sub(last + 1);
+        }
+        self.generation = generation;
+    }
+
     fn is_too_old(&self, file: &LogFile) -> Option<FileEnd> {
         let since = self.since?;
         file.end().filter(|end| file.is_ordered() && end.last < since)
@@ -224,24 +244,38 @@ impl LogReader {
     /// Reads more of the file. 0 at its end.
     fn fill(&mut self) -> Result<usize, ReadError> {
         let Some(at) = &mut self.at else { return Ok(0) };
-        let is_inside_record = !self.buffer.rest().is_empty();
-        let count = at.read(self.buffer.room(), is_inside_record);
+        let held = self.buffer.rest().len();
+        // The beginning of a record at the end of a file may have been cut off and written anew since it was read.
+        let reads_again = self.follow && at.is_at_end();
+        if reads_again {
+            at.step_back(held);
+            self.buffer.clear();
+        }
+        let count = at.read(self.buffer.room(), held > 0);
         let count = count.map_err(|error| self.source.read_error(error))?;
         self.buffer.filled(count);
-        Ok(count)
+        let is_nothing_new = reads_again && count <= held && memchr(b'\n', self.buffer.rest()).is_none();
+        Ok(if is_nothing_new { 0 } else { count })
     }
 
     /// Renders the whole records in the buffer.
     fn render(&mut self, out: &mut Vec<u8>) -> Result<(), ReadError> {
         let rendered = self.renderer.render(self.buffer.rest(), out)?;
-        self.buffer.consume(rendered.consumed);
         let mut state = rendered.state;
+        self.consume(rendered.consumed);
         if self.buffer.is_full() && state == RenderState::More {
             state = self.renderer.render_piece(self.buffer.rest(), out)?;
-            self.buffer.clear();
+            self.consume(self.buffer.rest().len());
         }
         self.is_done |= state == RenderState::LimitReached;
         Ok(())
+    }
+
+    fn consume(&mut self, count: usize) {
+        if let Some(at) = &mut self.at {
+            at.rendered(&self.buffer.rest()[..count]);
+        }
+        self.buffer.consume(count);
     }
 
     /// At the end of a file: whether there is something new to read, in it or in the next one.

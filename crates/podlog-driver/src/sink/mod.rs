@@ -18,7 +18,6 @@ use crate::{
 };
 use append::{Appender, Written};
 use compress::Compressor;
-use rotate::Rotated;
 
 /// The longest content of a record; longer lines are split into `P` records, as containerd does by default.
 pub const MAX_CONTENT: usize = 16 * 1024;
@@ -80,6 +79,8 @@ pub struct CriFileSink {
     lines: [Line; 2],
     /// In which streams the file ends inside a line.
     file_inside_line: [bool; 2],
+    /// The number of the file.
+    generation: u64,
     /// Set while writing fails.
     failing: bool,
     failure: String,
@@ -129,6 +130,7 @@ impl CriFileSink {
             headers: Headers::default(),
             lines: [Line::default(), Line::default()],
             file_inside_line: opened.inside_line,
+            generation: opened.generation,
             failing: false,
             failure: String::new(),
             stats: SinkStats::default(),
@@ -187,12 +189,13 @@ impl CriFileSink {
     pub fn reopen(&mut self) -> Result<(), SinkError> {
         let flushed = self.flush();
         self.mark_end();
-        let opened = start::open_current(&self.path)
+        let opened = start::open_current(&self.path, self.generation)
             .map_err(|source| SinkError::Open { path: self.path.current(), source })?;
         let backlog = std::mem::take(&mut self.file.batch);
         self.file = opened.file;
         self.file.batch.extend_from_slice(&backlog);
         self.last = opened.last;
+        self.generation = opened.generation;
         flushed
     }
 
@@ -323,8 +326,9 @@ impl CriFileSink {
 
     fn rotate(&mut self) -> io::Result<()> {
         self.mark_end();
-        let Rotated { file } = rotate::rotate(&self.path, self.last)?;
+        let file = rotate::rotate(&self.path, self.last, self.generation + 1)?;
         self.file.replace(file);
+        self.generation += 1;
         self.stats.rotations += 1;
         self.compressor.retain(self.limits.max_files);
         self.compressor.start();

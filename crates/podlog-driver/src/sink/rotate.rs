@@ -22,32 +22,27 @@ pub(super) const FILE_MODE: u32 = 0o640;
 /// Somebody else may take the name we chose; more often than this it is not chance.
 const MAX_ATTEMPTS: u32 = 100;
 
-/// The new current file.
-pub(super) struct Rotated {
-    pub(super) file: File,
-}
-
-/// Gives the current file a name by its age, and makes a new one.
-pub(super) fn rotate(path: &LogPath, at: Timestamp) -> io::Result<Rotated> {
+/// Gives the current file a name by its age, and makes and returns a new one with the number `generation`.
+pub(super) fn rotate(path: &LogPath, at: Timestamp, generation: u64) -> io::Result<File> {
     let prepared = path.prepared();
-    let file = prepare(&prepared)?;
+    let file = prepare(&prepared, generation)?;
     let result = name_by_age(path, at).and_then(|()| fs::rename(&prepared, path.current()));
     if let Err(error) = result {
         let _ = fs::remove_file(&prepared);
         return Err(error);
     }
-    Ok(Rotated { file })
+    Ok(file)
 }
 
 /// A new, empty file for records in order.
-fn prepare(path: &Path) -> io::Result<File> {
+fn prepare(path: &Path, generation: u64) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let file = OpenOptions::new().read(true).append(true).create_new(true).mode(FILE_MODE).open(path)?;
     file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    attributes::mark_ordered(&file);
+    attributes::mark_generation(&file, generation);
     Ok(file)
 }
 

@@ -25,30 +25,37 @@ pub(super) struct Opened {
     pub(super) last: Timestamp,
     /// In which streams its end is inside a line.
     pub(super) inside_line: [bool; 2],
+    /// The number of the file among those of the log.
+    pub(super) generation: u64,
 }
 
 /// Opens the log and cleans up behind a writer that was interrupted.
 pub(super) fn open(path: &LogPath) -> io::Result<Opened> {
     DirBuilder::new().recursive(true).mode(0o755).create(path.directory())?;
     clean_up(path)?;
-    open_current(path)
+    open_current(path, 0)
 }
 
-/// Opens or makes the current file.
-pub(super) fn open_current(path: &LogPath) -> io::Result<Opened> {
+/// Opens or makes the current file. `generation` is the number of the file that was written before, as far as is known.
+pub(super) fn open_current(path: &LogPath, generation: u64) -> io::Result<Opened> {
     let file =
         OpenOptions::new().read(true).append(true).create(true).mode(FILE_MODE).open(path.current())?;
-    let length = file.metadata()?.len();
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let length = metadata.len();
+    let generation = attributes::generation(&file).unwrap_or(generation.max(newest_generation(path)?) + 1);
     if length == 0 {
         file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-        attributes::mark_ordered(&file);
+        attributes::mark_generation(&file, generation);
     } else {
         attributes::clear_end(&file);
     }
     let end = read_end(&file, length)?;
     let torn = end.last().is_some_and(|byte| *byte != b'\n');
     let (last, inside_line) = last_records(&end);
-    Ok(Opened { file: Appender::new(file, length, torn), last, inside_line })
+    Ok(Opened { file: Appender::new(file, length, torn), last, inside_line, generation })
 }
 
 /// Removes files that are not finished, files that exist compressed as well, and the second name of the current file.
@@ -65,6 +72,12 @@ fn clean_up(path: &LogPath) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The number of the newest file that was rotated away; 0 if there is none.
+fn newest_generation(path: &LogPath) -> io::Result<u64> {
+    let newest = path.list()?.rotated.pop().and_then(|file| File::open(file.path).ok());
+    Ok(newest.and_then(attributes::generation).unwrap_or(0))
 }
 
 fn read_end(file: &File, length: u64) -> io::Result<Vec<u8>> {
