@@ -26,6 +26,13 @@ pub fn to_vec(value: &Value) -> Vec<u8> {
     out
 }
 
+/// One line of JSON without a newline, every key in its sorted place, as Go writes maps.
+pub fn to_sorted_vec(value: &Value) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    write(&mut out, value, CompactFormatter);
+    out
+}
+
 /// A response body in the layout asked for.
 pub fn to_body(value: &Value, layout: Layout) -> Vec<u8> {
     body(&TypeMetaFirst(value), layout)

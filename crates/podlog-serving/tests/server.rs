@@ -1,5 +1,7 @@
 //! The server over real sockets, with both protocols.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

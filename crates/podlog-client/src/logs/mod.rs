@@ -1,0 +1,17 @@
+//! `podlog logs`: kubectl's `logs` command, and nothing lost in silence.
+//!
+//! As `k8s.io/kubectl/pkg/cmd/logs` and `pkg/polymorphichelpers/logsforobject.go`, except that requests go out in a fixed order,
+//! that a stream that breaks is an error, and that followed lines of several containers never mix.
+
+mod containers;
+mod first_pod;
+mod options;
+mod run;
+mod stream;
+mod target;
+#[cfg(test)]
+mod tests;
+
+pub use options::{LogsOptions, StreamChoice};
+pub use run::{Streams, run};
+pub(crate) use stream::open;
