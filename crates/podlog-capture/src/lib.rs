@@ -14,10 +14,10 @@
 //! it (`podlog-kubelet`).
 
 mod clients;
-mod detach;
 mod drain;
 mod launch;
 mod program;
+mod run;
 mod stdio;
 mod supervise;
 mod sys;
@@ -26,4 +26,4 @@ mod tree;
 mod user;
 mod view;
 
-pub use detach::run;
+pub use run::run;

@@ -114,15 +114,13 @@ fn a_second_capture_is_refused() {
     scene.start();
     scene.wait_for("once");
     for _ in 0..2 {
-        let output = scene.capture();
-        assert!(!output.status.success());
-        let text = String::from_utf8_lossy(&output.stderr);
+        let text = scene.capture().expect_err("taken");
         assert!(text.contains("has been started for this container before"), "{text}");
     }
     assert_eq!(scene.dir.exit().expect("read exit"), None, "the first one is not disturbed");
     assert_eq!(scene.ask(&Request::Signal(15)), Reply::Ok(String::new()));
     assert_eq!(scene.exit().exit_code, 143);
-    assert!(!scene.capture().status.success(), "not even after its end");
+    scene.capture().expect_err("not even after its end");
 }
 
 #[test]

@@ -17,6 +17,9 @@ mod directory;
 mod files;
 mod identity;
 
+/// What capture writes to stdout when the container's program runs.
+pub const STARTED: &[u8] = b"started\n";
+
 pub use directory::{Claim, ClaimError, ContainerDir, FileError, Liveness, write_atomically};
 pub use files::{
     Config, EnvVar, Exit, Log, Metadata, Mount, Process, Propagation, REASON_COMPLETED, REASON_ERROR,

@@ -1,13 +1,14 @@
 //! A container in a temporary directory, run by the real capture program.
 #![expect(dead_code, reason = "every test binary uses a part of it")]
 
+use std::cell::RefCell;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use podlog_container::control::{Reply, Request};
@@ -22,6 +23,7 @@ pub(crate) struct Scene {
     pub(crate) dir: ContainerDir,
     pub(crate) process: Process,
     user: Option<u32>,
+    captures: RefCell<Vec<Child>>,
 }
 
 /// A record of the log.
@@ -50,7 +52,7 @@ impl Scene {
             log,
             ..Process::default()
         };
-        Self { dir: ContainerDir::new(container), temp, process, user: None }
+        Self { dir: ContainerDir::new(container), temp, process, user: None, captures: RefCell::default() }
     }
 
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Process)) -> Self {
@@ -72,8 +74,8 @@ impl Scene {
         self
     }
 
-    /// Starts capture and returns when it says that the program runs or why it does not.
-    pub(crate) fn capture(&self) -> Output {
+    /// Starts capture; returns when the program runs, or why it does not.
+    pub(crate) fn capture(&self) -> Result<(), String> {
         let metadata = Metadata {
             id: "c".repeat(64),
             sandbox: "5".repeat(64),
@@ -91,13 +93,23 @@ impl Scene {
             give_away(self.temp.path(), user);
             command.uid(user).gid(user);
         }
-        command.output().expect("run capture")
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut capture = command.spawn().expect("run capture");
+        let (mut started, mut why) = (String::new(), String::new());
+        capture.stdout.take().expect("stdout").read_to_string(&mut started).expect("read stdout");
+        capture.stderr.take().expect("stderr").read_to_string(&mut why).expect("read stderr");
+        if started.as_bytes() == podlog_container::STARTED {
+            assert_eq!(why, "");
+            self.captures.borrow_mut().push(capture);
+            return Ok(());
+        }
+        assert!(!capture.wait().expect("wait for capture").success());
+        Err(why.trim_end().to_owned())
     }
 
     /// Starts the container, which must succeed.
     pub(crate) fn start(&self) -> State {
-        let output = self.capture();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        self.capture().expect("start");
         self.dir.state().expect("read state").expect("state after start")
     }
 
@@ -109,11 +121,10 @@ impl Scene {
 
     /// Runs a container that cannot be started, and returns why.
     pub(crate) fn start_error(&self) -> String {
-        let output = self.capture();
-        assert!(!output.status.success());
+        let why = self.capture().expect_err("no start");
         let exit = self.exit();
         assert_eq!((exit.exit_code, exit.reason.as_str()), (128, "StartError"));
-        assert_eq!(String::from_utf8_lossy(&output.stderr).trim_end(), exit.message);
+        assert_eq!(why, exit.message);
         assert_eq!(self.dir.state().expect("read state"), None);
         exit.message
     }
@@ -172,6 +183,9 @@ impl Drop for Scene {
         if is_running && let Ok(mut socket) = self.dir.connect_control() {
             let _ = writeln!(socket, "{}", Request::Signal(9));
             let _ = read_replies(&socket, usize::MAX);
+        }
+        for mut capture in self.captures.take() {
+            let _ = capture.wait();
         }
     }
 }

@@ -39,8 +39,8 @@ extern "C" fn become_capture_if_asked() {
         return;
     }
     let dir = env::args_os().nth(2).map(PathBuf::from).unwrap_or_default();
-    let is_started = podlog_capture::run(&dir) == ExitCode::SUCCESS;
-    std::process::exit(if is_started { 0 } else { 1 });
+    let has_run = podlog_capture::run(&dir) == ExitCode::SUCCESS;
+    std::process::exit(if has_run { 0 } else { 1 });
 }
 
 pub(crate) struct Node {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podlog_container::control::Request;
-use podlog_container::{Liveness, ProcessStat, REASON_START_ERROR};
-use tokio::process::Command;
+use podlog_container::{Liveness, ProcessStat, REASON_START_ERROR, STARTED};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::control;
@@ -41,30 +42,47 @@ pub(super) async fn start(record: &Arc<ContainerRecord>, capture: &[OsString]) -
 }
 
 async fn start_error(record: &Arc<ContainerRecord>, why: String) -> RuntimeError {
-    let settled = Arc::clone(record);
-    if let Err(error) = blocking(move || settled.settle()).await {
-        return error;
-    }
-    let exit = read(record).await.ok().and_then(|findings| findings.exit);
+    let exit = match read(record).await {
+        Ok(findings) => findings.exit,
+        Err(error) => return error,
+    };
     match exit.filter(|exit| exit.reason == REASON_START_ERROR) {
         Some(exit) => RuntimeError::StartContainer(exit.message),
         None => failed("cannot start capture")(why),
     }
 }
 
-/// Runs capture until it has started the container. What stays of it is no child of this process and has a session of
-/// its own; until then a process group of its own keeps the terminal's signals away.
+/// Runs capture until it has started the container. It is in a session of its own soon after; while it is a child of this
+/// process, it is waited for.
 async fn run_capture(dir: &Path, capture: &[OsString]) -> Result<(), String> {
     let (program, arguments) = capture.split_first().ok_or("no capture command is configured")?;
     let mut command = Command::new(program);
-    command.args(arguments).arg("--dir").arg(dir).env_clear().process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let output = timeout(START_DEADLINE, command.output())
-        .await
-        .map_err(|_| format!("capture did not start the container within {START_DEADLINE:?}"))?
-        .map_err(|error| format!("{}: {error}", Path::new(program).display()))?;
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    if output.status.success() { Ok(()) } else { Err(format!("{}: {said}", output.status)) }
+    command.args(arguments).arg("--dir").arg(dir).env_clear();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| format!("{}: {error}", Path::new(program).display()))?;
+    let said = timeout(START_DEADLINE, last_words(&mut child)).await;
+    let (out, err) =
+        said.map_err(|_| format!("capture did not start the container within {START_DEADLINE:?}"))?;
+    if out == STARTED {
+        // Ends with the container, or is left to tokio at the runtime's end.
+        tokio::spawn(async move { child.wait().await });
+        return Ok(());
+    }
+    let status = child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+    Err(format!("{status}: {}", String::from_utf8_lossy(&err).trim()))
+}
+
+/// What capture writes before it closes stdout and stderr.
+async fn last_words(child: &mut Child) -> (Vec<u8>, Vec<u8>) {
+    async fn read(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Some(mut stream) = stream {
+            // What was read until an error is all there is to know.
+            let _ = stream.read_to_end(&mut text).await;
+        }
+        text
+    }
+    tokio::join!(read(child.stdout.take()), read(child.stderr.take()))
 }
 
 /// Ends a container: SIGTERM, `grace`, SIGKILL. Returns when it has ended.
@@ -118,5 +136,5 @@ async fn kill(record: &ContainerRecord) {
 /// Reads a container's files beside the async threads.
 pub(super) async fn read(record: &Arc<ContainerRecord>) -> Result<Findings, RuntimeError> {
     let record = Arc::clone(record);
-    blocking(move || Findings::read(&record).map_err(failed("cannot read container"))).await
+    blocking(move || record.findings()).await
 }

@@ -27,6 +27,7 @@ pub(super) struct ContainerRecord {
     pub(super) log_path: PathBuf,
     /// Held while capture is being started.
     pub(super) starting: tokio::sync::Mutex<()>,
+    settling: Mutex<()>,
     ended: watch::Sender<bool>,
 }
 
@@ -34,7 +35,14 @@ impl ContainerRecord {
     /// A container whose configuration is on disk.
     pub(super) fn new(dir: ContainerDir, metadata: Metadata, log_path: PathBuf) -> Arc<Self> {
         let (ended, _) = watch::channel(false);
-        Arc::new(Self { dir, metadata, log_path, starting: tokio::sync::Mutex::new(()), ended })
+        Arc::new(Self {
+            dir,
+            metadata,
+            log_path,
+            starting: Default::default(),
+            settling: Mutex::new(()),
+            ended,
+        })
     }
 
     /// Its id.
@@ -56,10 +64,6 @@ impl ContainerRecord {
                 tokio::time::sleep(RETRY).await;
             }
         }
-        let record = Arc::clone(&self);
-        if let Err(error) = blocking(move || record.settle()).await {
-            tracing::error!(container = self.metadata.id, %error, "cannot settle a container");
-        }
         self.ended.send_replace(true);
         events.emit(&self, ContainerState::Exited);
     }
@@ -67,7 +71,7 @@ impl ContainerRecord {
     async fn has_ended(self: &Arc<Self>) -> bool {
         let record = Arc::clone(self);
         let is_over = move || {
-            let findings = Findings::read(&record).map_err(failed("read container"))?;
+            let findings = record.findings()?;
             Ok(findings.exit.is_some() || findings.liveness != Liveness::Alive)
         };
         blocking(is_over).await.unwrap_or_else(|error| {
@@ -76,20 +80,31 @@ impl ContainerRecord {
         })
     }
 
-    /// Writes the end of a container whose capture died, after killing what is left of it.
+    /// Reads how the container is. The first to find that its capture died without a report kills what is left of the
+    /// container and writes the report.
     ///
     /// # Errors
-    /// When the files cannot be read or written.
-    pub(super) fn settle(&self) -> Result<(), RuntimeError> {
-        let findings = Findings::read(self).map_err(failed("read container"))?;
+    /// When the files cannot be read.
+    pub(super) fn findings(&self) -> Result<Findings, RuntimeError> {
+        let read = || Findings::read(&self.dir).map_err(failed("cannot read container"));
+        let findings = read()?;
         if !findings.is_unsettled() {
-            return Ok(());
+            return Ok(findings);
+        }
+        let _settling = self.settling.lock();
+        let findings = read()?;
+        if !findings.is_unsettled() {
+            return Ok(findings);
         }
         if let Some(state) = &findings.state {
             kill_session(state);
         }
         let exit = Exit::unknown(CAPTURE_LOST.to_owned(), Timestamp::now());
-        self.dir.write_exit(&exit).map_err(failed("write exit"))
+        if let Err(error) = self.dir.write_exit(&exit) {
+            // It is found again every time until there is room for it.
+            tracing::error!(container = self.metadata.id, %error, "cannot write the end of a container");
+        }
+        Ok(Findings { exit: Some(exit), ..findings })
     }
 }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::error::{blocking, failed, not_found};
 use super::record::{ContainerRecord, Events};
 use super::spec::{self, Ids};
-use super::status::{Findings, container};
+use super::status::container;
 use super::store::{self, Store};
 use super::{control, exec, lifecycle};
 use crate::runtime::{
@@ -82,11 +82,12 @@ impl ProcessRuntime {
 
     /// Takes up a container from an earlier life. One that cannot be taken up is listed all the same.
     fn adopt(&self, record: Arc<ContainerRecord>) {
-        if let Err(error) = record.settle() {
-            tracing::error!(container = record.metadata.id, %error, "cannot settle a container");
-        }
-        if record.dir.liveness().is_ok_and(|liveness| liveness == Liveness::Alive) {
-            self.watcher().watch(&record);
+        match record.findings() {
+            Ok(findings) if findings.liveness == Liveness::Alive => self.watcher().watch(&record),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(container = record.metadata.id, %error, "cannot take up a container")
+            }
         }
         self.containers.lock().insert(record.id(), record);
     }
@@ -272,7 +273,7 @@ impl ContainerRuntime for ProcessRuntime {
     async fn list_containers(&self) -> Result<Vec<Container>, RuntimeError> {
         let records: Vec<_> = self.containers.lock().values().cloned().collect();
         let list = move || {
-            let state = |record: &ContainerRecord| match Findings::read(record) {
+            let state = |record: &ContainerRecord| match record.findings() {
                 Ok(findings) => findings.container_state(),
                 Err(_) => ContainerState::Unknown,
             };

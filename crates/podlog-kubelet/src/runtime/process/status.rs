@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use podlog_container::{Exit, FileError, Liveness, Metadata, State};
+use podlog_container::{ContainerDir, Exit, FileError, Liveness, Metadata, State};
 
-use super::record::ContainerRecord;
 use crate::runtime::{Container, ContainerId, ContainerState, ContainerStatus, SandboxId};
 
 /// What was found in a container's directory.
@@ -21,9 +20,9 @@ impl Findings {
     ///
     /// # Errors
     /// When a file is there and cannot be read.
-    pub(super) fn read(record: &ContainerRecord) -> Result<Self, FileError> {
-        let liveness = record.dir.liveness()?;
-        Ok(Self { liveness, exit: record.dir.exit()?, state: record.dir.state()? })
+    pub(super) fn read(dir: &ContainerDir) -> Result<Self, FileError> {
+        let liveness = dir.liveness()?;
+        Ok(Self { liveness, exit: dir.exit()?, state: dir.state()? })
     }
 
     /// The container's state.
