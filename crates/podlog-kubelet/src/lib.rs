@@ -19,3 +19,4 @@ mod server;
 mod volumes;
 
 pub use kubelet::{Kubelet, KubeletError, KubeletOptions};
+pub use pods::POD_TERMINATION_GRACE as GRACE_PERIOD_ANNOTATION;

@@ -16,7 +16,8 @@ const CONTAINER_RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
 pub(crate) const TERMINATION_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 pub(crate) const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
 pub(crate) const TERMINATION_HOST_PATH: &str = "podlog.dev/termination-message-host-path";
-const POD_TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
+/// Annotation of a container: its pod's grace period in seconds.
+pub const POD_TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 const PRE_STOP: &str = "io.kubernetes.container.preStopHandler";
 
 /// Labels of a pod's sandbox: the pod's own, and the three that identify it.
