@@ -1,0 +1,119 @@
+//! The command line: every applet, its flags, and how it ends.
+
+mod completion;
+mod down;
+mod logs;
+pub(crate) mod up;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::exit::Exit;
+
+/// The Kubernetes pod-log path, every hop of it: capture, log files, kubelet, API server, client.
+#[derive(Debug, Parser)]
+#[command(name = "podlog", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    /// How much podlog says about itself on stderr, as in RUST_LOG: `error`, `warn`, `info`, `debug`, or per module.
+    #[arg(
+        long,
+        global = true,
+        env = "PODLOG_LOG",
+        default_value = "warn",
+        value_name = "FILTER",
+        help_heading = "Messages"
+    )]
+    log_level: String,
+    #[command(subcommand)]
+    applet: Applet,
+}
+
+#[derive(Debug, Subcommand)]
+enum Applet {
+    Up(up::UpArgs),
+    Down(down::DownArgs),
+    Logs(logs::LogsArgs),
+    Capture(CaptureArgs),
+    Completion(completion::CompletionArgs),
+    Version(version::VersionArgs),
+}
+
+/// Run one container and write its output to its log file. The kubelet starts it; people rarely do.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  podlog capture --dir /var/lib/podlog/run/<sandbox id>/<container id>")]
+struct CaptureArgs {
+    /// Directory of the container, with its config.json.
+    #[arg(long, value_name = "DIR")]
+    dir: std::path::PathBuf,
+}
+
+/// Parses the command line, runs the applet, and says how it ended.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not errors; clap knows which stream each belongs to.
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Success };
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    if let Err(error) = start_messages(&cli.log_level) {
+        anstream::eprintln!("error: --log-level {:?}: {error}", cli.log_level);
+        return Exit::Usage.into();
+    }
+    let result = match cli.applet {
+        Applet::Up(args) => up::run(args),
+        Applet::Down(args) => down::run(&args),
+        Applet::Logs(args) => logs::run(args),
+        Applet::Capture(args) => return podlog_capture::run(&args.dir),
+        Applet::Completion(args) => completion::run(&args, &mut Cli::command()),
+        Applet::Version(args) => version::run(&args),
+    };
+    result.unwrap_or_else(|error| report(&error)).into()
+}
+
+/// Prints a failure with its causes, one chain on one line.
+fn report(error: &anyhow::Error) -> Exit {
+    if is_broken_pipe(error) {
+        return Exit::Success;
+    }
+    anstream::eprintln!("error: {error:#}");
+    match error.downcast_ref::<crate::up::DataDirError>() {
+        Some(crate::up::DataDirError::Held { .. }) => Exit::AlreadyRunning,
+        _ => Exit::Failure,
+    }
+}
+
+/// Whether whoever read our output went away, which is no failure of ours.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn start_messages(filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = tracing_subscriber::EnvFilter::builder().parse(filter)?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_applet_shows_an_example() {
+        for applet in Cli::command().get_subcommands() {
+            let help = applet.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("podlog "), "`podlog {} --help` has no example", applet.get_name());
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! `podlog up`: API server, scheduler, controllers and kubelet in one process.
+
+mod data_dir;
+mod kubeconfig;
+mod node;
+mod pki;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use podlog_apiserver::controllers::{self, ControllerConfig};
+use podlog_apiserver::{ApiServer, ApiServerConfig};
+use podlog_client::manifest::Manifest;
+use podlog_client::{Colour, Connection, ConnectionOptions};
+use podlog_driver::FileLimits;
+use podlog_kubelet::config::KubeletConfiguration;
+use podlog_kubelet::runtime::process::{ProcessRuntime, ProcessRuntimeConfig};
+use podlog_kubelet::{Kubelet, KubeletOptions};
+use podlog_serving::ServerTls;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::up::{Runtime, UpArgs};
+use crate::exit::Exit;
+
+pub(crate) use data_dir::{DataDir, DataDirError, Lock};
+use kubeconfig::Credentials;
+use pki::Pki;
+
+/// Runs until Ctrl-C or SIGTERM.
+pub(crate) fn run(args: UpArgs) -> anyhow::Result<Exit> {
+    let started = Instant::now();
+    // A mistake in what the user wrote shall not cost a start.
+    let config = kubelet_configuration(&args)?;
+    let manifests = podlog_client::manifest::read(&args.filenames, &mut std::io::stdin())?;
+    let node_name = node::name(args.node_name.clone())?;
+    let data_dir = DataDir::resolve(args.data_dir.clone())?;
+    data_dir.create()?;
+    let _lock = data_dir.lock()?;
+
+    podlog_serving::install_crypto_provider();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let stop = stop_signal()?;
+        let cluster = Cluster::start(&args, &data_dir, node_name, config).await?;
+        let outcome = cluster.serve(&args, &data_dir, manifests, started, stop).await;
+        cluster.shutdown().await;
+        outcome
+    });
+    // Blocking work of a cancelled request must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn kubelet_configuration(args: &UpArgs) -> anyhow::Result<KubeletConfiguration> {
+    let Some(path) = &args.kubelet_config else { return Ok(KubeletConfiguration::default()) };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read --kubelet-config {}", path.display()))?;
+    let (config, warnings) = KubeletConfiguration::parse(&text)
+        .with_context(|| format!("--kubelet-config {} is not usable", path.display()))?;
+    for warning in warnings {
+        anstream::eprintln!("warning: {}: {warning}", path.display());
+    }
+    Ok(config)
+}
+
+/// Cancelled by the first SIGINT or SIGTERM; a second one ends the process at once.
+fn stop_signal() -> std::io::Result<CancellationToken> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        let mut next = async || tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} };
+        next().await;
+        stopped.cancel();
+        next().await;
+        std::process::exit(130);
+    });
+    Ok(stop)
+}
+
+/// Everything that runs.
+struct Cluster {
+    api_server: ApiServer,
+    kubelet: Kubelet,
+    controllers: JoinSet<()>,
+    certificates: tokio::task::JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Cluster {
+    async fn start(
+        args: &UpArgs,
+        data_dir: &DataDir,
+        node_name: String,
+        config: KubeletConfiguration,
+    ) -> anyhow::Result<Self> {
+        let pki = Pki::prepare(&data_dir.pki(), &node_name).context("cannot prepare certificates")?;
+        let api_server = start_api_server(args.secure_port, data_dir, &pki).await?;
+        let address = api_server.local_addr();
+        kubeconfig::write(&data_dir.kubeconfig(), &kubeconfig::kubeconfig(address, &credentials(&pki)?))
+            .with_context(|| format!("cannot write {}", data_dir.kubeconfig().display()))?;
+
+        let stop = CancellationToken::new();
+        let root_ca_pem = std::fs::read_to_string(pki.ca())?;
+        let controllers =
+            controllers::spawn_all(api_server.registry(), ControllerConfig { root_ca_pem }, &stop);
+        let kubelet = start_kubelet(args, data_dir, node_name.clone(), config, &pki, address).await?;
+        node::ready(api_server.registry(), &node_name).await;
+        let certificates = tokio::spawn(pki.keep_fresh(stop.clone()));
+        Ok(Cluster { api_server, kubelet, controllers, certificates, stop })
+    }
+
+    /// Applies manifests, says that all is ready, and waits for `stop`.
+    async fn serve(
+        &self,
+        args: &UpArgs,
+        data_dir: &DataDir,
+        manifests: Vec<Manifest>,
+        started: Instant,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Exit> {
+        let connection = administrator(data_dir).await?;
+        let pods = podlog_client::follow::PodSet::of_manifests(&manifests, connection.namespace());
+        for applied in podlog_client::apply::apply(&connection, manifests).await? {
+            tracing::info!("{applied}");
+        }
+        announce(data_dir, started, args.follow)?;
+        if args.follow {
+            let colour = if std::io::stdout().is_terminal() { Colour::Always } else { Colour::Never };
+            let note = Arc::new(|text: &str| tracing::warn!("{text}"));
+            let out = Box::new(std::io::stdout());
+            podlog_client::follow::follow_pods(&connection, &pods, out, colour, note, stop).await?;
+        } else {
+            stop.cancelled().await;
+        }
+        Ok(Exit::Success)
+    }
+
+    /// Ends everything but the pods. The kubelet goes first, while it can still say how its pods are.
+    async fn shutdown(mut self) {
+        self.kubelet.shutdown().await;
+        self.stop.cancel();
+        while self.controllers.join_next().await.is_some() {}
+        if let Err(error) = self.certificates.await {
+            tracing::error!(%error, "the renewal of certificates failed");
+        }
+        match self.api_server.shutdown().await {
+            Ok(drained) if drained.cut > 0 => tracing::info!(requests = drained.cut, "requests were cut"),
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "the API server failed"),
+        }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+async fn start_api_server(port: u16, data_dir: &DataDir, pki: &Pki) -> anyhow::Result<ApiServer> {
+    let config = ApiServerConfig {
+        listen: loopback(port),
+        store: data_dir.store(),
+        serving: pki.apiserver.clone(),
+        client_ca: pki.ca(),
+        service_account_key: pki.service_account.key.clone(),
+        service_account_public_key: pki.service_account.certificate.clone(),
+        service_account_issuer: ApiServerConfig::DEFAULT_ISSUER.into(),
+        token_auth_file: None,
+        kubelet_client: pki.apiserver_kubelet_client.clone(),
+        kubelet_ca: Some(pki.ca()),
+        // A host name need not resolve; the address that the kubelet listens on always leads to it.
+        kubelet_preferred_address_types: vec!["InternalIP".into()],
+    };
+    ApiServer::start(config).await.context("cannot start the API server (--secure-port)")
+}
+
+async fn start_kubelet(
+    args: &UpArgs,
+    data_dir: &DataDir,
+    node_name: String,
+    config: KubeletConfiguration,
+    pki: &Pki,
+    api_server: SocketAddr,
+) -> anyhow::Result<Kubelet> {
+    let runtime = match args.runtime {
+        Runtime::Process => ProcessRuntime::open(ProcessRuntimeConfig {
+            root: data_dir.run(),
+            capture_command: ["/proc/self/exe", "capture"].map(OsString::from).into(),
+            log_limits: FileLimits {
+                // None turns rotation off.
+                max_bytes: config.container_log_max_bytes.unwrap_or(u64::MAX),
+                max_files: config.container_log_max_files,
+            },
+        })
+        .context("cannot open the process runtime")?,
+    };
+    let options = KubeletOptions {
+        node_name,
+        listen: loopback(args.kubelet_port),
+        root_dir: data_dir.kubelet(),
+        pod_logs_dir: data_dir.pod_logs(),
+        container_links_dir: data_dir.container_links(),
+        config,
+        serving: ServerTls::load(pki.kubelet.clone()).context("cannot load the kubelet's certificate")?,
+        client_ca: Some(pki.ca()),
+        client: node::client(api_server, pki).await?,
+        api_server,
+    };
+    Kubelet::start(options, runtime).await.context("cannot start the kubelet (--kubelet-port)")
+}
+
+/// The administrator's credentials, as they stand in the kubeconfig.
+fn credentials(pki: &Pki) -> anyhow::Result<Credentials> {
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    Ok(Credentials {
+        ca: read(&pki.ca())?,
+        certificate: read(&pki.admin.certificate)?,
+        key: read(&pki.admin.key)?,
+    })
+}
+
+async fn administrator(data_dir: &DataDir) -> anyhow::Result<Connection> {
+    let options =
+        ConnectionOptions { kubeconfig: Some(data_dir.kubeconfig()), ..ConnectionOptions::default() };
+    Ok(options.connect().await?)
+}
+
+/// The ready line: the command's output, unless the logs of pods are.
+fn announce(data_dir: &DataDir, started: Instant, follow: bool) -> std::io::Result<()> {
+    let line = format!(
+        "podlog is ready after {:.1} s: export KUBECONFIG={}",
+        started.elapsed().as_secs_f64(),
+        data_dir.kubeconfig().display()
+    );
+    if follow {
+        anstream::eprintln!("{line}");
+        return Ok(());
+    }
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
+}

@@ -1,0 +1,131 @@
+//! Holds `ARCHITECTURE.md` true: the edges between crates, and what each crate must not know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// The table of crates: name → (level, crates it may use).
+fn documented() -> BTreeMap<String, (u32, BTreeSet<String>)> {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let rows = text.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.strip_prefix('|')?.split('|').map(str::trim).collect();
+        let level: u32 = cells.first()?.parse().ok()?;
+        let may_use = cells.get(2)?.split(", ").filter(|name| !name.is_empty());
+        Some((cells[1].to_owned(), (level, may_use.map(|name| format!("podlog-{name}")).collect())))
+    });
+    rows.collect()
+}
+
+/// The crates of the workspace and the crates of it that each uses, tests left out.
+fn actual() -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let name = |value: &serde_json::Value| value["name"].as_str().unwrap().to_owned();
+    let members: BTreeSet<String> = packages.iter().map(name).collect();
+    let edges = |package: &serde_json::Value| {
+        let dependencies = package["dependencies"].as_array().unwrap().iter();
+        dependencies
+            .filter(|d| d["kind"].as_str() != Some("dev"))
+            .map(name)
+            .filter(|d| members.contains(d))
+            .collect()
+    };
+    packages.iter().map(|package| (name(package), edges(package))).collect()
+}
+
+#[test]
+fn the_table_of_crates_is_the_workspace() {
+    let documented = documented();
+    let actual = actual();
+    assert_eq!(documented.keys().collect::<Vec<_>>(), actual.keys().collect::<Vec<_>>());
+    for (name, uses) in &actual {
+        let (level, may_use) = &documented[name];
+        for used in uses {
+            let below = documented[used].0;
+            assert!(below < *level, "{name} (level {level}) uses {used} (level {below})");
+            // The binary may use everything; its row says so in words.
+            assert!(
+                *level == 3 || may_use.contains(used),
+                "{name} uses {used}, which its row does not allow"
+            );
+        }
+    }
+}
+
+/// Every line of a crate's sources outside comments and the tests at the end of a file, as `path:line: text`.
+fn code_lines(name: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut folders = vec![root().join("crates").join(name).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("tests.rs")
+            {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+                let is_code = |line: &str| !line.trim_start().starts_with("//");
+                let numbered = code.lines().enumerate().filter(|(_, line)| is_code(line));
+                lines.extend(numbered.map(|(at, line)| format!("{}:{}: {line}", path.display(), at + 1)));
+            }
+        }
+    }
+    lines
+}
+
+fn assert_never_says(name: &str, words: &[&str]) {
+    for line in code_lines(name) {
+        let text = line.split_once(": ").map_or("", |(_, text)| text);
+        for word in words {
+            assert!(!text.contains(word), "{name} must not know `{word}`: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_pure_crates_touch_nothing_outside() {
+    let outside = [
+        "tokio",
+        "std::fs",
+        "std::net",
+        "SystemTime",
+        "Instant::now",
+        "Timestamp::now",
+        "std::env",
+        "std::process",
+    ];
+    assert_never_says("podlog-line", &outside);
+    assert_never_says("podlog-api", &outside);
+}
+
+#[test]
+fn only_serving_names_rustls() {
+    for name in actual().keys().filter(|name| *name != "podlog-serving") {
+        assert_never_says(name, &["rustls::", "use rustls", "tokio_rustls"]);
+    }
+}
+
+#[test]
+fn only_serving_makes_a_permit() {
+    for name in actual().keys().filter(|name| *name != "podlog-serving") {
+        assert_never_says(name, &["Permit {"]);
+    }
+}
+
+#[test]
+fn the_api_server_knows_no_log_line() {
+    assert_never_says("podlog-apiserver", &["podlog_line", "podlog_driver"]);
+    assert_never_says("podlog-serving", &["podlog_line", "podlog_driver"]);
+}
