@@ -66,7 +66,8 @@ impl Executor {
         object: Object,
         told: Option<Told>,
     ) -> Result<(), ApiError> {
-        let created = self.registry.create(resource, &object.namespace().to_owned(), object).await;
+        let namespace = object.namespace().to_owned();
+        let created = self.registry.create(resource, &namespace, object).await;
         let kind = resource.singular;
         match created {
             Ok(created) => {

@@ -4,19 +4,29 @@
 //! tries again. Behaviour as kube-controller-manager's and kube-scheduler's.
 
 mod action;
+mod aggregation;
 mod claim;
 mod deployment;
+mod event_ttl;
 mod executor;
+mod garbage;
 mod kinds;
+mod namespace;
+mod namespace_defaults;
+mod node_lifecycle;
 mod objects;
+mod pod_gc;
 mod quantity;
 mod queue;
 mod recorder;
 mod replica_set;
 mod runner;
 mod scheduler;
+mod taint_eviction;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tolerations;
 
 use tokio::task::JoinSet;
@@ -33,11 +43,18 @@ pub struct ControllerConfig {
 
 /// Starts all controllers. They end when `shutdown` is cancelled; wait for that with [`JoinSet::join_all`].
 pub fn spawn_all(registry: &Registry, config: ControllerConfig, shutdown: &CancellationToken) -> JoinSet<()> {
-    let _ = config;
     let controllers: Vec<Box<dyn runner::Controller>> = vec![
         Box::new(scheduler::Scheduler),
         Box::new(deployment::Deployments),
         Box::new(replica_set::ReplicaSets),
+        Box::new(garbage::GarbageCollector::default()),
+        Box::new(namespace::Namespaces),
+        Box::new(namespace_defaults::NamespaceDefaults { root_ca_pem: config.root_ca_pem }),
+        Box::new(node_lifecycle::NodeLifecycle::default()),
+        Box::new(taint_eviction::TaintEviction),
+        Box::new(pod_gc::PodGc::default()),
+        Box::new(aggregation::RoleAggregation),
+        Box::new(event_ttl::EventTtl),
     ];
     runner::spawn(registry, controllers, shutdown)
 }

@@ -23,11 +23,6 @@ pub(crate) fn time_text(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// A time as `MicroTime` fields carry it.
-pub(crate) fn micro_time_text(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
-}
-
 /// The time at a JSON pointer.
 pub(crate) fn time_at(object: &Object, pointer: &str) -> Option<Timestamp> {
     object.text(pointer).parse().ok()

@@ -76,7 +76,8 @@ impl World {
     }
 
     fn update(&mut self, resource: &Resource, part: crate::registry::Part, object: Object) {
-        self.change(resource.kind, &object.name().to_owned(), |known| {
+        let name = object.name().to_owned();
+        self.change(resource.kind, &name, |known| {
             if part == crate::registry::Part::Status {
                 known.0["status"] = object.0["status"].clone();
             } else {

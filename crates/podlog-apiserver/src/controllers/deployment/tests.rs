@@ -91,7 +91,8 @@ fn a_first_rollout() {
 /// The steps of rolling updates: sizes of the old and the new set after each look, until they rest.
 #[test]
 fn rolling_updates_step_by_step() {
-    let rows: [(i64, Value, &[(i64, i64)]); 6] = [
+    type Steps = &'static [(i64, i64)];
+    let rows: [(i64, Value, Steps); 6] = [
         (3, rolling(json!("25%"), json!("25%")), &[(3, 1), (2, 1), (2, 2), (1, 2), (1, 3), (0, 3)]),
         (4, rolling(json!(1), json!(0)), &[(4, 1), (3, 1), (3, 2), (2, 2), (2, 3), (1, 3), (1, 4), (0, 4)]),
         (4, rolling(json!(0), json!(1)), &[(3, 0), (3, 1), (2, 1), (2, 2), (1, 2), (1, 3), (0, 3), (0, 4)]),
