@@ -153,8 +153,9 @@ async fn deployments_roll_out_and_go() {
     let cluster = Cluster::start().await;
     cluster.create(kinds::deployments(), "ns", deployment(3)).await;
     cluster.eventually(|| cluster.has_event("FailedScheduling")).await;
-    let pod = &cluster.list(kinds::pods(), "ns")[0];
-    assert_eq!(condition(pod, "PodScheduled").unwrap()["message"], "no nodes available to schedule pods");
+    let pods = cluster.list(kinds::pods(), "ns");
+    let why = pods.iter().find_map(|pod| condition(pod, "PodScheduled")).unwrap();
+    assert_eq!(why["message"], "no nodes available to schedule pods");
 
     cluster.node("n1").await;
     let web = || cluster.get(kinds::deployments(), "ns", "web");
