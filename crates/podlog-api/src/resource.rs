@@ -215,6 +215,7 @@ const ALL_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const NO_COLLECTION: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
+const READ_ONLY: &[&str] = &["get", "list", "watch"];
 const READ_WRITE: &[&str] = &["get", "patch", "update"];
 
 const CORE: (&str, &str) = ("", "v1");
@@ -226,6 +227,7 @@ const BATCH: (&str, &str) = ("batch", "v1");
 const RBAC: (&str, &str) = ("rbac.authorization.k8s.io", "v1");
 const COORDINATION: (&str, &str) = ("coordination.k8s.io", "v1");
 const DISCOVERY: (&str, &str) = ("discovery.k8s.io", "v1");
+const EXTENSIONS: (&str, &str) = ("apiextensions.k8s.io", "v1");
 
 const POD: &str = "io.k8s.api.core.v1.Pod";
 const NODE: &str = "io.k8s.api.core.v1.Node";
@@ -348,6 +350,16 @@ static RESOURCES: &[Resource] = &[
         .cluster_scoped(),
     Resource::new(RBAC, "RoleBinding", ("rolebindings", "rolebinding"), "io.k8s.api.rbac.v1.RoleBinding"),
     Resource::new(RBAC, "Role", ("roles", "role"), "io.k8s.api.rbac.v1.Role"),
+    // There are none and none can be made; clients look here when they meet a kind that they do not know.
+    Resource::new(
+        EXTENSIONS,
+        "CustomResourceDefinition",
+        ("customresourcedefinitions", "customresourcedefinition"),
+        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+    )
+    .cluster_scoped()
+    .short(&["crd", "crds"])
+    .verbs(READ_ONLY),
     Resource::new(COORDINATION, "Lease", ("leases", "lease"), "io.k8s.api.coordination.v1.Lease"),
     Resource::new(
         DISCOVERY,

@@ -447,10 +447,10 @@ fn the_table_is_closed_and_not_recursive() {
     }
 }
 
-/// Every kind that is served can be sent.
+/// Every kind that can be created can be sent.
 #[test]
 fn every_served_kind_has_a_message() {
-    for resource in resource::all() {
+    for resource in resource::all().iter().filter(|resource| resource.has_verb("create")) {
         assert!(message_of(&resource.api_version(), resource.kind).is_some(), "{}", resource.kind);
     }
 }

@@ -7,6 +7,7 @@ use k8s_openapi::api::{
     autoscaling::v1 as autoscaling, batch::v1 as batch, coordination::v1 as coordination, core::v1 as core,
     discovery::v1 as discovery, events::v1 as events, policy::v1 as policy, rbac::v1 as rbac,
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
@@ -57,6 +58,7 @@ const ROOTS: &[Root] = &[
     root::<rbac::ClusterRoleBinding>(),
     root::<rbac::Role>(),
     root::<rbac::RoleBinding>(),
+    root::<extensions::CustomResourceDefinition>(),
     root::<meta::DeleteOptions>(),
     root::<meta::ListMeta>(),
     root::<meta::Patch>(),

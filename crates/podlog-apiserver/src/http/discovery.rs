@@ -22,6 +22,9 @@ pub(crate) async fn answer(app: &Arc<App>, call: &Call, path: &str) -> Option<Re
         ["apis", group] => plain(call, &discovery::group(group)?),
         ["api", version] => plain(call, &discovery::resources("", version)?),
         ["apis", group, version] => plain(call, &discovery::resources(group, version)?),
+        ["openapi", "v2"] if openapi::accepts_v2_protobuf(&joined(&call.headers, &ACCEPT)) => {
+            Ok(openapi_v2_protobuf(call).await?)
+        }
         ["openapi", "v2"] => Ok(built(call, "application/json", || Some(openapi::v2())).await?),
         ["openapi", "v3"] => Ok(built(call, "application/json", || Some(openapi::v3_index())).await?),
         ["openapi", "v3", rest @ ..] => Ok(openapi_v3(call, &rest.join("/")).await?),
@@ -44,6 +47,12 @@ fn aggregated(call: &Call, make: impl Fn(Format) -> Value) -> Result<Answer, Api
 
 fn plain(call: &Call, document: &Value) -> Result<Answer, ApiError> {
     Ok(call.wanted(Endpoint::Plain)?.answer(StatusCode::OK, document))
+}
+
+/// The only encoding that kubectl before 1.29 reads.
+async fn openapi_v2_protobuf(call: &Call) -> Option<Answer> {
+    let body = tokio::task::spawn_blocking(openapi::v2_protobuf).await.ok()?;
+    Some(tagged(call, discovery::etag(&body), openapi::V2_PROTOBUF, body))
 }
 
 async fn openapi_v3(call: &Call, path: &str) -> Option<Answer> {

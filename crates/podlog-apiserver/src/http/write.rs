@@ -5,7 +5,7 @@ use podlog_api::accept::Endpoint;
 use podlog_api::patch::{self, PatchType};
 use podlog_api::resource::Resource;
 use podlog_api::strict;
-use podlog_api::{ApiError, Cause, Object, Reason};
+use podlog_api::{ApiError, Cause, Object, Reason, validation};
 use serde_json::{Value, json};
 
 use super::answer::Answer;
@@ -25,8 +25,9 @@ const UPDATED_BY_VERSION: &[&str] = &["Lease"];
 pub(crate) async fn create(registry: &Registry, call: &Call, target: &Target) -> Result<Answer, ApiError> {
     call.wanted(Endpoint::Objects)?;
     let context = call.write_context()?;
-    let (object, warnings) = decode(call, strict::Target::of(target.resource)).await?;
+    let (object, mut warnings) = decode(call, strict::Target::of(target.resource)).await?;
     let made = registry.create_as(&context, target.resource, &target.namespace, object).await?;
+    warnings.extend(validation::warnings(target.resource, &made));
     let answer = list::one(call, target.resource, &made, StatusCode::CREATED)?;
     Ok(with_warnings(answer, &warnings))
 }
@@ -38,7 +39,7 @@ pub(crate) async fn update(registry: &Registry, call: &Call, target: &Target) ->
     if is_scale(target) {
         return update_scale(registry, call, target, &context).await;
     }
-    let (object, warnings) = decode(call, strict::Target::of(target.resource)).await?;
+    let (object, mut warnings) = decode(call, strict::Target::of(target.resource)).await?;
     check_name(target, &object)?;
     check_version(target, &object)?;
     let replace = |current: &mut Object| {
@@ -59,6 +60,9 @@ pub(crate) async fn update(registry: &Registry, call: &Call, target: &Target) ->
         }
         other => (other?, StatusCode::OK),
     };
+    if part(target) == Part::Main {
+        warnings.extend(validation::warnings(resource, &object));
+    }
     Ok(with_warnings(list::one(call, resource, &object, code)?, &warnings))
 }
 
@@ -87,6 +91,9 @@ pub(crate) async fn patch(registry: &Registry, call: &Call, target: &Target) -> 
     let resource = target.resource;
     let object =
         registry.update_as(&context, resource, &target.namespace, &target.name, part(target), change).await?;
+    if part(target) == Part::Main {
+        warnings.extend(validation::warnings(resource, &object));
+    }
     Ok(with_warnings(list::one(call, resource, &object, StatusCode::OK)?, &warnings))
 }
 

@@ -85,7 +85,7 @@ impl Registry {
     ) -> Result<(), ApiError> {
         metadata::prepare_update(resource, new, old)?;
         strategy::prepare_update(resource, part, new, old);
-        if part == Part::Main {
+        if matches!(part, Part::Main | Part::EphemeralContainers) {
             defaults::apply(resource, new);
         }
         if new == old {
@@ -95,7 +95,8 @@ impl Registry {
         let causes = match part {
             Part::Main => validation::update(resource, new, old),
             Part::Status => validation::update_status(resource, new, old),
-            Part::Finalize | Part::EphemeralContainers | Part::Binding => Vec::new(),
+            Part::EphemeralContainers => validation::update_ephemeral_containers(new, old),
+            Part::Finalize | Part::Binding => Vec::new(),
         };
         if causes.is_empty() {
             return Ok(());
