@@ -1,6 +1,6 @@
 //! Reading a log forwards, through its generations and rotations.
 
-use std::{collections::VecDeque, io};
+use std::{collections::VecDeque, fs::File, io, os::unix::fs::FileExt, thread, time::Duration};
 
 use memchr::memchr;
 use podlog_line::{Mode, RenderState, Renderer, Selection, Timestamp};
@@ -18,6 +18,9 @@ use crate::{ReadError, attributes::FileEnd, generations::FileId};
 const MAX_OUTPUT: usize = 128 * 1024;
 /// or read so much.
 const MAX_INPUT: usize = 8 * 1024 * 1024;
+/// How often, and how long each time, the end of a record is waited for.
+const SETTLE_ATTEMPTS: u32 = 5;
+const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Whether there is more to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,11 +168,7 @@ impl LogReader {
     /// Goes to where the selection begins.
     fn begin(&mut self, files: &mut Vec<LogFile>, selection: &Selection) -> Result<(), ReadError> {
         let last = files.last_mut().expect("there is a file");
-        let length = last
-            .plain()
-            .and_then(|plain| plain.metadata())
-            .map_err(|error| self.source.read_error(error))?
-            .len();
+        let length = last.plain().and_then(settled_length).map_err(|error| self.source.read_error(error))?;
         let (first, offset) = match selection.tail {
             Some(lines) => self
                 .find_tail(files, length, lines, selection)
@@ -309,6 +308,24 @@ impl LogReader {
             }
         }
         Ok(ReadState::CaughtUp)
+    }
+}
+
+/// The length of a file that may be written to at this moment: a large write becomes visible piece by piece, and the
+/// log should not seem to end inside a record. A file that really does costs a few milliseconds.
+fn settled_length(file: &File) -> io::Result<u64> {
+    let mut attempts = 0;
+    loop {
+        let length = file.metadata()?.len();
+        let mut last = [b'\n'];
+        if length > 0 {
+            file.read_at(&mut last, length - 1)?;
+        }
+        if last == *b"\n" || attempts == SETTLE_ATTEMPTS {
+            return Ok(length);
+        }
+        attempts += 1;
+        thread::sleep(SETTLE_PAUSE);
     }
 }
 

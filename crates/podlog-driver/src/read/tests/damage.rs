@@ -1,0 +1,67 @@
+use super::*;
+
+#[test]
+fn a_damaged_compressed_file_gives_what_is_left_of_it() {
+    let files = Log::new();
+    let lines: Vec<String> =
+        (0..20_000).map(|n| format!("2026-01-01T00:00:01Z stdout F {}\n", n * 7919)).collect();
+    fs::write(files.generation(1), lines.concat()).expect("room");
+    files.write(&log(&["o4F end"]));
+    compress(&files.generation(1));
+    let mut path = files.generation(1).into_os_string();
+    path.push(".gz");
+    let whole = fs::read(&path).expect("a file");
+    fs::write(&path, &whole[..whole.len() / 2]).expect("room");
+    let mut reader = files.reader(&Selection::default());
+    let text = drained(&mut reader);
+    assert!(text.starts_with("0\n7919\n") && text.ends_with("\nend\n") && text.lines().count() > 1000);
+    assert_eq!(reader.stats().damaged_files, 1);
+}
+
+#[test]
+fn damaged_records_are_skipped_and_counted() {
+    let files = Log::new();
+    files.write(&log(&[
+        "o1F a",
+        "\n",
+        "2026-01-01T00:00:01Z stdout F\n",
+        "\0\0\0\x002026-01-01T00:00:01Z stdout F b\n",
+        "2026-99-01T00:00:01Z stdout F x\n",
+        "{\"log\":\n",
+        "o2F c",
+    ]));
+    let mut reader = files.reader(&Selection::default());
+    assert_eq!(drained(&mut reader), "a\nb\nc\n");
+    assert_eq!((reader.stats().records, reader.stats().malformed), (3, 4));
+}
+
+#[test]
+fn errors_are_those_of_the_kubelet() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path().canonicalize().expect("a directory");
+    let message = |path: &Path| {
+        let result = LogSource::open(path).and_then(|source| source.read(&Selection::default()).map(|_| ()));
+        result.expect_err("no log").to_string()
+    };
+    let missing = root.join("0.log");
+    let resolving = |path: &Path, component: &Path| {
+        format!(
+            "failed to try resolving symlinks in path \"{}\": lstat {}: no such file or directory",
+            path.display(),
+            component.display()
+        )
+    };
+    assert_eq!(message(&missing), resolving(&missing, &missing));
+    let deep = root.join("a/b/0.log");
+    assert_eq!(message(&deep), resolving(&deep, &root.join("a")));
+    let link = root.join("1.log");
+    std::os::unix::fs::symlink(root.join("target"), &link).expect("a link");
+    assert_eq!(message(&link), resolving(&link, &root.join("target")));
+    let directory_as_log = root.join("2.log");
+    fs::create_dir(&directory_as_log).expect("a directory");
+    let result = LogSource::open(&directory_as_log)
+        .and_then(|source| source.read(&Selection::default()))
+        .and_then(|mut reader| reader.read_chunk(&mut Vec::new()).map(|_| ()));
+    let expected = format!("failed to read log file \"{}\": is a directory", directory_as_log.display());
+    assert_eq!(result.expect_err("no log").to_string(), expected);
+}

@@ -1,0 +1,226 @@
+use super::*;
+
+#[test]
+fn a_follower_sees_what_is_appended() {
+    let files = Log::new();
+    files.write(&log(&["o1F a"]));
+    let mut reader = files.reader(&selection(Mode::Exact, "follow"));
+    assert_eq!(drained(&mut reader), "a\n");
+    files.append(b"2026-01-01T00:00:02Z stdo");
+    assert_eq!(drained(&mut reader), "");
+    files.append(b"ut F b\n");
+    assert_eq!(drained(&mut reader), "b\n");
+    files.append(&log(&["o3P > "]));
+    assert_eq!(drained(&mut reader), "");
+    assert_eq!(drained(&mut reader), "> ", "a prompt is shown when nothing follows it");
+    files.append(&log(&["o4F yes"]));
+    let mut out = Vec::new();
+    drain(&mut reader, &mut out).expect("a log");
+    reader.finish(&mut out).expect("a log");
+    assert_eq!(out, b"yes\n");
+}
+
+#[test]
+fn a_follower_survives_every_kind_of_rotation() {
+    for mode in [Mode::Exact, Mode::Upstream] {
+        let files = Log::new();
+        files.write(&log(&["o1F a"]));
+        let mut reader = files.reader(&Selection { mode, follow: true, ..Selection::default() });
+        assert_eq!(drained(&mut reader), "a\n");
+        // Renamed, and not yet made anew.
+        fs::rename(files.path(), files.generation(1)).expect("a rename");
+        append(&files.generation(1), &log(&["o1F b"]));
+        assert_eq!(drained(&mut reader), "b\n");
+        // The writer is still in the old file when the new one is there.
+        files.write(b"");
+        append(&files.generation(1), &log(&["o1F c"]));
+        assert_eq!(drained(&mut reader), "c\n");
+        append(&files.generation(1), &log(&["o1F late"]));
+        files.append(&log(&["o2F d"]));
+        assert_eq!(drained(&mut reader), "late\nd\n");
+        // Copied and cut off.
+        files.write(b"");
+        assert_eq!(drained(&mut reader), "");
+        files.append(&log(&["o3F e"]));
+        assert_eq!(drained(&mut reader), "e\n");
+        // Cut off and already longer than before.
+        files.write(&log(&["o4F f", "o4F g", "o4F h"]));
+        assert_eq!(drained(&mut reader), "f\ng\nh\n");
+        assert_eq!(reader.stats().truncations, 2);
+        // Deleted and made anew.
+        fs::remove_file(files.path()).expect("a file");
+        files.write(&log(&["o5F i"]));
+        assert_eq!(drained(&mut reader), "i\n");
+    }
+}
+
+#[test]
+fn a_slow_follower_reads_all_generations_in_between() {
+    let names = |numbers: &[usize]| numbers.to_vec();
+    // What has become of the file that was being read: renamed, compressed, or deleted.
+    for fate in 0..3 {
+        for compressed in [names(&[]), names(&[2]), names(&[2, 3])] {
+            let files = Log::new();
+            fs::write(files.generation(0), log(&["o0F old"])).expect("room");
+            files.write(&log(&["o1F a"]));
+            let mut reader = files.reader(&selection(Mode::Exact, "follow tail=1"));
+            assert_eq!(drained(&mut reader), "a\n");
+            files.append(&log(&["o1F b"]));
+            for number in 1..4 {
+                fs::rename(files.path(), files.generation(number)).expect("a rename");
+                files.write(&log(&[&format!("o{}F {number}", number + 1)]));
+            }
+            compressed.iter().for_each(|number| compress(&files.generation(*number)));
+            match fate {
+                1 => compress(&files.generation(1)),
+                2 => fs::remove_file(files.generation(1)).expect("a file"),
+                _ => {}
+            }
+            assert_eq!(drained(&mut reader), "b\n1\n2\n3\n", "fate {fate}, compressed {compressed:?}");
+            assert_eq!(drained(&mut reader), "");
+        }
+    }
+}
+
+#[test]
+fn the_second_name_of_the_current_file_is_no_generation() {
+    let files = Log::new();
+    files.write(&log(&["o1F a"]));
+    fs::hard_link(files.path(), files.generation(1)).expect("a link");
+    assert_eq!(files.text(&Selection::default()), "a\n");
+    let mut reader = files.reader(&selection(Mode::Exact, "follow"));
+    assert_eq!(drained(&mut reader), "a\n");
+    let new = files.directory.path().join("new");
+    fs::write(&new, log(&["o2F b"])).expect("room");
+    fs::rename(new, files.path()).expect("a rename");
+    assert_eq!(drained(&mut reader), "b\n");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(25))]
+    #[test]
+    fn a_follower_gets_every_line_once_whatever_happens(
+        steps in prop::collection::vec((0..8u8, 1..30usize), 1..60),
+        max_bytes in 150..2000u64,
+    ) {
+        let files = Log::new();
+        let mut sink = files.sink(max_bytes);
+        let mut reader = files.reader(&selection(Mode::Exact, "follow"));
+        let (mut written, mut out, mut second) = (String::new(), Vec::new(), 0);
+        for (step, count) in steps {
+            second += 1;
+            match step {
+                0..4 => {
+                    let text: String = (0..count).map(|index| format!("{second} {index}\n")).collect();
+                    sink.write(Stream::Stdout, text.as_bytes(), at(second)).expect("room");
+                    written += &text;
+                }
+                4 => {
+                    // Somebody else rotates.
+                    let name = files.directory.path().join("renamed");
+                    fs::rename(files.path(), &name).expect("a rename");
+                    reader.read_chunk(&mut out).expect("a log");
+                    let newest = crate::generations::LogPath::new(&files.path()).list().expect("a listing").rotated.pop();
+                    let age = crate::generations::next_age(at(second), newest.as_ref().map(|file| &*file.age));
+                    fs::rename(name, files.directory.path().join(format!("0.log.{age}"))).expect("a rename");
+                    sink.write(Stream::Stdout, format!("{second} between\n").as_bytes(), at(second)).expect("room");
+                    written += &format!("{second} between\n");
+                    sink.reopen().expect("a file");
+                }
+                5 => {
+                    drop(sink);
+                    sink = files.sink(max_bytes);
+                }
+                _ => {
+                    drain(&mut reader, &mut out).expect("a log");
+                }
+            }
+        }
+        drop(sink);
+        drain(&mut reader, &mut out).expect("a log");
+        reader.finish(&mut out).expect("a log");
+        prop_assert_eq!(String::from_utf8_lossy(&out), &*written);
+        prop_assert_eq!(files.text(&Selection::default()), written);
+    }
+}
+
+/// A writer at full speed, rotating all the time, and followers that start at different moments.
+#[test]
+fn nothing_is_lost_between_a_fast_writer_and_its_followers() {
+    let files = Log::new();
+    let mut sink = files.sink(20_000);
+    let source = LogSource::open(files.path()).expect("a log");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let total = 60_000;
+    std::thread::scope(|scope| {
+        let follow = || {
+            let mut reader = source.read(&selection(Mode::Exact, "follow")).expect("a log");
+            let mut out = Vec::new();
+            loop {
+                let ended = is_over.load(std::sync::atomic::Ordering::Acquire);
+                drain(&mut reader, &mut out).expect("a log");
+                if ended {
+                    reader.finish(&mut out).expect("a log");
+                    return out;
+                }
+                std::thread::yield_now();
+            }
+        };
+        let mut followers = vec![scope.spawn(follow)];
+        for chunk in 0..total / 100 {
+            let text: String = (0..100).map(|index| format!("{}\n", chunk * 100 + index)).collect();
+            sink.write(Stream::ALL[chunk % 2], text.as_bytes(), at(chunk as i64)).expect("room");
+            if chunk % 200 == 100 {
+                followers.push(scope.spawn(follow));
+            }
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Release);
+        let expected: String = (0..total).map(|number| format!("{number}\n")).collect();
+        for follower in followers {
+            assert!(follower.join().expect("no panic") == expected.as_bytes());
+        }
+    });
+    assert!(sink.stats().rotations > 50);
+}
+
+#[test]
+fn a_torn_record_may_be_cut_off_and_written_anew() {
+    for mode in [Mode::Exact, Mode::Upstream] {
+        let files = Log::new();
+        let whole = log(&["o1F a"]);
+        files.write(&whole);
+        let mut reader = files.reader(&Selection { mode, follow: true, ..Selection::default() });
+        assert_eq!(drained(&mut reader), "a\n");
+        for (anew, expected) in
+            [("", ""), ("o2F b", "b\n"), ("o2F longer than what was torn", "longer than what was torn\n")]
+        {
+            files.append(b"2026-01-01T00:00:02Z stdout F torn");
+            assert_eq!(drained(&mut reader), "");
+            let length = fs::metadata(files.path()).expect("a file").len() - 34;
+            let file = fs::OpenOptions::new().write(true).open(files.path()).expect("a file");
+            file.set_len(length).expect("a file");
+            files.append(&log(&[anew]));
+            assert_eq!(drained(&mut reader), expected);
+        }
+        assert_eq!(reader.stats().truncations, 0);
+    }
+}
+
+#[test]
+fn what_a_follower_was_too_slow_for_is_counted() {
+    let files = Log::new();
+    let mut sink =
+        CriFileSink::open(files.path(), FileLimits { max_bytes: 100, max_files: 3 }).expect("a sink");
+    let mut reader = files.reader(&selection(Mode::Exact, "follow"));
+    for second in 0..40 {
+        sink.write(Stream::Stdout, b"0123456789\n", at(second)).expect("room");
+        if second == 1 {
+            assert_eq!(drained(&mut reader).lines().count(), 2);
+        }
+    }
+    // Two records a file: the first file and the last three were read.
+    assert_eq!(drained(&mut reader).lines().count(), 6);
+    if crate::attributes::generation(fs::File::open(files.path()).expect("a file")).is_some() {
+        assert_eq!(reader.stats().missing_files, 16);
+    }
+}
