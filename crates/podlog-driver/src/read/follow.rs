@@ -79,6 +79,9 @@ impl LogReader {
     /// Renders what was appended to the file before this one after we had left it.
     pub(super) fn read_late_records(&mut self, out: &mut Vec<u8>) -> Result<(), ReadError> {
         let Some(previous) = &mut self.previous else { return Ok(()) };
+        if !previous.has_more().map_err(|error| self.source.read_error(error))? {
+            return Ok(());
+        }
         let mut late = Buffer::default();
         loop {
             let count = previous.read(late.room(), true).map_err(|error| self.source.read_error(error))?;
