@@ -33,6 +33,10 @@ impl FileId {
     pub(crate) fn of(metadata: &fs::Metadata) -> FileId {
         FileId { device: metadata.dev(), inode: metadata.ino() }
     }
+
+    pub(crate) fn of_open(file: &fs::File) -> io::Result<FileId> {
+        Ok(FileId::of(&file.metadata()?))
+    }
 }
 
 /// A file that was rotated away.

@@ -14,7 +14,7 @@ use crate::{
     SinkError,
     attributes::{self, FileEnd},
     error::reason,
-    generations::LogPath,
+    generations::{FileId, LogPath},
 };
 use append::{Appender, Written};
 use compress::Compressor;
@@ -149,7 +149,8 @@ impl CriFileSink {
     /// when too many do, they are dropped and counted, and a record says so as soon as there is room again.
     pub fn write(&mut self, stream: Stream, chunk: &[u8], at: Timestamp) -> Result<(), SinkError> {
         self.stats.bytes_in += chunk.len() as u64;
-        let mut result = self.stamp(stream, at);
+        let mut result = Ok(());
+        self.stamp(stream, at);
         let mut rest = chunk;
         while let Some(length) = memchr(b'\n', rest) {
             self.line(stream, &rest[..length]);
@@ -171,12 +172,11 @@ impl CriFileSink {
 
     /// The stream has ended: what is held back of its last line becomes a partial record.
     pub fn end(&mut self, stream: Stream, at: Timestamp) -> Result<(), SinkError> {
-        let mut result = Ok(());
         if !self.lines[stream.index()].held.is_empty() {
-            result = self.stamp(stream, at);
+            self.stamp(stream, at);
             self.push(stream, LineEnd::Partial, b"");
         }
-        result.and(self.flush())
+        self.flush()
     }
 
     /// Whether something is held back that [`CriFileSink::flush_partial`] would write.
@@ -188,9 +188,14 @@ impl CriFileSink {
     /// the log. On failure the old file stays in use.
     pub fn reopen(&mut self) -> Result<(), SinkError> {
         let flushed = self.flush();
+        let open_error = |source| SinkError::Open { path: self.path.current(), source };
+        let opened = start::open_current(&self.path, self.generation).map_err(open_error)?;
+        if FileId::of_open(opened.file.raw()).map_err(open_error)?
+            == FileId::of_open(self.file.raw()).map_err(open_error)?
+        {
+            return flushed;
+        }
         self.mark_end();
-        let opened = start::open_current(&self.path, self.generation)
-            .map_err(|source| SinkError::Open { path: self.path.current(), source })?;
         let backlog = std::mem::take(&mut self.file.batch);
         self.file = opened.file;
         self.file.batch.extend_from_slice(&backlog);
@@ -206,11 +211,10 @@ impl CriFileSink {
     }
 
     /// Prepares the headers of a chunk.
-    fn stamp(&mut self, stream: Stream, at: Timestamp) -> Result<(), SinkError> {
-        let mut result = Ok(());
-        if at.saturating_add(MAX_CLOCK_HOLD) < self.last && self.file.length > 0 && !self.failing {
-            result = self.rotate().map_err(|source| self.write_error(source));
-            self.last = if result.is_ok() { at } else { self.last };
+    fn stamp(&mut self, stream: Stream, at: Timestamp) {
+        let was_set_back = at.saturating_add(MAX_CLOCK_HOLD) < self.last;
+        if was_set_back && self.file.length > 0 && !self.failing && self.rotate_or_warn() {
+            self.last = at;
         }
         self.last = self.last.max(at);
         let time = self.formatter.format(self.last);
@@ -220,7 +224,6 @@ impl CriFileSink {
             header.clear();
             cri::append_header(header, time, stream, end);
         }
-        result
     }
 
     /// The end of a line, without its line feed.
@@ -291,8 +294,7 @@ impl CriFileSink {
                 return Ok(());
             }
             // A file that is too large is better than records that are lost.
-            if let Err(error) = self.rotate() {
-                tracing::warn!(%error, path = %self.path.current().display(), "the log could not be rotated");
+            if !self.rotate_or_warn() {
                 max_bytes = u64::MAX;
             }
         }
@@ -322,6 +324,15 @@ impl CriFileSink {
             cri::append_record(&mut self.file.batch, time, stream, LineEnd::Full, b"");
         }
         cri::append_record(&mut self.file.batch, time, stream, LineEnd::Full, text.as_bytes());
+    }
+
+    /// Whether there is a new file now.
+    fn rotate_or_warn(&mut self) -> bool {
+        let result = self.rotate();
+        if let Err(error) = &result {
+            tracing::warn!(%error, path = %self.path.current().display(), "the log could not be rotated");
+        }
+        result.is_ok()
     }
 
     fn rotate(&mut self) -> io::Result<()> {

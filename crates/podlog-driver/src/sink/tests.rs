@@ -263,6 +263,17 @@ fn reopening_goes_on_in_a_new_file() {
 }
 
 #[test]
+fn reopening_without_a_rename_changes_nothing() {
+    let log = Log::new();
+    let mut sink = log.sink(u64::MAX, 5);
+    sink.write(Stream::Stdout, b"a\n", at(1)).expect("room");
+    sink.reopen().expect("a file");
+    sink.write(Stream::Stdout, b"b\n", at(0)).expect("room");
+    assert_eq!(contents(&log.files())[0], b"a\nb\n");
+    assert_eq!(attributes::file_end(fs::File::open(log.path()).expect("a file")), None);
+}
+
+#[test]
 fn a_failed_reopen_keeps_the_old_file() {
     let log = Log::new();
     let directory = log.directory.path().join("sub");
