@@ -10,6 +10,7 @@ mod deployment;
 mod event_ttl;
 mod executor;
 mod garbage;
+mod job;
 mod kinds;
 mod namespace;
 mod namespace_defaults;
@@ -47,6 +48,7 @@ pub fn spawn_all(registry: &Registry, config: ControllerConfig, shutdown: &Cance
         Box::new(scheduler::Scheduler),
         Box::new(deployment::Deployments),
         Box::new(replica_set::ReplicaSets),
+        Box::new(job::Jobs),
         Box::new(garbage::GarbageCollector::default()),
         Box::new(namespace::Namespaces),
         Box::new(namespace_defaults::NamespaceDefaults { root_ca_pem: config.root_ca_pem }),

@@ -124,7 +124,8 @@ impl Cluster {
             } else if pod.text("/status/phase") == "Pending" {
                 let ready =
                     json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
-                let status = json!({"phase": "Running", "conditions": [ready]});
+                let phase = if pod.label("job-name").is_some() { "Succeeded" } else { "Running" };
+                let status = json!({"phase": phase, "conditions": [ready]});
                 self.set_status(kinds::pods(), "ns", pod.name(), status).await
             } else {
                 continue;
@@ -253,5 +254,21 @@ async fn pods_leave_tainted_nodes() {
     cluster.registry.update_with(kinds::nodes(), "", "n1", Part::Main, taint).await.unwrap();
     cluster.eventually(|| !cluster.exists(kinds::pods(), "ns", "goes")).await;
     assert!(runs("stays") && cluster.has_event("TaintManagerEviction"));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_complete_and_go_with_their_pods() {
+    let cluster = Cluster::start().await;
+    cluster.node("n1").await;
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"parallelism": 2, "completions": 3, "template": template});
+    cluster.create(kinds::jobs(), "ns", json!({"metadata": {"name": "sum"}, "spec": spec})).await;
+    let job = || cluster.get(kinds::jobs(), "ns", "sum");
+    cluster.eventually(|| holds(&job(), "Complete")).await;
+    assert_eq!((status_count(&job(), "succeeded"), cluster.list(kinds::pods(), "ns").len()), (3, 3));
+    cluster.eventually(|| cluster.has_event("Completed")).await;
+    cluster.delete(kinds::jobs(), "ns", "sum", Propagation::Background).await;
+    cluster.eventually(|| cluster.list(kinds::pods(), "ns").is_empty()).await;
     cluster.stop().await;
 }

@@ -9,6 +9,7 @@ pub(crate) mod codec;
 mod create;
 mod delete;
 mod events;
+mod job;
 mod keys;
 pub(crate) mod metadata;
 mod preconditions;

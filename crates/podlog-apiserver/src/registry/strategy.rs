@@ -9,7 +9,7 @@ use podlog_api::{Object, child_map};
 use serde_json::{Value, json};
 
 use super::update::Part;
-use super::{metadata, qos};
+use super::{job, metadata, qos};
 
 /// Kinds whose `metadata.generation` counts changes of `spec`.
 const GENERATION: &[&str] = &["Pod", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job"];
@@ -41,6 +41,7 @@ pub(super) fn prepare_create(resource: &Resource, object: &mut Object) {
         }
         "Service" => object.0["status"] = json!({"loadBalancer": {}}),
         "Secret" => merge_string_data(object),
+        "Job" => job::select_own_pods(object),
         _ => {}
     }
 }
