@@ -92,13 +92,14 @@ impl Handler for Script {
         if let Ok(body) = serde_json::from_slice(&body) {
             self.bodies.lock().unwrap().push(body);
         }
-        let (code, body) = match self.answer(&line) {
-            Answer::Json(code, value) => (code, json_body(value.to_string())),
-            Answer::Text(code, text) => (code, text_body(text)),
-            Answer::Breaks(text) => (200, broken(text)),
-            Answer::Hangs(text) => (200, endless(text)),
+        let (code, content_type, body) = match self.answer(&line) {
+            Answer::Json(code, value) => (code, "application/json", json_body(value.to_string())),
+            Answer::Text(code, text) => (code, "text/plain", text_body(text)),
+            Answer::Breaks(text) => (200, "text/plain", broken(text)),
+            Answer::Hangs(text) => (200, "application/json", endless(text)),
         };
         let mut response = Response::new(body);
+        response.headers_mut().insert("content-type", content_type.parse().unwrap());
         *response.status_mut() = code.try_into().unwrap();
         response
     }

@@ -5,6 +5,8 @@
 
 mod containers;
 mod first_pod;
+#[cfg(test)]
+mod kubectl_tests;
 mod options;
 mod run;
 mod stream;

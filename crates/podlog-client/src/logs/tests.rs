@@ -19,15 +19,22 @@ fn options(arguments: &str) -> LogsOptions {
 
 /// stdout, stderr (the error's text included).
 async fn logs(api: &FakeApi, arguments: &str) -> (String, String) {
+    let (out, err, _) = logs_with_code(api, arguments).await;
+    (out, err)
+}
+
+/// stdout, stderr (the error's text included), exit code.
+pub(super) async fn logs_with_code(api: &FakeApi, arguments: &str) -> (String, String, i32) {
     let (out, err) = (Captured::default(), Captured::default());
     let streams = Streams { out: Box::new(out.clone()), err: Box::new(err.clone()) };
     let connection = api.connect().await;
     let result = run(&connection, &options(arguments), streams).await;
+    let code = result.as_ref().err().map_or(0, |error| i32::from(error.exit_code()));
     let error = result.err().map(|error| error.to_string()).unwrap_or_default();
-    (out.text(), err.text() + &error)
+    (out.text(), err.text() + &error, code)
 }
 
-fn pod(name: &str, containers: &[&str]) -> Value {
+pub(super) fn pod(name: &str, containers: &[&str]) -> Value {
     let containers: Vec<Value> = containers.iter().map(|name| json!({"name": name})).collect();
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "spec": {"containers": containers, "nodeName": "n"}, "status": {"phase": "Running"}})
 }
