@@ -42,12 +42,12 @@ impl http_body::Body for NodeBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let ends = self.ends;
-        let text = |error: hyper::Error| match DialCause::exchange(&error, ends) {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        let text = |error: hyper::Error| match DialCause::exchange(&error, &self.ends) {
             DialCause::Eof => BodyError::from("unexpected EOF"),
             cause => cause.into(),
         };
-        Pin::new(&mut self.inner).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(text)))
+        polled.map(|frame| frame.map(|frame| frame.map_err(text)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -128,13 +128,13 @@ impl NodeClient {
                 Err((error, _)) if is_stale(&error) => {
                     tracing::debug!(%error, url, "a pooled connection was stale")
                 }
-                Err((error, ends)) => return Err(DialCause::exchange(&error, ends)),
+                Err((error, ends)) => return Err(DialCause::exchange(&error, &ends)),
             }
         }
         let config = if verify == Verify::Ca { &trust.verified } else { &trust.unverified };
         let dialled = dial(host, port, config.clone(), self.shared.timeouts).await?;
         let connection = Connection::start(dialled, &pool).await?;
-        connection.send(&uri, &pool).await.map_err(|(error, ends)| DialCause::exchange(&error, ends))
+        connection.send(&uri, &pool).await.map_err(|(error, ends)| DialCause::exchange(&error, &ends))
     }
 }
 

@@ -107,19 +107,18 @@ impl Shared {
 impl Connection {
     /// Starts HTTP on a connection, and offers it to others where the protocol allows.
     pub(super) async fn start(dialled: Dialled, pool: &Arc<Mutex<Connections>>) -> Result<Self, DialCause> {
-        let Dialled { tls, ends } = dialled;
-        let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        let Dialled { connection: tls, ends, is_http2 } = dialled;
         let io = TokioIo::new(tls);
         if is_http2 {
             let handshake = http2_builder().handshake(io).await;
-            let (sender, connection) = handshake.map_err(|error| DialCause::exchange(&error, ends))?;
+            let (sender, connection) = handshake.map_err(|error| DialCause::exchange(&error, &ends))?;
             tokio::spawn(connection);
             let shared = Shared { sender, streams: Arc::default(), ends };
             pool.lock().shared.push(shared.clone());
             return Ok(shared.open());
         }
         let handshake = http1::handshake(io).await;
-        let (sender, connection) = handshake.map_err(|error| DialCause::exchange(&error, ends))?;
+        let (sender, connection) = handshake.map_err(|error| DialCause::exchange(&error, &ends))?;
         tokio::spawn(connection);
         Ok(Connection::Exclusive(Box::new(ExclusiveUse { connection: Exclusive { sender, ends } })))
     }
@@ -143,14 +142,14 @@ impl Connection {
             }
             Connection::Exclusive(exclusive) => {
                 let ExclusiveUse { mut connection } = *exclusive;
-                let ends = connection.ends;
-                let response = connection
-                    .sender
-                    .send_request(http1_request(uri))
-                    .await
-                    .map_err(|error| (error, ends))?;
-                give_back_when_ready(connection, pool);
-                Ok((response, ends, StreamSlot(Arc::new(AtomicUsize::new(1)))))
+                let ends = connection.ends.clone();
+                match connection.sender.send_request(http1_request(uri)).await {
+                    Ok(response) => {
+                        give_back_when_ready(connection, pool);
+                        Ok((response, ends, StreamSlot(Arc::new(AtomicUsize::new(1)))))
+                    }
+                    Err(error) => Err((error, ends)),
+                }
             }
         }
     }

@@ -39,8 +39,9 @@ impl Default for Timeouts {
 
 /// A connection with its TLS, and where it goes.
 pub(super) struct Dialled {
-    pub(super) tls: TlsStream<Sniffed>,
+    pub(super) connection: Watched,
     pub(super) ends: Ends,
+    pub(super) is_http2: bool,
 }
 
 /// Connects and shakes hands.
@@ -60,21 +61,23 @@ pub(super) async fn dial(
         Err(_) => Err(DialCause::HandshakeTimeout),
         Ok(Ok(mut tls)) => {
             tls.get_mut().0.head = None;
-            Ok(Dialled { tls, ends })
+            let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+            Ok(Dialled { connection: Watched { tls, ends: ends.clone() }, ends, is_http2 })
         }
         Ok(Err((error, sniffed))) => {
             head.extend(sniffed.head.unwrap_or_default());
             if head.starts_with(b"HTTP/") {
                 Err(DialCause::PlainHttp)
             } else {
-                Err(DialCause::handshake(&error, ends))
+                Err(DialCause::handshake(&error, &ends))
             }
         }
     }
 }
 
 fn ends_of(tcp: &TcpStream) -> Result<Ends, DialCause> {
-    let ends = || Ok(Ends { local: tcp.local_addr()?, remote: tcp.peer_addr()? });
+    let ends =
+        || Ok(Ends { local: tcp.local_addr()?, remote: tcp.peer_addr()?, tls_failure: Arc::default() });
     ends().map_err(|error: io::Error| DialCause::Other(error.to_string()))
 }
 
@@ -131,6 +134,65 @@ fn name_server() -> String {
         .lines()
         .find_map(|line| line.trim().strip_prefix("nameserver")?.split_whitespace().next());
     server.map(|server| format!(" on {server}:53")).unwrap_or_default()
+}
+
+/// A connection on which failures of TLS are remembered.
+pub(super) struct Watched {
+    tls: TlsStream<Sniffed>,
+    ends: Ends,
+}
+
+impl Watched {
+    fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &polled {
+            self.ends.note(error);
+        }
+        polled
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.tls).poll_read(context, buffer);
+        self.note(polled)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.tls).poll_write(context, bytes);
+        self.note(polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.tls).poll_flush(context);
+        self.note(polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.tls).poll_write_vectored(context, slices);
+        self.note(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tls.is_write_vectored()
+    }
 }
 
 /// A connection that remembers how the peer's answer began, until TLS stands: a plain HTTP server is told by it.

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
 use crate::tls::{GoTlsError, alert_text};
 
@@ -70,11 +71,21 @@ pub enum DialCause {
     Other(String),
 }
 
-/// Both ends of a connection.
-#[derive(Clone, Copy, Debug)]
+/// Both ends of a connection, and how TLS failed on it: HTTP/2 keeps no more than the text of that.
+#[derive(Clone, Debug)]
 pub(super) struct Ends {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
+    pub(super) tls_failure: Arc<OnceLock<rustls::Error>>,
+}
+
+impl Ends {
+    /// Remembers a failure of TLS.
+    pub(super) fn note(&self, error: &io::Error) {
+        if let Some(error) = tls_error(error) {
+            self.tls_failure.get_or_init(|| error.clone());
+        }
+    }
 }
 
 impl DialCause {
@@ -84,7 +95,7 @@ impl DialCause {
     }
 
     /// Why a handshake failed, other than by time.
-    pub(super) fn handshake(error: &io::Error, ends: Ends) -> Self {
+    pub(super) fn handshake(error: &io::Error, ends: &Ends) -> Self {
         match tls_error(error) {
             Some(error) => DialCause::Tls(tls_text(error)),
             None => Self::read(error, ends),
@@ -92,12 +103,17 @@ impl DialCause {
     }
 
     /// Why an answer, or a part of it, could not be read.
-    pub(super) fn exchange(error: &hyper::Error, ends: Ends) -> Self {
+    pub(super) fn exchange(error: &hyper::Error, ends: &Ends) -> Self {
         if error.is_timeout() {
             return DialCause::ConnectionLost;
         }
-        match find::<io::Error>(error) {
+        if let Some(error) = ends.tls_failure.get() {
+            return DialCause::Tls(tls_text(error));
+        }
+        let http2 = find::<h2::Error>(error);
+        match find::<io::Error>(error).or_else(|| http2?.get_io()) {
             Some(io) => Self::handshake(io, ends),
+            None if http2.is_some_and(h2::Error::is_remote) => DialCause::Other(http2_text(http2)),
             None if error.is_incomplete_message() || error.is_closed() || error.is_canceled() => {
                 DialCause::Eof
             }
@@ -105,10 +121,12 @@ impl DialCause {
         }
     }
 
-    fn read(error: &io::Error, ends: Ends) -> Self {
-        let Ends { local, remote } = ends;
+    fn read(error: &io::Error, ends: &Ends) -> Self {
+        let (local, remote) = (ends.local, ends.remote);
         match error.kind() {
             io::ErrorKind::UnexpectedEof => DialCause::Eof,
+            // What HTTP/2 makes of an end of the connection while streams are open.
+            io::ErrorKind::BrokenPipe if error.raw_os_error().is_none() => DialCause::Eof,
             _ => DialCause::Read { local, remote, reason: errno_text(error) },
         }
     }
@@ -134,13 +152,28 @@ fn tls_text(error: &rustls::Error) -> String {
     }
 }
 
-/// `Connection refused (os error 111)` becomes `connection refused`, as in Go's table of errors.
+/// As Go's `http2.StreamError` and `GoAwayError`, whose numbers of streams we do not know.
+fn http2_text(error: Option<&h2::Error>) -> String {
+    let code = error.and_then(h2::Error::reason).map(|reason| format!("{reason:?}")).unwrap_or_default();
+    match error {
+        Some(error) if error.is_go_away() => {
+            format!("http2: server sent GOAWAY and closed the connection; ErrCode={code}")
+        }
+        _ => format!("stream error: {code}; received from peer"),
+    }
+}
+
+/// `Connection refused (os error 111)` becomes `connection refused`, as in Go's table of errors. HTTP/2 passes on no more than
+/// the kind of an error.
 fn errno_text(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words);
-    match error.kind() {
-        io::ErrorKind::TimedOut if error.raw_os_error().is_none() => "i/o timeout".into(),
-        _ => text.to_lowercase(),
+    match (error.raw_os_error(), error.kind()) {
+        (None, io::ErrorKind::TimedOut) => "i/o timeout".into(),
+        (None, io::ErrorKind::ConnectionReset) => "connection reset by peer".into(),
+        (None, io::ErrorKind::ConnectionAborted) => "software caused connection abort".into(),
+        _ => {
+            let text = error.to_string();
+            text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words).to_lowercase()
+        }
     }
 }
 

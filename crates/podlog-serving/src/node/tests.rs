@@ -296,6 +296,79 @@ async fn peers_that_are_no_node_are_told_apart() {
     assert!(reset.ends_with(": read: connection reset by peer"), "{reset}");
 }
 
+/// How a node with TLS fails before it answers.
+#[derive(Clone, Copy)]
+enum Failing {
+    WantsAnotherCertificate,
+    ResetsTheConnection,
+    Closes,
+    ResetsTheStream,
+}
+
+/// A node that speaks `protocol` and fails.
+async fn failing(world: &World, protocol: &[u8], how: Failing) -> u16 {
+    let files = KeyPairFiles::in_folder(world.folder.path(), "failing");
+    world.ca.ensure(&files, &CertificateRequest::serving("node", ["127.0.0.1"])).unwrap();
+    let own = crate::tls::load_key_pair(&files).unwrap();
+    let config = rustls::ServerConfig::builder();
+    let foreign = CertificateAuthority::load_or_create(world.folder.path(), "foreign", "other").unwrap();
+    let config = match how {
+        Failing::WantsAnotherCertificate => {
+            let roots = Arc::new(crate::tls::load_roots(foreign.certificate_path()).unwrap());
+            config.with_client_cert_verifier(
+                rustls::server::WebPkiClientVerifier::builder(roots).build().unwrap(),
+            )
+        }
+        _ => config.with_no_client_auth(),
+    };
+    let mut config = config.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own)));
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let is_http2 = protocol == b"h2";
+    tokio::spawn(async move {
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let Ok(mut tls) = acceptor.accept(listener.accept().await.unwrap().0).await else { return };
+        match how {
+            Failing::ResetsTheStream if is_http2 => {
+                let mut connection = h2::server::handshake(tls).await.unwrap();
+                let (_, mut answer) = connection.accept().await.unwrap().unwrap();
+                answer.send_reset(h2::Reason::INTERNAL_ERROR);
+                std::future::poll_fn(|context| connection.poll_closed(context)).await.unwrap();
+            }
+            _ => {
+                let _ = tls.read(&mut [0; 16384]).await.unwrap();
+                if matches!(how, Failing::ResetsTheConnection) {
+                    rustix::net::sockopt::set_socket_linger(tls.get_ref().0, Some(Duration::ZERO)).unwrap();
+                } else {
+                    tls.shutdown().await.unwrap();
+                }
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn nodes_that_fail_after_the_handshake_are_told_apart() {
+    let world = World::new();
+    let rows = [
+        (Failing::WantsAnotherCertificate, "remote error: tls: unknown certificate authority", ""),
+        (Failing::ResetsTheConnection, "read tcp 127.0.0.1:", ": read: connection reset by peer"),
+        (Failing::Closes, "EOF", "EOF"),
+    ];
+    for protocol in [&b"h2"[..], b"http/1.1"] {
+        for (how, begin, end) in rows {
+            let port = failing(&world, protocol, how).await;
+            let said = text_of(&world.client(), port, "/", Verify::Ca).await;
+            assert!(said.starts_with(begin) && said.ends_with(end), "{said} instead of {begin}");
+        }
+    }
+    let port = failing(&world, b"h2", Failing::ResetsTheStream).await;
+    let said = text_of(&world.client(), port, "/", Verify::Ca).await;
+    assert_eq!(said, "stream error: INTERNAL_ERROR; received from peer");
+}
+
 #[tokio::test]
 async fn names_that_mean_nothing_are_said_so() {
     let client = World::new().client();
