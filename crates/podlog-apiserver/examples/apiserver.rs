@@ -1,6 +1,6 @@
 //! An API server to try kubectl against: prints the path of a kubeconfig and serves until Ctrl-C.
 
-#[expect(unreachable_pub, clippy::unwrap_used, reason = "shared with the tests, which use all of it")]
+#[expect(clippy::unwrap_used, reason = "shared with the tests, which use all of it")]
 #[path = "../tests/harness/mod.rs"]
 mod harness;
 

@@ -156,7 +156,7 @@ async fn token_review(app: &App, review: &Object) -> Result<Value, ApiError> {
     Ok(match authenticated {
         Ok(Some(user)) => json!({"authenticated": true, "user": user_info(&user)}),
         Ok(None) => json!({"user": {}, "error": "invalid bearer token"}),
-        Err(error) => json!({"user": {}, "error": format!("[invalid bearer token, {error}]")}),
+        Err(error) => json!({"user": {}, "error": error.to_string()}),
     })
 }
 

@@ -15,7 +15,9 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{PolicyKeeper, ServiceAccountAuthenticator, TokenFileAuthenticator, TokenIssuer};
+use crate::auth::{
+    BearerAuthenticator, PolicyKeeper, ServiceAccountAuthenticator, TokenFileAuthenticator, TokenIssuer,
+};
 use crate::bootstrap;
 use crate::http::{ApiHandler, App, Metrics};
 use crate::registry::Registry;
@@ -202,26 +204,26 @@ fn app(
     shutdown: CancellationToken,
 ) -> Result<App, StartError> {
     let issuer = Arc::new(issuer(config)?);
-    let mut token_members: Vec<Arc<dyn Authenticator>> = Vec::new();
+    let mut known: Vec<Arc<dyn Authenticator>> = Vec::new();
     if let Some(path) = &config.token_auth_file {
         let tokens = TokenFileAuthenticator::load(path)
             .map_err(|source| StartError::TokenFile { path: path.clone(), source })?;
-        token_members.push(Arc::new(tokens));
+        known.push(Arc::new(tokens));
     }
-    token_members.push(Arc::new(ServiceAccountAuthenticator {
+    known.push(Arc::new(ServiceAccountAuthenticator {
         registry: registry.clone(),
         issuer: issuer.clone(),
         audiences: vec![config.service_account_issuer.clone()],
     }));
     let certificates = X509Authenticator::load(config.client_ca.clone()).map_err(StartError::Tls)?;
-    let mut members: Vec<Arc<dyn Authenticator>> = vec![Arc::new(certificates)];
-    members.extend(token_members.iter().cloned());
+    let tokens: Arc<dyn Authenticator> = Arc::new(BearerAuthenticator(known));
+    let members: Vec<Arc<dyn Authenticator>> = vec![Arc::new(certificates), tokens.clone()];
     let nodes =
         NodeClientConfig { client: Some(config.kubelet_client.clone()), ca: config.kubelet_ca.clone() };
     Ok(App {
         registry,
         authenticator: Arc::new(UnionAuthenticator::new(members).with_anonymous()),
-        token_authenticator: Arc::new(UnionAuthenticator::new(token_members)),
+        token_authenticator: Arc::new(UnionAuthenticator::new(vec![tokens])),
         issuer,
         nodes: NodeClient::new(nodes).map_err(StartError::Tls)?,
         preferred_address_types: config.kubelet_preferred_address_types.clone(),

@@ -1,6 +1,7 @@
 //! Who may do what: tokens of service accounts, the node authorizer, RBAC.
 
 mod authorizer;
+mod bearer;
 mod issuer;
 mod node;
 mod policy;
@@ -8,6 +9,7 @@ mod service_account;
 mod token_file;
 
 pub(crate) use authorizer::ClusterAuthorizer;
+pub(crate) use bearer::BearerAuthenticator;
 pub(crate) use issuer::TokenIssuer;
 pub(crate) use policy::PolicyKeeper;
 pub(crate) use service_account::ServiceAccountAuthenticator;

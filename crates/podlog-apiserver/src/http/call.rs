@@ -69,9 +69,14 @@ impl Call {
             rest => Some(found.subresource(rest).ok_or_else(ApiError::no_such_path)?),
         };
         let offered = subresource.map_or(found.verbs, |s| s.verbs);
-        let collection_write =
-            found.namespaced && namespace.is_empty() && matches!(&**verb, "create" | "deletecollection");
-        if !offered.contains(&&**verb) || collection_write {
+        let named = !name.is_empty();
+        let routed = match verb.as_str() {
+            "create" => named == subresource.is_some() && (!found.namespaced || !namespace.is_empty()),
+            "deletecollection" => !found.namespaced || !namespace.is_empty(),
+            "update" | "patch" => named,
+            _ => self.method != Method::HEAD,
+        };
+        if !routed || !offered.contains(&&**verb) {
             return Err(ApiError::method_not_allowed());
         }
         Ok(Target {
@@ -149,18 +154,25 @@ pub(crate) enum ReadError {
     Broken(BodyError),
 }
 
+/// A body that is too long is read on for a while, up to so many times the limit: most clients only look for an answer when
+/// they have sent everything.
+const PATIENCE: usize = 8;
+
 /// All of a body that is not longer than `limit`.
 pub(crate) async fn read_limited<B>(mut body: B, limit: usize) -> Result<Bytes, ReadError>
 where
     B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
 {
     let mut read = BytesMut::new();
+    let mut length = 0;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
-        if read.len() + data.len() > limit {
-            return Err(ReadError::TooLong);
+        length += data.len();
+        if length <= limit {
+            read.extend_from_slice(&data);
+        } else if length > PATIENCE * limit {
+            break;
         }
-        read.extend_from_slice(&data);
     }
-    Ok(read.freeze())
+    if length > limit { Err(ReadError::TooLong) } else { Ok(read.freeze()) }
 }

@@ -12,6 +12,8 @@ mod list;
 mod metrics;
 mod negotiation;
 mod options;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod write;
 

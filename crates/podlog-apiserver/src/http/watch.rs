@@ -19,7 +19,7 @@ use super::list::{include, metadata_only, table_of};
 use super::options::{self, Selection, Version};
 use super::{App, Call, Target};
 use crate::registry::codec::too_large_version;
-use crate::registry::{Watch, WatchEvent};
+use crate::registry::{ListOptions, Watch, WatchEvent};
 
 /// How long a watch lasts that does not say (`--min-request-timeout`, and as much again at random).
 const DURATION_SECONDS: std::ops::Range<u64> = 1800..3600;
@@ -55,8 +55,8 @@ struct Asked {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Start {
-    /// With what is there, as `ADDED` events; `mark_end` tells the client when that is through.
-    WithObjects { mark_end: bool },
+    /// With what was there when the request came, as `ADDED` events; `mark_end` tells the client when that is through.
+    WithObjects { revision: u64, mark_end: bool },
     /// After this revision.
     After(u64),
 }
@@ -73,10 +73,10 @@ impl Asked {
             (Version::At(revision), _) if revision > current => {
                 return Err(too_large_version(revision, current));
             }
-            (_, Some(true)) => Start::WithObjects { mark_end: bookmarks },
+            (_, Some(true)) => Start::WithObjects { revision: current, mark_end: bookmarks },
             (Version::At(revision), _) => Start::After(revision),
             (_, Some(false)) => Start::After(current),
-            (_, None) => Start::WithObjects { mark_end: false },
+            (_, None) => Start::WithObjects { revision: current, mark_end: false },
         };
         let seconds = match options::natural(query, "timeoutSeconds")? {
             0 => rand::rng().random_range(DURATION_SECONDS),
@@ -137,7 +137,10 @@ impl Watching {
         let deadline = Instant::now() + self.asked.duration;
         let from = match self.asked.start {
             Start::After(revision) => revision,
-            Start::WithObjects { mark_end } => self.send_objects(mark_end).await?,
+            Start::WithObjects { revision, mark_end } => {
+                self.send_objects(revision, mark_end).await?;
+                revision
+            }
         };
         let target = &self.encoder.target;
         let namespace = Some(target.namespace.clone()).filter(|namespace| !namespace.is_empty());
@@ -158,22 +161,23 @@ impl Watching {
         }
     }
 
-    /// Everything that is there; answers with the revision of that.
-    async fn send_objects(&mut self, mark_end: bool) -> Result<u64, End> {
+    /// Everything that was there at a revision.
+    async fn send_objects(&mut self, revision: u64, mark_end: bool) -> Result<(), End> {
         let (registry, target) = (self.app.registry.clone(), self.encoder.target.clone());
         let read = move || {
             let namespace = Some(target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-            registry.list(target.resource, namespace)
+            let options = ListOptions { at: Some(revision), ..ListOptions::default() };
+            registry.list_page(target.resource, namespace, &options)
         };
-        let (objects, revision) = tokio::task::spawn_blocking(read).await.map_err(ApiError::internal)??;
-        for object in objects.iter().filter(|object| self.selection.matches(object)) {
+        let page = tokio::task::spawn_blocking(read).await.map_err(ApiError::internal)??;
+        for object in page.items.iter().filter(|object| self.selection.matches(object)) {
             let frame = self.encoder.frame("ADDED", object);
             self.sender.send(frame).await?;
         }
         if mark_end {
             self.sender.send(self.encoder.bookmark(revision, true)).await?;
         }
-        Ok(revision)
+        Ok(())
     }
 
     async fn send_event(&mut self, event: WatchEvent) -> Result<(), End> {

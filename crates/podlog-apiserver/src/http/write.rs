@@ -41,8 +41,8 @@ pub(crate) async fn update(registry: &Registry, call: &Call, target: &Target) ->
     }
     let (object, mut warnings) = decode(call, strict::Target::of(target.resource)).await?;
     check_name(target, &object)?;
-    check_version(target, &object)?;
     let replace = |current: &mut Object| {
+        check_version(target, &object)?;
         let metadata = current.at("/metadata").cloned();
         *current = object.clone();
         if current.at("/metadata").is_none() {
@@ -208,7 +208,7 @@ fn check_name(target: &Target, object: &Object) -> Result<(), ApiError> {
 
 fn check_version(target: &Target, object: &Object) -> Result<(), ApiError> {
     let needed = UPDATED_BY_VERSION.contains(&target.resource.kind) && object.resource_version().is_empty();
-    if !needed || creates_on_update(target, object) {
+    if !needed {
         return Ok(());
     }
     let cause = Cause {

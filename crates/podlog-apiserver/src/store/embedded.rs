@@ -16,6 +16,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefi
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::history::History;
+use super::shadow::Shadow;
 use super::writer::{self, Order};
 use super::{Event, EventPage, KeyValue, Page, Range, Store, StoreError, Write};
 
@@ -54,8 +55,23 @@ impl Default for Retention {
     }
 }
 
-/// Opens the database anew, e.g. after the disk was full.
-pub(super) type Opener = Box<dyn Fn() -> Result<Database, redb::DatabaseError> + Send + Sync>;
+/// Opens the database, also anew after the disk was full.
+pub(super) type Opener = Box<dyn Fn(Purpose) -> Result<Database, redb::DatabaseError> + Send + Sync>;
+
+/// What a database is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Writes reach the disk.
+    Durable,
+    /// Reads alone; what recovery has to write stays in memory.
+    ReadOnly,
+}
+
+/// A database, and what it is good for.
+pub(super) struct Opened {
+    pub(super) database: Database,
+    pub(super) purpose: Purpose,
+}
 
 /// A [`Store`] in one file, or in memory.
 pub struct RedbStore {
@@ -67,7 +83,7 @@ pub struct RedbStore {
 /// What readers and the writer share.
 pub(super) struct Shared {
     /// `None` while it could not be opened again after a failure.
-    pub(super) database: RwLock<Option<Database>>,
+    pub(super) database: RwLock<Option<Opened>>,
     pub(super) opener: Opener,
     pub(super) name: String,
     /// The file, for asking how much room its device has.
@@ -84,7 +100,10 @@ impl RedbStore {
     /// When it cannot be read or written, is in use by another process, or is damaged.
     pub fn open(path: &Path, retention: Retention) -> Result<Self, redb::DatabaseError> {
         let file = path.to_owned();
-        let opener = Box::new(move || builder().create(&file));
+        let opener = Box::new(move |purpose| match purpose {
+            Purpose::Durable => builder().create(&file),
+            Purpose::ReadOnly => builder().create_with_backend(Shadow::open(&file)?),
+        });
         Self::start(opener, path.display().to_string(), Some(path.to_owned()), retention)
     }
 
@@ -93,7 +112,7 @@ impl RedbStore {
     /// # Errors
     /// Never in practice; memory does not fail to open.
     pub fn in_memory() -> Result<Self, redb::DatabaseError> {
-        let opener = Box::new(|| builder().create_with_backend(redb::backends::InMemoryBackend::new()));
+        let opener = Box::new(|_| builder().create_with_backend(redb::backends::InMemoryBackend::new()));
         Self::start(opener, "memory".into(), None, Retention::default())
     }
 
@@ -103,10 +122,10 @@ impl RedbStore {
         path: Option<PathBuf>,
         retention: Retention,
     ) -> Result<Self, redb::DatabaseError> {
-        let database = opener()?;
+        let database = opener(Purpose::Durable)?;
         let (revision, compacted) = prepare(&database).map_err(into_database_error)?;
         let shared = Arc::new(Shared {
-            database: RwLock::new(Some(database)),
+            database: RwLock::new(Some(Opened { database, purpose: Purpose::Durable })),
             opener,
             name,
             path,
@@ -200,7 +219,7 @@ impl Shared {
     ) -> Result<T, StoreError> {
         let database = self.database.read();
         let open = database.as_ref().ok_or(StoreError::Closed)?;
-        let snapshot = open.begin_read().map_err(|e| self.failure(e.into()))?;
+        let snapshot = open.database.begin_read().map_err(|e| self.failure(e.into()))?;
         read(&snapshot).map_err(|e| self.failure(e))
     }
 

@@ -5,6 +5,7 @@
 
 mod embedded;
 mod history;
+mod shadow;
 #[cfg(test)]
 mod suite;
 mod types;

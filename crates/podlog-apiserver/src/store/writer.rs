@@ -10,7 +10,7 @@ use redb::{Database, ReadableTable};
 use tokio::sync::{mpsc, oneshot};
 
 use super::embedded::{
-    COMPACTED, LOG, META, REVISION, Retention, Shared, VERSIONS, Versions, newest, prepare,
+    COMPACTED, LOG, META, Opened, Purpose, REVISION, Retention, Shared, VERSIONS, Versions, newest, prepare,
 };
 use super::{Change, Event, Expected, KeyValue, StoreError, Write};
 
@@ -140,14 +140,25 @@ fn transaction<T>(
     shared: &Shared,
     work: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>,
 ) -> Result<T, StoreError> {
+    if !is_durable(shared) {
+        reopen(shared);
+    }
     let done = match shared.database.read().as_ref() {
-        Some(database) => durable(database, work).map_err(|e| shared.failure(e)),
+        Some(Opened { database, purpose: Purpose::Durable }) => {
+            durable(database, work).map_err(|e| shared.failure(e))
+        }
+        // It has just been tried, in vain; the reason is in the log.
+        Some(Opened { purpose: Purpose::ReadOnly, .. }) => Err(StoreError::Full(shared.name.clone())),
         None => Err(StoreError::Closed),
     };
     if done.is_err() {
         reopen(shared);
     }
     done
+}
+
+fn is_durable(shared: &Shared) -> bool {
+    shared.database.read().as_ref().is_some_and(|opened| opened.purpose == Purpose::Durable)
 }
 
 fn durable<T>(
@@ -160,19 +171,30 @@ fn durable<T>(
     Ok(result)
 }
 
+/// Opens the file anew; for reads alone when it cannot be written.
 fn reopen(shared: &Shared) {
-    let mut database = shared.database.write();
+    let mut slot = shared.database.write();
     // First gone, then back: the file is locked by whoever has it open.
-    database.take();
-    match (shared.opener)().map_err(redb::Error::from).and_then(|opened| Ok((prepare(&opened)?.0, opened))) {
-        Ok((revision, opened)) => {
+    slot.take();
+    let opened = open(shared, Purpose::Durable).or_else(|error| {
+        tracing::error!(store = shared.name, %error, "cannot write the store; it can only be read");
+        open(shared, Purpose::ReadOnly)
+    });
+    match opened {
+        Ok((opened, revision)) => {
             // What failed may still have reached the file: its revisions must not be given out twice.
             shared.history.write().clear();
             shared.revision.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
-            *database = Some(opened);
+            *slot = Some(opened);
         }
         Err(error) => tracing::error!(store = shared.name, %error, "cannot open the store again"),
     }
+}
+
+fn open(shared: &Shared, purpose: Purpose) -> Result<(Opened, u64), redb::Error> {
+    let database = (shared.opener)(purpose)?;
+    let (revision, _) = prepare(&database)?;
+    Ok((Opened { database, purpose }, revision))
 }
 
 fn check_room(shared: &Shared, writes: &[Write]) -> Result<(), StoreError> {
@@ -209,7 +231,7 @@ fn newest_before(shared: &Shared, seconds: u64, compacted: u64) -> Result<u64, S
     let database = shared.database.read();
     let open = database.as_ref().ok_or(StoreError::Closed)?;
     let find = || -> Result<u64, redb::Error> {
-        let log = open.begin_read()?.open_table(LOG)?;
+        let log = open.database.begin_read()?.open_table(LOG)?;
         let mut found = compacted;
         for row in log.range(compacted + 1..)?.take(COMPACTION) {
             let (revision, entry) = row?;

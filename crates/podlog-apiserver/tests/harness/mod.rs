@@ -6,23 +6,23 @@ use podlog_apiserver::{ApiServer, ApiServerConfig};
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
 
 /// A running server and its files.
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// Holds everything; removed in the end.
-    pub folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     /// The server.
-    pub server: ApiServer,
+    pub(crate) server: ApiServer,
     /// Signs clients' certificates.
-    pub authority: CertificateAuthority,
+    pub(crate) authority: CertificateAuthority,
 }
 
 impl Cluster {
     /// Starts a server in a new folder.
-    pub async fn start() -> Cluster {
+    pub(crate) async fn start() -> Cluster {
         Self::start_in(tempfile::tempdir().unwrap()).await
     }
 
     /// Starts a server in a folder that may hold an earlier server's store.
-    pub async fn start_in(folder: tempfile::TempDir) -> Cluster {
+    pub(crate) async fn start_in(folder: tempfile::TempDir) -> Cluster {
         podlog_serving::install_crypto_provider();
         let authority = CertificateAuthority::load_or_create(folder.path(), "ca", "test-ca").unwrap();
         let serving = issue(
@@ -40,17 +40,18 @@ impl Cluster {
         let config = config(folder.path(), serving, kubelet_client, authority.certificate_path());
         let server = ApiServer::start(config).await.unwrap();
         let cluster = Cluster { folder, server, authority };
-        cluster.write_kubeconfig("admin", "admin", Some("system:masters"));
+        let written = cluster.write_kubeconfig("admin", "admin", Some("system:masters"));
+        assert_eq!(written, cluster.kubeconfig());
         cluster
     }
 
     /// Path of the administrator's kubeconfig.
-    pub fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("admin.kubeconfig")
     }
 
     /// Writes `<name>.kubeconfig` for a user.
-    pub fn write_kubeconfig(&self, name: &str, user: &str, group: Option<&str>) -> PathBuf {
+    pub(crate) fn write_kubeconfig(&self, name: &str, user: &str, group: Option<&str>) -> PathBuf {
         let folder = self.folder.path();
         let pair = issue(&self.authority, folder, name, &CertificateRequest::client(user, group));
         let text = format!(

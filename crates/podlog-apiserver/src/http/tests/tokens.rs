@@ -1,0 +1,131 @@
+//! Reviews, and tokens of service accounts from their issue to their end.
+
+use serde_json::{Value, json};
+
+use super::{ADMIN, server};
+
+const ACCOUNT: &str = "/api/v1/namespaces/default/serviceaccounts/default";
+
+#[tokio::test]
+async fn access_reviews() {
+    let app = server().await;
+    let group = "/apis/authorization.k8s.io/v1";
+    let log = json!({"verb": "get", "resource": "pods", "subresource": "log", "namespace": "default"});
+    let rows = [
+        ("selfsubjectaccessreviews", "", json!({"resourceAttributes": log}), json!(true)),
+        (
+            "selfsubjectaccessreviews",
+            "",
+            json!({"nonResourceAttributes": {"verb": "get", "path": "/x"}}),
+            json!(true),
+        ),
+        ("subjectaccessreviews", "", json!({"user": "bob", "resourceAttributes": log}), json!(false)),
+        (
+            "subjectaccessreviews",
+            "",
+            json!({"user": "bob", "groups": ["system:masters"], "resourceAttributes": log}),
+            json!(true),
+        ),
+        (
+            "localsubjectaccessreviews",
+            "/namespaces/default",
+            json!({"user": "bob", "resourceAttributes": log}),
+            json!(false),
+        ),
+        (
+            "localsubjectaccessreviews",
+            "/namespaces/kube-system",
+            json!({"user": "bob", "resourceAttributes": log}),
+            Value::Null,
+        ),
+        ("subjectaccessreviews", "", json!({"resourceAttributes": log}), Value::Null),
+        ("selfsubjectaccessreviews", "", json!({}), Value::Null),
+    ];
+    for (plural, namespace, spec, allowed) in rows {
+        let answer = app.post(&format!("{group}{namespace}/{plural}"), json!({"spec": spec})).await;
+        let expected = if allowed.is_null() { 400..423 } else { 201..202 };
+        assert!(expected.contains(&answer.code), "{plural} {spec}: {}", answer.text());
+        assert_eq!(
+            answer.json()["status"].get("allowed").cloned().unwrap_or_default(),
+            allowed,
+            "{plural} {spec}"
+        );
+    }
+    let rules = app
+        .post(&format!("{group}/selfsubjectrulesreviews"), json!({"spec": {"namespace": "default"}}))
+        .await;
+    assert_eq!(rules.code, 201, "{}", rules.text());
+    assert!(rules.json()["status"]["resourceRules"].is_array());
+    let me = app.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json!({})).await.json();
+    assert_eq!(me["status"]["userInfo"]["username"], "admin");
+}
+
+#[tokio::test]
+async fn tokens_live_as_long_as_what_they_are_bound_to() {
+    let app = server().await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "i"}]}});
+    let pod = app.post("/api/v1/namespaces/default/pods", pod).await.json();
+    let reference = json!({"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": pod["metadata"]["uid"]});
+    let issued = app.post(&format!("{ACCOUNT}/token"), json!({"spec": {"boundObjectRef": reference}})).await;
+    assert_eq!(issued.code, 201, "{}", issued.text());
+    let token = issued.json()["status"]["token"].as_str().unwrap().to_owned();
+    let bearer = format!("bearer {token}");
+    let whoami = |bearer: String| {
+        let app = app.clone();
+        let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+        async move {
+            app.send(
+                "POST",
+                path,
+                &[("authorization", &bearer), ("content-type", "application/json")],
+                "{\"kind\":\"SelfSubjectReview\",\"apiVersion\":\"authentication.k8s.io/v1\"}",
+            )
+            .await
+        }
+    };
+    let user = whoami(bearer.clone()).await.json()["status"]["userInfo"].clone();
+    assert_eq!(user["username"], "system:serviceaccount:default:default");
+    let groups = json!(["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"]);
+    assert_eq!(user["groups"], groups);
+    assert_eq!(user["extra"]["authentication.kubernetes.io/pod-name"], json!(["p"]));
+
+    let review = |token: String| {
+        let app = app.clone();
+        async move {
+            app.post("/apis/authentication.k8s.io/v1/tokenreviews", json!({"spec": {"token": token}}))
+                .await
+                .json()
+        }
+    };
+    assert_eq!(review(token.clone()).await["status"]["authenticated"], true);
+    let forged = format!("{}x", &token[..token.len() - 2]);
+    assert_eq!(whoami(format!("Bearer {forged}")).await.code, 401);
+    assert!(review(forged).await["status"].get("authenticated").is_none());
+
+    app.send("DELETE", "/api/v1/namespaces/default/pods/p", &[ADMIN], "").await;
+    assert_eq!(whoami(bearer).await.code, 401, "the pod is gone, and the token with it");
+}
+
+#[tokio::test]
+async fn token_requests_are_checked() {
+    let app = server().await;
+    let rows = [
+        (json!({"expirationSeconds": 599}), 422, "may not specify a duration less than 10 minutes"),
+        (json!({"expirationSeconds": 5_000_000_000_i64}), 422, "larger than 2^32"),
+        (json!({"boundObjectRef": {"kind": "Pod", "name": "none"}}), 404, "not found"),
+        (json!({"audiences": ["vault"], "expirationSeconds": 600}), 201, "vault"),
+    ];
+    for (spec, code, text) in rows {
+        let answer = app.post(&format!("{ACCOUNT}/token"), json!({"spec": spec})).await;
+        assert_eq!(answer.code, code, "{spec}: {}", answer.text());
+        assert!(answer.text().contains(text), "{spec}: {}", answer.text());
+    }
+    let foreign =
+        app.post(&format!("{ACCOUNT}/token"), json!({"spec": {"audiences": ["vault"]}})).await.json();
+    let bearer = format!("Bearer {}", foreign["status"]["token"].as_str().unwrap());
+    assert_eq!(
+        app.send("GET", "/api", &[("authorization", &bearer)], "").await.code,
+        401,
+        "not meant for us"
+    );
+}

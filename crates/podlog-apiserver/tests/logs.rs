@@ -1,0 +1,311 @@
+//! The way of log bytes through the API server, from a kubelet that does what the test says.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+mod harness;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use harness::Cluster;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use podlog_api::Object;
+use podlog_api::resource::find;
+use podlog_serving::pki::{CertificateRequest, KeyPairFiles};
+use podlog_serving::{
+    Body, Handler, Limits, NodeBody, NodeClient, NodeClientConfig, Peer, Server, ServerTls, Verify,
+    stream_body, text_body,
+};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Bytes that are not UTF-8, and no newline at the end.
+const LOG: &[u8] = b"one\n\xff\xfe two\nthree";
+
+/// Answers by container name.
+#[derive(Default)]
+struct FakeKubelet {
+    cancelled: Notify,
+    sent: AtomicUsize,
+}
+
+struct Kubelet(Arc<FakeKubelet>);
+
+#[async_trait]
+impl Handler for Kubelet {
+    async fn handle(&self, request: Request<hyper::body::Incoming>, _peer: Peer) -> Response<Body> {
+        let target = request.uri().path_and_query().unwrap().as_str().to_owned();
+        let container = request.uri().path().rsplit('/').next().unwrap().to_owned();
+        let fake = self.0.clone();
+        if let Some(code) = container.strip_prefix("code-") {
+            let mut refused = Response::new(text_body("kubelet says no"));
+            *refused.status_mut() = StatusCode::from_u16(code.parse().unwrap()).unwrap();
+            return refused;
+        }
+        let (sender, body) = stream_body();
+        tokio::spawn(async move {
+            match container.as_str() {
+                "echo" => sender.send(target).await.unwrap(),
+                "log" => sender.send(LOG).await.unwrap(),
+                "broken" => {
+                    sender.send(LOG).await.unwrap();
+                    return sender.fail("the disk is gone").await;
+                }
+                "endless" => {
+                    sender.send(LOG).await.unwrap();
+                    sender.closed().await;
+                    return fake.cancelled.notify_one();
+                }
+                "flood" => {
+                    while sender.send(vec![b'x'; 16 << 10]).await.is_ok() {
+                        fake.sent.fetch_add(16 << 10, Ordering::SeqCst);
+                    }
+                    return;
+                }
+                other => panic!("no script for {other}"),
+            }
+            sender.finish().await;
+        });
+        Response::new(body)
+    }
+}
+
+struct Scene {
+    cluster: Cluster,
+    kubelet: Arc<FakeKubelet>,
+    client: NodeClient,
+    shutdown: CancellationToken,
+}
+
+impl Scene {
+    async fn start() -> Scene {
+        let cluster = Cluster::start().await;
+        let folder = cluster.folder.path();
+        let files = KeyPairFiles::in_folder(folder, "kubelet");
+        cluster.authority.ensure(&files, &CertificateRequest::serving("n1", ["127.0.0.1"])).unwrap();
+        let tls = ServerTls::load(files).unwrap();
+        let server = Server::bind(([127, 0, 0, 1], 0).into(), tls, Limits::default()).await.unwrap();
+        let port = server.local_addr().port();
+        let (kubelet, shutdown) = (Arc::new(FakeKubelet::default()), CancellationToken::new());
+        tokio::spawn(server.serve(Arc::new(Kubelet(kubelet.clone())), shutdown.clone()));
+        let scene = Scene { client: client(&cluster, "admin"), cluster, kubelet, shutdown };
+        scene.node("n1", json!([{"type": "InternalIP", "address": "127.0.0.1"}]), port).await;
+        scene
+            .pod(
+                "many",
+                "n1",
+                &["log", "echo", "broken", "endless", "flood", "code-401", "code-404", "code-500"],
+            )
+            .await;
+        scene.pod("one", "n1", &["echo"]).await;
+        scene
+    }
+
+    async fn create(&self, plural: &str, namespace: &str, value: Value) {
+        let registry = self.cluster.server.registry();
+        registry.create(find("", "v1", plural).unwrap(), namespace, Object::new(value)).await.unwrap();
+    }
+
+    async fn node(&self, name: &str, addresses: Value, port: u16) {
+        let status = json!({"addresses": addresses, "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}});
+        self.create("nodes", "", json!({"metadata": {"name": name}, "status": status})).await;
+    }
+
+    async fn pod(&self, name: &str, node: &str, containers: &[&str]) {
+        if self
+            .cluster
+            .server
+            .registry()
+            .find(find("", "v1", "serviceaccounts").unwrap(), "default", "default")
+            .unwrap()
+            .is_none()
+        {
+            self.create("serviceaccounts", "default", json!({"metadata": {"name": "default"}})).await;
+        }
+        let containers: Vec<Value> = containers.iter().map(|c| json!({"name": c, "image": "i"})).collect();
+        let mut spec = json!({"containers": containers});
+        if !node.is_empty() {
+            spec["nodeName"] = json!(node);
+        }
+        self.create("pods", "default", json!({"metadata": {"name": name}, "spec": spec})).await;
+    }
+
+    async fn get(&self, path: &str) -> Response<NodeBody> {
+        get(&self.client, &self.cluster, path).await
+    }
+
+    async fn log(&self, pod_and_query: &str) -> (u16, Vec<u8>) {
+        let (pod, query) = pod_and_query.split_once('?').unwrap_or((pod_and_query, ""));
+        let response = self.get(&format!("/api/v1/namespaces/default/pods/{pod}/log?{query}")).await;
+        let code = response.status().as_u16();
+        (code, response.into_body().collect().await.unwrap().to_bytes().to_vec())
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn client(cluster: &Cluster, name: &str) -> NodeClient {
+    let pair = KeyPairFiles::in_folder(cluster.folder.path(), name);
+    let ca = Some(cluster.authority.certificate_path().to_owned());
+    NodeClient::new(NodeClientConfig { client: Some(pair), ca }).unwrap()
+}
+
+async fn get(client: &NodeClient, cluster: &Cluster, path: &str) -> Response<NodeBody> {
+    let address = cluster.server.local_addr();
+    client.get("127.0.0.1", address.port(), path, Verify::Ca).await.unwrap()
+}
+
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), future)
+        .await
+        .unwrap_or_else(|_| panic!("no {what} within 10 s"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_arrive_as_they_are() {
+    let scene = Scene::start().await;
+    let response = scene.get("/api/v1/namespaces/default/pods/many/log?container=log").await;
+    assert_eq!(response.headers()["content-type"], "text/plain");
+    assert_eq!(response.headers()["cache-control"], "no-cache, private");
+    assert!(response.headers().contains_key("audit-id"));
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), LOG);
+    let asked =
+        scene.log("one?tailLines=5&follow=true&pretty=1&sinceTime=2026-01-02T03:04:05.678Z&timestamps").await;
+    let expected = "/containerLogs/default/one/echo?follow=true&sinceTime=2026-01-02T03%3A04%3A05Z&tailLines=5&timestamps=true";
+    assert_eq!(asked, (200, expected.as_bytes().to_vec()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_say_which_hop_failed() {
+    let scene = Scene::start().await;
+    scene.pod("homeless", "", &["a"]).await;
+    scene.pod("orphan", "gone", &["a"]).await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    scene.node("down", json!([{"type": "InternalIP", "address": "127.0.0.1"}]), free).await;
+    scene.node("nowhere", json!([]), 1).await;
+    scene.pod("unreachable", "down", &["a"]).await;
+    scene.pod("unaddressed", "nowhere", &["a"]).await;
+    let refused = format!(
+        r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"Get \"https://127.0.0.1:{free}/containerLogs/default/unreachable/a\": dial tcp 127.0.0.1:{free}: connect: connection refused","code":500}}"#
+    );
+    let rows: &[(&str, u16, &str)] = &[
+        (
+            "missing?tailLines=-1",
+            422,
+            r#""message":"PodLogOptions \"missing\" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0""#,
+        ),
+        ("missing?tailLines=x", 400, r#"strconv.ParseInt: parsing \"x\": invalid syntax"#),
+        (
+            "missing",
+            404,
+            r#""message":"pods \"missing\" not found","reason":"NotFound","details":{"name":"missing","kind":"pods"}"#,
+        ),
+        ("many", 400, "a container name must be specified for pod many, choose one of: [log echo "),
+        ("many?container=zzz", 400, "container zzz is not valid for pod many"),
+        ("homeless", 204, ""),
+        ("orphan", 404, r#"nodes \"gone\" not found"#),
+        ("unaddressed", 500, r#""message":"no preferred addresses found; known addresses: []","code":500"#),
+        ("unreachable", 500, &refused),
+        (
+            "many?container=code-401",
+            401,
+            r#"the server has asked for the client to provide credentials ( pods/log many)"#,
+        ),
+        (
+            "many?container=code-404",
+            404,
+            r#"the server could not find the requested resource ( pods/log many)"#,
+        ),
+        ("many?container=code-500", 500, r#"Internal error occurred: kubelet says no"#),
+    ];
+    for (target, code, text) in rows {
+        let (found, body) = scene.log(target).await;
+        let body = String::from_utf8(body).unwrap();
+        assert_eq!(found, *code, "{target}: {body}");
+        assert!(body.contains(text), "{target}: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_stream_never_ends_as_if_it_were_complete() {
+    let scene = Scene::start().await;
+    let mut body = scene.get("/api/v1/namespaces/default/pods/many/log?container=broken").await.into_body();
+    let mut read = Vec::new();
+    let end = loop {
+        match soon("frame", body.frame()).await {
+            Some(Ok(frame)) => read.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            other => break other,
+        }
+    };
+    assert_eq!(read, LOG, "what came before the failure arrives");
+    assert!(matches!(end, Some(Err(_))), "the client has to see that the log is not complete");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_ends_the_kubelets_work_at_once() {
+    let scene = Scene::start().await;
+    let path = "/api/v1/namespaces/default/pods/many/log?container=endless&follow=true";
+    let mut body = scene.get(path).await.into_body();
+    soon("first bytes", body.frame()).await.unwrap().unwrap();
+    drop(body);
+    soon("cancellation", scene.kubelet.cancelled.notified()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_holds_the_kubelet_back() {
+    let scene = Scene::start().await;
+    let mut body = scene.get("/api/v1/namespaces/default/pods/many/log?container=flood").await.into_body();
+    soon("first bytes", body.frame()).await.unwrap().unwrap();
+    let mut before = usize::MAX;
+    loop {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let sent = scene.kubelet.sent.load(Ordering::SeqCst);
+        if sent == before {
+            break;
+        }
+        before = sent;
+    }
+    // Windows of two connections, and four chunks in each of two queues.
+    assert!(before < 8 << 20, "{before} bytes were taken from the kubelet for a client that reads nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_only_for_those_who_may_read_them() {
+    let scene = Scene::start().await;
+    scene.cluster.write_kubeconfig("ann", "ann", None);
+    let ann = client(&scene.cluster, "ann");
+    let response = get(&ann, &scene.cluster, "/api/v1/namespaces/default/pods/one/log").await;
+    assert_eq!(response.status(), 403);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8_lossy(&body);
+    let refusal = r#"pods \"one\" is forbidden: User \"ann\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"default\""#;
+    assert!(text.contains(refusal), "{text}");
+    assert!(text.contains(r#""details":{"name":"one","kind":"pods"}"#), "{text}");
+
+    let rbac = "rbac.authorization.k8s.io";
+    let registry = scene.cluster.server.registry();
+    let role = json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}]});
+    registry.create(find(rbac, "v1", "roles").unwrap(), "default", Object::new(role)).await.unwrap();
+    let binding = json!({"metadata": {"name": "b"}, "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "User", "name": "ann", "apiGroup": rbac}]});
+    registry
+        .create(find(rbac, "v1", "rolebindings").unwrap(), "default", Object::new(binding))
+        .await
+        .unwrap();
+    let allowed = async {
+        while get(&ann, &scene.cluster, "/api/v1/namespaces/default/pods/one/log").await.status() != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("effect of the new binding", allowed).await;
+    let whole_pod = get(&ann, &scene.cluster, "/api/v1/namespaces/default/pods/one").await;
+    assert_eq!(whole_pod.status(), 403, "pods/log is not pods");
+}
