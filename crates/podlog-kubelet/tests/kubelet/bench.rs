@@ -1,0 +1,131 @@
+//! A kubelet with everything around it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::Response;
+use http_body_util::BodyExt;
+use podlog_kubelet::config::KubeletConfiguration;
+use podlog_kubelet::{Kubelet, KubeletOptions};
+use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
+use podlog_serving::{NodeBody, NodeClient, NodeClientConfig, ServerTls, Verify, install_crypto_provider};
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::runtime::FakeRuntime;
+
+pub(crate) struct Bench {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) api: Api,
+    pub(crate) runtime: Arc<FakeRuntime>,
+    pub(crate) config: KubeletConfiguration,
+    kubelet: Option<Kubelet>,
+    authority: CertificateAuthority,
+}
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+impl Bench {
+    /// Everything but the kubelet.
+    pub(crate) async fn idle() -> Self {
+        install_crypto_provider();
+        let directory = tempfile::tempdir().unwrap();
+        let authority = CertificateAuthority::load_or_create(directory.path(), "ca", "test-ca").unwrap();
+        Bench {
+            api: Api::start().await,
+            runtime: FakeRuntime::new(),
+            config: KubeletConfiguration::default(),
+            kubelet: None,
+            directory,
+            authority,
+        }
+    }
+
+    pub(crate) async fn new() -> Self {
+        let mut bench = Bench::idle().await;
+        bench.start().await;
+        bench
+    }
+
+    pub(crate) async fn start(&mut self) {
+        let files = KeyPairFiles::in_folder(self.directory.path(), "kubelet");
+        self.authority.ensure(&files, &CertificateRequest::serving("node-1", ["127.0.0.1"])).unwrap();
+        let options = KubeletOptions {
+            node_name: "node-1".into(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            root_dir: self.path("kubelet"),
+            pod_logs_dir: self.path("pods"),
+            container_links_dir: self.path("containers"),
+            config: self.config.clone(),
+            serving: ServerTls::load(files).unwrap(),
+            client_ca: Some(self.authority.certificate_path().to_owned()),
+            client: self.api.client(),
+            api_server: self.api.address,
+        };
+        self.kubelet = Some(Kubelet::start(options, self.runtime.clone()).await.unwrap());
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        self.kubelet.take().unwrap().shutdown().await;
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A client of the kubelet as `user`; `None` shows no certificate.
+    pub(crate) fn client(&self, user: Option<&str>) -> NodeClient {
+        let client = user.map(|user| {
+            let files = KeyPairFiles::in_folder(self.directory.path(), user);
+            self.authority.ensure(&files, &CertificateRequest::client(user, None)).unwrap();
+            files
+        });
+        let ca = Some(self.authority.certificate_path().to_owned());
+        NodeClient::new(NodeClientConfig { client, ca }).unwrap()
+    }
+
+    pub(crate) async fn request(&self, user: Option<&str>, path: &str) -> Response<NodeBody> {
+        let port = self.kubelet.as_ref().unwrap().local_addr().port();
+        self.client(user).get("127.0.0.1", port, path, Verify::Ca).await.unwrap()
+    }
+
+    /// Code and body.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        self.get_as(Some("admin"), path).await
+    }
+
+    pub(crate) async fn get_as(&self, user: Option<&str>, path: &str) -> (u16, String) {
+        let response = self.request(user, path).await;
+        let code = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (code, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// Waits until `check` finds something.
+    pub(crate) async fn wait<T>(&self, what: &str, mut check: impl FnMut(&Self) -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            if let Some(found) = check(self) {
+                return found;
+            }
+            assert!(begun.elapsed() < DEADLINE, "waited in vain for {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until a pod has this phase, and returns it.
+    pub(crate) async fn wait_phase(&self, pod: &str, phase: &str) -> Value {
+        self.wait(&format!("{pod} to be {phase}"), |bench| {
+            bench.api.pod(pod).filter(|pod| pod["status"]["phase"] == phase)
+        })
+        .await
+    }
+
+    pub(crate) async fn wait_event(&self, object: &str, text: &str) {
+        self.wait(&format!("event {text:?} among {:?}", self.api.events(object)), |bench| {
+            bench.api.events(object).iter().any(|event| event == text).then_some(())
+        })
+        .await;
+    }
+}

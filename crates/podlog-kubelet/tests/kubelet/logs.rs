@@ -1,0 +1,130 @@
+//! `/containerLogs/…` over TLS, with real files.
+
+use std::fs;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use serde_json::json;
+
+use crate::bench::Bench;
+
+const PATH: &str = "/containerLogs/default/web/c";
+
+/// A bench with the pod `web`, whose container `c` runs.
+async fn running() -> Bench {
+    let bench = Bench::new().await;
+    let spec =
+        json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "x", "command": ["run"]}]});
+    bench.api.create_pod("web", spec);
+    bench.wait_phase("web", "Running").await;
+    bench
+}
+
+#[tokio::test]
+async fn options_choose_the_part() {
+    let bench = running().await;
+    bench.runtime.log("c", &["one", "two", "three"]);
+    for (query, expected) in [
+        ("", "one\ntwo\nthree\n"),
+        ("?tailLines=1", "three\n"),
+        ("?tailLines=0", ""),
+        ("?tail=2", "two\nthree\n"),
+        ("?limitBytes=5", "one\nt"),
+        ("?sinceSeconds=3600&tailLines=1", "three\n"),
+        ("?sinceTime=2999-01-01T00:00:00Z", ""),
+        ("?stream=Stderr", ""),
+        ("?stream=Stdout&tailLines=1", "three\n"),
+    ] {
+        assert_eq!(bench.get(&format!("{PATH}{query}")).await, (200, expected.to_owned()), "{query}");
+    }
+    let (_, stamped) = bench.get(&format!("{PATH}?timestamps=true&tailLines=1")).await;
+    assert!(stamped.starts_with("20") && stamped.ends_with("Z three\n"), "{stamped}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_is_refused_before_the_first_byte() {
+    let bench = running().await;
+    for (path, code, text) in [
+        ("/containerLogs/default/none/c", 404, r#"pod "none" does not exist"#),
+        ("/containerLogs/other/web/c", 404, r#"pod "web" does not exist"#),
+        ("/containerLogs/default/web/none", 404, r#"container "none" not found in pod "web""#),
+        ("/containerLogs/default/web/", 400, r#"{"message": "Missing container name."}"#),
+        ("/containerLogs/default/web", 400, r#"{"message": "Missing container name."}"#),
+        ("/containerLogs/default", 400, r#"{"message": "Missing podID."}"#),
+        ("/containerLogs/default/web/c?tailLines=x", 400, r#"{"message": "Unable to decode query."}"#),
+        ("/containerLogs/default/web/c?tailLines=-1", 422, r#"{"message": "Invalid request."}"#),
+        ("/containerLogs/default/web/c?stream=Both", 422, r#"{"message": "Invalid request."}"#),
+        (
+            "/containerLogs/default/web/c?previous=true",
+            400,
+            r#"previous terminated container "c" in pod "web" not found"#,
+        ),
+    ] {
+        assert_eq!(bench.get(path).await, (code, text.to_owned()), "{path}");
+    }
+    let path = bench.runtime.newest("c").unwrap().log_path;
+    fs::remove_file(&path).unwrap();
+    let text = format!(
+        "failed to try resolving symlinks in path \"{0}\": lstat {0}: no such file or directory",
+        path.display()
+    );
+    assert_eq!(bench.get(PATH).await, (400, text));
+}
+
+#[tokio::test]
+async fn following_ends_with_the_container_and_its_last_byte() {
+    let bench = running().await;
+    bench.runtime.log("c", &["before"]);
+    let mut body = bench.request(Some("admin"), &format!("{PATH}?follow=true")).await.into_body();
+    let mut text = String::new();
+    for (write, expected) in [(None, "before\n"), (Some("during"), "before\nduring\n")] {
+        if let Some(line) = write {
+            bench.runtime.log("c", &[line]);
+        }
+        while text.len() < expected.len() {
+            let frame = tokio::time::timeout(Duration::from_secs(20), body.frame()).await.unwrap();
+            text.push_str(std::str::from_utf8(frame.unwrap().unwrap().data_ref().unwrap()).unwrap());
+        }
+        assert_eq!(text, expected);
+    }
+    bench.runtime.log("c", &["last"]);
+    bench.runtime.end("c", 0);
+    let rest = tokio::time::timeout(Duration::from_secs(20), body.collect()).await.unwrap().unwrap();
+    assert_eq!(rest.to_bytes(), "last\n");
+}
+
+#[tokio::test]
+async fn a_large_log_arrives_whole() {
+    let bench = running().await;
+    let path = bench.runtime.newest("c").unwrap().log_path;
+    let line = "x".repeat(100);
+    let file: String =
+        (0..100_000).map(|n| format!("2026-01-01T00:00:00.000000000Z stdout F {n} {line}\n")).collect();
+    fs::write(path, file).unwrap();
+    let (code, body) = bench.get(PATH).await;
+    assert_eq!(code, 200);
+    assert_eq!(body.lines().count(), 100_000);
+    assert!(body.lines().enumerate().all(|(n, text)| text == format!("{n} {line}")));
+}
+
+#[tokio::test]
+async fn a_container_that_was_removed_aborts_its_followers() {
+    let bench = running().await;
+    bench.runtime.log("c", &["before"]);
+    let mut body = bench.request(Some("admin"), &format!("{PATH}?follow=true")).await.into_body();
+    body.frame().await.unwrap().unwrap();
+    let id = bench.runtime.newest("c").unwrap().container.id;
+    use podlog_kubelet::runtime::ContainerRuntime;
+    bench.runtime.remove_container(&id).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(20), body.collect()).await.unwrap();
+    assert!(end.is_err(), "the stream must not look complete");
+}
+
+#[tokio::test]
+async fn the_log_of_a_pod_that_ended_can_be_read() {
+    let bench = running().await;
+    bench.runtime.log("c", &["done"]);
+    bench.runtime.end("c", 0);
+    bench.wait_phase("web", "Succeeded").await;
+    assert_eq!(bench.get(&format!("{PATH}?follow=true")).await, (200, "done\n".to_owned()));
+}

@@ -1,0 +1,11 @@
+//! A whole kubelet against a small API server and a container runtime without containers.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets None or Err has failed")]
+
+mod api;
+mod bench;
+mod logs;
+mod node;
+mod pods;
+mod probes;
+mod runtime;
