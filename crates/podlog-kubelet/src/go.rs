@@ -1,7 +1,8 @@
-//! Go's textual forms where they are part of what users see: durations and quoted strings.
+//! Go's textual form of durations, where users see and write them.
 
-use std::fmt::Write as _;
 use std::time::Duration;
+
+pub(crate) use podlog_api::go::quote;
 
 /// A duration as Go prints it: `10s`, `2m40s`, `1.5s`, `0s`.
 pub(crate) fn duration(value: Duration) -> String {
@@ -68,34 +69,6 @@ fn nanos_of(unit: &str) -> Option<f64> {
     })
 }
 
-/// Text in double quotes as Go's `%q` prints it.
-pub(crate) fn quote(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{7}' => out.push_str("\\a"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{b}' => out.push_str("\\v"),
-            '\u{c}' => out.push_str("\\f"),
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => push(&mut out, format_args!("\\x{:02x}", c as u32)),
-            c if c.is_control() => push(&mut out, format_args!("\\u{:04x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("writing to a String does not fail");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,18 +91,6 @@ mod tests {
         }
         for wrong in ["", "5", "s", "1x", "1.2.3s", "-1s"] {
             assert_eq!(parse_duration(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn quoting_is_gos() {
-        for (text, quoted) in [
-            ("web", r#""web""#),
-            ("a\"b\\c", r#""a\"b\\c""#),
-            ("x\n\t\u{1}\u{7f}é", r#""x\n\t\x01\x7fé""#),
-            ("\u{85}", r#""\u0085""#),
-        ] {
-            assert_eq!(quote(text), quoted);
         }
     }
 }

@@ -37,7 +37,8 @@ pub struct KubeletOptions {
     pub serving: ServerTls,
     /// CA bundle for client certificates where the configuration names none; `None` accepts none.
     pub client_ca: Option<PathBuf>,
-    /// Client of the API server, as user `system:node:<name>` in group `system:nodes`.
+    /// Client of the API server, as user `system:node:<name>` in group `system:nodes`. Best made with
+    /// `kube::Config::default_retry` off: the kubelet tries again by itself, and sooner.
     pub client: kube::Client,
     /// Address of the API server as containers reach it (`KUBERNETES_SERVICE_HOST` and `_PORT`).
     pub api_server: SocketAddr,

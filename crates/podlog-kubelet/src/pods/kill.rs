@@ -41,13 +41,12 @@ impl Kill {
 
 /// Ends the container; returns when it has ended, or when the runtime cannot end it now.
 pub(super) async fn kill(context: &Context, kill: &Kill) {
-    let begun = Instant::now();
+    let mut left = kill.grace;
     if let Some(message) = &kill.message {
         let name = &kill.container.name;
         context.events.container(&kill.pod, name, Level::Normal, "Killing", message.clone());
-        pre_stop(context, kill).await;
+        left = left.saturating_sub(pre_stop(context, kill).await).max(SHORTEST_GRACE.min(left));
     }
-    let left = kill.grace.saturating_sub(begun.elapsed()).max(SHORTEST_GRACE.min(kill.grace));
     if let Err(error) = context.runtime.stop_container(&kill.id, left).await {
         let pod = PodId::of(&kill.pod);
         tracing::warn!(%pod, container = kill.container.name, error = full(&error), "cannot stop the container");
@@ -56,12 +55,15 @@ pub(super) async fn kill(context: &Context, kill: &Kill) {
     }
 }
 
-async fn pre_stop(context: &Context, kill: &Kill) {
+/// Runs the container's hook, if it has one. Returns how long that took.
+async fn pre_stop(context: &Context, kill: &Kill) -> Duration {
     let hook = kill.container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
-    let Some(hook) = hook else { return };
+    let Some(hook) = hook else { return Duration::ZERO };
+    let begun = Instant::now();
     if let Err(message) = hooks::run(context, &kill.container, &kill.id, hook, kill.grace).await {
         let (pod, name) = (PodId::of(&kill.pod), &kill.container.name);
         tracing::warn!(%pod, container = name, message, "preStop hook failed");
         context.events.container(&kill.pod, name, Level::Warning, "FailedPreStopHook", "PreStopHook failed");
     }
+    begun.elapsed()
 }

@@ -12,9 +12,12 @@ use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
 use podlog_api::{Attributes, Decision, UserInfo};
 use podlog_serving::{Authenticator, AuthnError, Authorizer, AuthzError, Peer, bearer_token};
+use tokio::time::timeout;
 
 use crate::objects::api_message;
 
+/// How long the API server gets to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Answers that are remembered at once.
 const REMEMBERED: usize = 4096;
 
@@ -36,8 +39,7 @@ impl TokenReviews {
             ..TokenReview::default()
         };
         let api = Api::<TokenReview>::all(self.client.clone());
-        let answer = api.create(&PostParams::default(), &review).await;
-        let status = answer.map_err(|error| AuthnError(api_message(&error)))?.status.unwrap_or_default();
+        let status = ask(&api, &review).await.map_err(AuthnError)?.status.unwrap_or_default();
         let is_known = status.authenticated == Some(true);
         Ok(status.user.filter(|_| is_known).map(user_info))
     }
@@ -124,8 +126,7 @@ impl Authorizer for WebhookAuthorizer {
             ..SubjectAccessReview::default()
         };
         let api = Api::<SubjectAccessReview>::all(self.client.clone());
-        let answer = api.create(&PostParams::default(), &review).await;
-        let status = answer.map_err(|error| AuthzError(api_message(&error)))?.status.unwrap_or_default();
+        let status = ask(&api, &review).await.map_err(AuthzError)?.status.unwrap_or_default();
         let reason = status.reason.unwrap_or_default();
         let (decision, life) = match (status.allowed, status.denied) {
             (true, _) => (Decision::Allow(reason), self.allowed_life),
@@ -134,6 +135,17 @@ impl Authorizer for WebhookAuthorizer {
         };
         self.answers.put(question, decision.clone(), life);
         Ok(decision)
+    }
+}
+
+/// Sends a review; the error is a text.
+async fn ask<K>(api: &Api<K>, review: &K) -> Result<K, String>
+where
+    K: Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
+{
+    match timeout(PATIENCE, api.create(&PostParams::default(), review)).await {
+        Ok(answer) => answer.map_err(|error| api_message(&error)),
+        Err(_) => Err("the API server does not answer".into()),
     }
 }
 
