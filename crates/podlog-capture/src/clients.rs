@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use podlog_container::control::{self, MAX_REQUEST, Reply, Request};
 
-/// Most connections at a time; more are turned away.
+/// Most connections at a time; more wait at the door.
 const MAX_CLIENTS: usize = 64;
 /// Most descriptors a connection may have sent ahead of a request.
 const MAX_DESCRIPTORS: usize = 8;
@@ -46,9 +46,13 @@ impl Clients {
         Ok(Self { listener, connected: BTreeMap::new(), next: 0 })
     }
 
-    /// The listening socket.
-    pub(crate) fn listener(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
+    /// The listening socket; `None` while there is no room for another connection.
+    pub(crate) fn listener(&self) -> Option<BorrowedFd<'_>> {
+        self.has_room().then(|| self.listener.as_fd())
+    }
+
+    fn has_room(&self) -> bool {
+        self.connected.len() < MAX_CLIENTS
     }
 
     /// The connections.
@@ -63,8 +67,10 @@ impl Clients {
 
     /// Takes in whoever waits at the door.
     pub(crate) fn accept(&mut self) {
-        while let Ok((socket, _)) = self.listener.accept() {
-            if self.connected.len() < MAX_CLIENTS && socket.set_nonblocking(true).is_ok() {
+        while self.has_room()
+            && let Ok((socket, _)) = self.listener.accept()
+        {
+            if socket.set_nonblocking(true).is_ok() {
                 let client = Client { socket, unread: Vec::new(), descriptors: Vec::new() };
                 self.connected.insert(ClientId(self.next), client);
                 self.next += 1;

@@ -10,6 +10,7 @@ use rustix::process::{chdir, setsid};
 
 use crate::stdio;
 use crate::supervise::Supervisor;
+use crate::sys;
 use crate::text::failed;
 
 /// Runs the container whose directory holds `config.json`, to its end.
@@ -17,8 +18,8 @@ use crate::text::failed;
 /// When its program runs, [`STARTED`] is written to stdout, and both stdout and stderr are closed. When it cannot be
 /// started, the reason is written to stderr, and to `exit.json` unless the directory belongs to another capture.
 ///
-/// The process leaves the caller's session, so that neither the end of the caller nor its terminal touches it. It must not
-/// have threads.
+/// The process leaves the caller's session, so that neither the end of the caller nor its terminal touches it. It must be
+/// a fresh one: without threads, and with no descriptors that it still wants; they are closed.
 pub fn run(container_dir: &Path) -> ExitCode {
     match start(container_dir) {
         Ok(supervisor) => {
@@ -34,6 +35,7 @@ pub fn run(container_dir: &Path) -> ExitCode {
 
 fn start(container_dir: &Path) -> Result<Supervisor, String> {
     check_single_threaded()?;
+    sys::close_others();
     // It stays valid after the change of directory.
     let path = container_dir.canonicalize().map_err(failed(container_dir.display()))?;
     chdir("/").map_err(failed("chdir"))?;
@@ -43,6 +45,7 @@ fn start(container_dir: &Path) -> Result<Supervisor, String> {
     // The caller may be gone; the container runs all the same.
     let _ = io::stdout().write_all(STARTED).and_then(|()| io::stdout().flush());
     let _ = stdio::silence();
+    sys::release_code();
     Ok(supervisor)
 }
 

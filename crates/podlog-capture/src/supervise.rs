@@ -135,9 +135,13 @@ impl Supervisor {
             tree::kill_descendants(getpid().as_raw_nonzero().get());
         }
         let mut outputs = Vec::new();
+        let mut may_reap = matches!(self.phase, Phase::Ending { .. });
         for ready in self.wait() {
             match ready {
-                Ready::Signals => self.forget_signals(),
+                Ready::Signals => {
+                    self.forget_signals();
+                    may_reap = true;
+                }
                 Ready::Listener => self.clients.accept(),
                 Ready::Output(index) => outputs.push(index),
                 Ready::Client(id) => self.serve(id),
@@ -146,8 +150,10 @@ impl Supervisor {
         }
         self.drain.read(&outputs);
         self.drain.flush();
-        let children = self.reap();
-        self.advance(&children);
+        if may_reap {
+            let children = self.reap();
+            self.advance(&children);
+        }
     }
 
     /// Sleeps until something happens.
@@ -171,14 +177,15 @@ impl Supervisor {
     }
 
     fn sources(&self) -> impl Iterator<Item = (Ready, BorrowedFd<'_>)> {
-        let fixed = [(Ready::Signals, self.signals.as_fd()), (Ready::Listener, self.clients.listener())];
+        let signals = std::iter::once((Ready::Signals, self.signals.as_fd()));
+        let listener = self.clients.listener().map(|fd| (Ready::Listener, fd));
         let outputs = self.drain.descriptors().enumerate().map(|(index, fd)| (Ready::Output(index), fd));
         let clients = self.clients.sockets().map(|(id, fd)| (Ready::Client(id), fd));
         let reports = self
             .execs
             .iter()
             .filter_map(|exec| Some((Ready::Report(exec.pid), exec.report.as_ref()?.as_fd())));
-        fixed.into_iter().chain(outputs).chain(clients).chain(reports)
+        signals.chain(listener).chain(outputs).chain(clients).chain(reports)
     }
 
     /// The signal only wakes up: children are asked for one by one.

@@ -122,3 +122,22 @@ fn the_log_is_opened_anew() {
     assert_eq!(*end, format!("end {}", numbers.len()));
     assert!(numbers.iter().enumerate().all(|(index, number)| *number == index.to_string()));
 }
+
+#[test]
+fn a_full_disk_stops_nobody() {
+    // A limit for the size of files does to the log what a full disk does; it is inherited from whoever starts capture.
+    let scene = Scene::script("seq 1000000; echo printed everything >&2; exit 3").with_file_limit(256 * 1024);
+    let exit = scene.run();
+    assert_eq!((exit.exit_code, exit.reason.as_str()), (3, "Error"));
+    assert!(exit.lost_bytes > 0);
+    assert!(exit.message.contains("bytes of output never reached the log"), "{}", exit.message);
+    assert!(
+        exit.message.contains("File too large") || exit.message.contains("file too large"),
+        "{}",
+        exit.message
+    );
+    let output = scene.stdout();
+    let kept: Vec<_> = output.lines().collect();
+    assert!(kept.len() > 1000);
+    assert!(kept.iter().zip(1..).all(|(line, number)| *line == number.to_string()));
+}

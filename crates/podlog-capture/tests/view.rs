@@ -217,3 +217,39 @@ fn a_private_working_directory() {
     assert_eq!(scene.run().exit_code, 0, "root may enter it before it becomes the user, as runc does");
     assert_eq!(scene.stdout(), format!("{}\n", cwd.display()));
 }
+
+#[test]
+fn devices_work_beside_a_file_in_dev() {
+    both(|prepare, volumes| {
+        let script = "cat /dev/podlog-log; echo x > /dev/null && head -c 3 /dev/zero | wc -c; test -t 0 && ls /dev/pts/ptmx";
+        let scene = prepare(Scene::script(script))
+            .mount(&volumes.path("hosts"), "/dev/podlog-log", false)
+            .with(|process| process.tty = true);
+        assert_eq!(scene.run().exit_code, 0, "{}", scene.stdout());
+        assert_eq!(scene.stdout(), "127.0.0.1 pod\r\n3\r\n/dev/pts/ptmx\r\n");
+    });
+    assert!(!Path::new("/dev/podlog-log").exists());
+}
+
+#[test]
+fn mounts_of_the_host_arrive_when_asked_for() {
+    if !is_root() {
+        return;
+    }
+    // The host is one level down, so that this test mounts nothing where others see it.
+    let outer = tempfile::tempdir().expect("a temporary directory");
+    let script = "mount -t tmpfs tmpfs \"$0\" && mount --make-shared \"$0\" && mkdir \"$0/private\" \"$0/slave\" &&
+        (until [ -e \"$0/go\" ]; do sleep 0.01; done; for d in private slave; do
+            mkdir \"$0/$d/m\"; mount -t tmpfs tmpfs \"$0/$d/m\"; touch \"$0/$d/m/late\"; done; touch \"$0/done\"; sleep 1000) &
+        until [ -d \"$0/slave\" ]; do sleep 0.01; done; exec \"$@\"";
+    let inner = "touch /podlog-host/go; until [ -e /podlog-host/done ]; do sleep 0.01; done; ls /podlog-p/m /podlog-s/m";
+    let slave = podlog_container::Propagation::HostToContainer;
+    let scene = Scene::script(inner)
+        .mount(outer.path(), "/podlog-host", false)
+        .mount(&outer.path().join("private"), "/podlog-p", false)
+        .mount(&outer.path().join("slave"), "/podlog-s", false)
+        .with(|process| process.mounts.last_mut().expect("mount").propagation = slave)
+        .within(&["unshare", "-m", "sh", "-c", script, &outer.path().display().to_string()]);
+    assert_eq!(scene.run().exit_code, 0, "{}", String::from_utf8_lossy(&scene.output("stderr")));
+    assert_eq!(scene.stdout(), "/podlog-p/m:\n\n/podlog-s/m:\nlate\n");
+}

@@ -12,7 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use podlog_container::control::{Reply, Request};
-use podlog_container::{Config, ContainerDir, EnvVar, Exit, Log, Metadata, Mount, Process, State};
+use podlog_container::{
+    Config, ContainerDir, EnvVar, Exit, Log, Metadata, Mount, Process, ProcessStat, State,
+};
 
 /// Nobody's ids, for runs without root.
 pub(crate) const NOBODY: u32 = 65534;
@@ -23,6 +25,8 @@ pub(crate) struct Scene {
     pub(crate) dir: ContainerDir,
     pub(crate) process: Process,
     user: Option<u32>,
+    file_limit: Option<u64>,
+    within: Vec<String>,
     captures: RefCell<Vec<Child>>,
 }
 
@@ -52,7 +56,15 @@ impl Scene {
             log,
             ..Process::default()
         };
-        Self { dir: ContainerDir::new(container), temp, process, user: None, captures: RefCell::default() }
+        Self {
+            dir: ContainerDir::new(container),
+            temp,
+            process,
+            user: None,
+            file_limit: None,
+            within: Vec::new(),
+            captures: RefCell::default(),
+        }
     }
 
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Process)) -> Self {
@@ -74,6 +86,18 @@ impl Scene {
         self
     }
 
+    /// No file may become larger than this.
+    pub(crate) fn with_file_limit(mut self, bytes: u64) -> Self {
+        self.file_limit = Some(bytes);
+        self
+    }
+
+    /// Runs capture by a command, which gets capture's command line as its last arguments.
+    pub(crate) fn within(mut self, command: &[&str]) -> Self {
+        self.within = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// Starts capture; returns when the program runs, or why it does not.
     pub(crate) fn capture(&self) -> Result<(), String> {
         let metadata = Metadata {
@@ -87,7 +111,10 @@ impl Scene {
             annotations: Default::default(),
         };
         self.dir.write_config(&Config { metadata, process: self.process.clone() }).expect("write config");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_podlog-capture"));
+        let mut command = Command::new("/bin/sh");
+        let limit = self.file_limit.map_or("unlimited".to_owned(), |bytes| (bytes / 512).to_string());
+        command.args(["-c", &format!("ulimit -f {limit}; exec \"$@\""), "sh"]);
+        command.args(&self.within).arg(env!("CARGO_BIN_EXE_podlog-capture"));
         command.arg("--dir").arg(self.dir.path());
         if let Some(user) = self.user {
             give_away(self.temp.path(), user);
@@ -180,9 +207,10 @@ impl Drop for Scene {
     fn drop(&mut self) {
         let is_running =
             self.dir.liveness().is_ok_and(|liveness| liveness == podlog_container::Liveness::Alive);
-        if is_running && let Ok(mut socket) = self.dir.connect_control() {
-            let _ = writeln!(socket, "{}", Request::Signal(9));
-            let _ = read_replies(&socket, usize::MAX);
+        if is_running && let Ok(Some(state)) = self.dir.state() {
+            let main = ProcessStat::read(state.process.pid)
+                .filter(|main| main.start_ticks == state.process.start_ticks);
+            let _ = main.map(|main| main.kill());
         }
         for mut capture in self.captures.take() {
             let _ = capture.wait();
