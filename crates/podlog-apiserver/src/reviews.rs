@@ -3,17 +3,25 @@
 //! As `pkg/registry/{authorization,authentication}`.
 
 use http::StatusCode;
-use podlog_api::{ApiError, Attributes, Cause, Decision, Object, UserInfo};
+use podlog_api::{ApiError, Attributes, Decision, Object, UserInfo, validation};
 use podlog_serving::{Authorizer, Peer};
 use serde_json::{Map, Value, json};
 
 use crate::auth::ClusterAuthorizer;
 use crate::http::{Answer, App, Call, Target, decode, json_answer};
+use crate::registry::metadata;
 
 /// Answers a review.
 pub(crate) async fn answer(app: &App, call: &Call, target: &Target) -> Result<Answer, ApiError> {
     let what = podlog_api::strict::Target::of(target.resource);
     let (mut review, _) = decode(call, what).await?;
+    if target.resource.namespaced {
+        metadata::set_namespace(target.resource, &target.namespace, &mut review)?;
+    }
+    let causes = validation::create(target.resource, &review);
+    if !causes.is_empty() {
+        return Err(ApiError::invalid(target.resource.group, target.resource.kind, "", causes));
+    }
     let caller = call.user().clone();
     let status = match target.resource.kind {
         "SelfSubjectReview" => json!({"userInfo": user_info(&caller)}),
@@ -26,8 +34,8 @@ pub(crate) async fn answer(app: &App, call: &Call, target: &Target) -> Result<An
             app.registry.policy().rules_for(&caller, &namespace).to_status()
         }
         _ => {
-            let user = subject(target, &review, caller)?;
-            access(app, &user, &asked(target, &review)?).await
+            let user = subject(target, &review, caller);
+            access(app, &user, &asked(&review)).await
         }
     };
     review.0["kind"] = json!(target.resource.kind);
@@ -61,84 +69,39 @@ async fn access(app: &App, user: &UserInfo, attributes: &Attributes) -> Value {
 }
 
 /// Whom an access review is about.
-fn subject(target: &Target, review: &Object, caller: UserInfo) -> Result<UserInfo, ApiError> {
+fn subject(target: &Target, review: &Object, caller: UserInfo) -> UserInfo {
     if target.resource.kind == "SelfSubjectAccessReview" {
-        return Ok(caller);
+        return caller;
     }
     let strings = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(|v| Some(v.as_str()?.to_owned())).collect()
     };
     let extra = review.at("/spec/extra").and_then(Value::as_object).into_iter().flatten();
-    let user = UserInfo {
+    UserInfo {
         username: review.text("/spec/user").to_owned(),
         uid: review.text("/spec/uid").to_owned(),
         groups: review.at("/spec/groups").map(strings).unwrap_or_default(),
         extra: extra.map(|(key, value)| (key.to_lowercase(), strings(value))).collect(),
-    };
-    if user.username.is_empty() && user.groups.is_empty() {
-        let cause = Cause {
-            reason: "FieldValueInvalid".into(),
-            message: "Invalid value: \"\": at least one of user or group must be specified".into(),
-            field: "spec.user".into(),
-        };
-        return Err(invalid(target, vec![cause]));
     }
-    Ok(user)
 }
 
 /// What an access review asks.
-fn asked(target: &Target, review: &Object) -> Result<Attributes, ApiError> {
-    let part = |key: &str| review.at(&format!("/spec/{key}")).filter(|value| value.is_object());
-    let text =
-        |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    match (part("resourceAttributes"), part("nonResourceAttributes")) {
-        (Some(resource), None) => {
-            let namespace = text(resource, "namespace");
-            check_namespace(target, &namespace)?;
-            Ok(Attributes::Resource {
-                verb: text(resource, "verb"),
-                group: text(resource, "group"),
-                version: text(resource, "version"),
-                resource: text(resource, "resource"),
-                subresource: text(resource, "subresource"),
-                name: text(resource, "name"),
-                namespace,
-            })
-        }
-        (None, Some(path)) if !target.resource.namespaced => {
-            Ok(Attributes::NonResource { verb: text(path, "verb"), path: text(path, "path") })
-        }
-        _ => {
-            let message = if target.resource.namespaced {
-                "Invalid value: \"\": disallowed on this kind of request"
-            } else {
-                "Invalid value: \"\": exactly one of nonResourceAttributes or resourceAttributes must be specified"
-            };
-            let field = if target.resource.namespaced {
-                "spec.nonResourceAttributes"
-            } else {
-                "spec.resourceAttributes"
-            };
-            let cause =
-                Cause { reason: "FieldValueInvalid".into(), message: message.into(), field: field.into() };
-            Err(invalid(target, vec![cause]))
-        }
+fn asked(review: &Object) -> Attributes {
+    let text = |part: &str, key: &str| review.text(&format!("/spec/{part}/{key}")).to_owned();
+    if review.at("/spec/nonResourceAttributes").is_some_and(Value::is_object) {
+        let part = "nonResourceAttributes";
+        return Attributes::NonResource { verb: text(part, "verb"), path: text(part, "path") };
     }
-}
-
-/// A local review only asks about its own namespace.
-fn check_namespace(target: &Target, namespace: &str) -> Result<(), ApiError> {
-    if !target.resource.namespaced || namespace == target.namespace {
-        return Ok(());
+    let part = "resourceAttributes";
+    Attributes::Resource {
+        verb: text(part, "verb"),
+        group: text(part, "group"),
+        version: text(part, "version"),
+        resource: text(part, "resource"),
+        subresource: text(part, "subresource"),
+        namespace: text(part, "namespace"),
+        name: text(part, "name"),
     }
-    Err(ApiError::bad_request(format!(
-        "spec.resourceAttributes.namespace must match namespace: {}",
-        target.namespace
-    )))
-}
-
-fn invalid(target: &Target, causes: Vec<Cause>) -> ApiError {
-    ApiError::invalid(target.resource.group, target.resource.kind, "", causes)
 }
 
 async fn token_review(app: &App, review: &Object) -> Result<Value, ApiError> {

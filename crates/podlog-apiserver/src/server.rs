@@ -1,7 +1,7 @@
 //! Starting and stopping.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use podlog_api::ApiError;
@@ -143,7 +143,7 @@ impl ApiServer {
         let tls = ServerTls::load(config.serving.clone()).map_err(StartError::Tls)?;
         let server = Server::bind(config.listen, tls, Limits::default()).await.map_err(StartError::Listen)?;
         let address = server.local_addr();
-        let store = Arc::new(open_store(&config)?);
+        let store = Arc::new(open_store(&config.store)?);
         let registry = Registry::new(store.clone());
         bootstrap::ensure(&registry).await.map_err(StartError::Bootstrap)?;
         let keeper = PolicyKeeper::start(registry.clone()).map_err(StartError::Bootstrap)?;
@@ -181,8 +181,8 @@ impl ApiServer {
     }
 }
 
-fn open_store(config: &ApiServerConfig) -> Result<RedbStore, StartError> {
-    let path = config.store.clone();
+fn open_store(path: &Path) -> Result<RedbStore, StartError> {
+    let path = path.to_owned();
     RedbStore::open(&path, Retention::default()).map_err(|source| match source {
         redb::DatabaseError::DatabaseAlreadyOpen => StartError::StoreInUse { path },
         redb::DatabaseError::Storage(redb::StorageError::Corrupted(_)) => {
@@ -268,5 +268,39 @@ fn go_architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_cannot_be_used_says_the_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let in_use = folder.path().join("used");
+        let _open = open_store(&in_use).unwrap();
+        let garbage = folder.path().join("garbage");
+        std::fs::write(&garbage, [7; 50_000]).unwrap();
+        let cut = folder.path().join("cut");
+        drop(open_store(&cut).unwrap());
+        let content = std::fs::read(&cut).unwrap();
+        std::fs::write(&cut, &content[..content.len() / 3]).unwrap();
+        let flipped = folder.path().join("flipped");
+        drop(open_store(&flipped).unwrap());
+        let mut content = std::fs::read(&flipped).unwrap();
+        content[64..4096].fill(0xaa);
+        std::fs::write(&flipped, content).unwrap();
+        let rows = [
+            (&in_use, "is in use by another process; stop that one, or use another data directory"),
+            (&garbage, "is damaged; restore it from a backup, or move it away"),
+            (&cut, "is damaged; restore it from a backup, or move it away"),
+            (&flipped, "is damaged; restore it from a backup, or move it away"),
+            (&folder.path().join("no/folder"), "cannot open the store"),
+        ];
+        for (path, text) in rows {
+            let error = open_store(path).err().expect("must be refused").to_string();
+            assert!(error.contains(text) && error.contains(&path.display().to_string()), "{error}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use podlog_api::resource::find;
-use podlog_api::{ApiError, Cause, Object};
+use podlog_api::{ApiError, Object, validation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -17,9 +17,6 @@ use crate::http::{Answer, Call, Target, json_answer};
 use crate::registry::{Registry, metadata};
 
 const DEFAULT_SECONDS: i64 = 3600;
-const MIN_SECONDS: i64 = 600;
-const MAX_SECONDS: i64 = 1 << 32;
-const GROUP: &str = "authentication.k8s.io";
 /// DER of an uncompressed P-256 point ends in X and Y.
 const COORDINATE: usize = 32;
 
@@ -112,6 +109,10 @@ impl TokenIssuer {
         let Some(subresource) = target.subresource else { return Err(ApiError::no_such_path()) };
         let what = podlog_api::strict::Target::of_subresource(target.resource, subresource);
         let mut request = crate::http::decode(call, what).await?.0;
+        let causes = validation::subresource(what.schema, &request);
+        if !causes.is_empty() {
+            return Err(ApiError::invalid(what.group, what.kind, "", causes));
+        }
         let account = registry.get(target.resource, &target.namespace, &target.name)?;
         let now = Timestamp::now();
         let (token, expires) = self.issue(registry, &account, &request, now)?;
@@ -136,7 +137,6 @@ impl TokenIssuer {
         now: Timestamp,
     ) -> Result<(String, Timestamp), ApiError> {
         let seconds = request.integer("/spec/expirationSeconds").unwrap_or(DEFAULT_SECONDS);
-        check_duration(seconds)?;
         let audiences: Vec<String> =
             request.array("/spec/audiences").iter().filter_map(|a| Some(a.as_str()?.to_owned())).collect();
         let mut kubernetes = KubernetesClaims {
@@ -194,22 +194,6 @@ fn spki(pem: &str) -> Option<Vec<u8>> {
 
 fn named(object: &Object) -> Named {
     Named { name: object.name().into(), uid: object.uid().into() }
-}
-
-fn check_duration(seconds: i64) -> Result<(), ApiError> {
-    let why = if seconds < MIN_SECONDS {
-        "may not specify a duration less than 10 minutes"
-    } else if seconds > MAX_SECONDS {
-        "may not specify a duration larger than 2^32 seconds"
-    } else {
-        return Ok(());
-    };
-    let cause = Cause {
-        reason: "FieldValueInvalid".into(),
-        message: format!("Invalid value: {seconds}: {why}"),
-        field: "spec.expirationSeconds".into(),
-    };
-    Err(ApiError::invalid(GROUP, "TokenRequest", "", vec![cause]))
 }
 
 /// Binds the token to the object that the request names.

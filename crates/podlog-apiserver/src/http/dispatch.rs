@@ -78,11 +78,7 @@ async fn bind(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, Ap
     call.wanted(Endpoint::Plain)?;
     let context = call.write_context()?;
     let binding = body(call, target).await?;
-    let node = binding.text("/target/name");
-    if !matches!(binding.text("/target/kind"), "" | "Node") || node.is_empty() {
-        return Err(ApiError::bad_request("a binding needs a target of kind Node and its name"));
-    }
-    app.registry.bind(&context, &target.namespace, &target.name, node).await?;
+    app.registry.bind(&context, &target.namespace, &target.name, binding.text("/target/name")).await?;
     write::success(call, json!(null), StatusCode::CREATED)
 }
 
@@ -100,7 +96,12 @@ async fn evict(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, A
 async fn body(call: &Call, target: &Target) -> Result<Object, ApiError> {
     let Some(subresource) = target.subresource else { return Err(ApiError::no_such_path()) };
     let what = podlog_api::strict::Target::of_subresource(target.resource, subresource);
-    Ok(write::decode(call, what).await?.0)
+    let object = write::decode(call, what).await?.0;
+    let causes = podlog_api::validation::subresource(subresource.schema, &object);
+    if causes.is_empty() {
+        return Ok(object);
+    }
+    Err(ApiError::invalid(what.group, what.kind, object.name(), causes))
 }
 
 /// Everything that is not a resource.

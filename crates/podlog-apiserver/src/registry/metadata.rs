@@ -60,7 +60,7 @@ fn set_type(resource: &Resource, object: &mut Object) {
 }
 
 /// Fills in the namespace of the request where the object has none.
-pub(super) fn set_namespace(
+pub(crate) fn set_namespace(
     resource: &Resource,
     namespace: &str,
     object: &mut Object,

@@ -1,7 +1,7 @@
 //! The `scale` subresource: how many, without saying of what.
 
 use podlog_api::resource::Resource;
-use podlog_api::{ApiError, Cause, Object};
+use podlog_api::{ApiError, Object, validation};
 use serde_json::{Value, json};
 
 /// The `Scale` of a workload.
@@ -39,15 +39,11 @@ pub(crate) fn apply(resource: &Resource, workload: &mut Object, scale: &Object) 
     if !scale.resource_version().is_empty() && scale.resource_version() != workload.resource_version() {
         return Err(ApiError::modified(resource.group, resource.plural, workload.name()));
     }
-    let replicas = scale.integer("/spec/replicas").unwrap_or(0);
-    if replicas < 0 {
-        let cause = Cause {
-            reason: "FieldValueInvalid".into(),
-            message: format!("Invalid value: {replicas}: must be greater than or equal to 0"),
-            field: "spec.replicas".into(),
-        };
-        return Err(ApiError::invalid("autoscaling", "Scale", scale.name(), vec![cause]));
+    let causes = validation::subresource("io.k8s.api.autoscaling.v1.Scale", scale);
+    if !causes.is_empty() {
+        return Err(ApiError::invalid("autoscaling", "Scale", scale.name(), causes));
     }
+    let replicas = scale.integer("/spec/replicas").unwrap_or(0);
     workload.map_mut("spec").insert("replicas".into(), json!(replicas));
     Ok(())
 }
