@@ -16,6 +16,7 @@
 mod clients;
 mod drain;
 mod launch;
+mod memory;
 mod program;
 mod run;
 mod stdio;

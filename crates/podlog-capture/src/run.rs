@@ -45,7 +45,6 @@ fn start(container_dir: &Path) -> Result<Supervisor, String> {
     // The caller may be gone; the container runs all the same.
     let _ = io::stdout().write_all(STARTED).and_then(|()| io::stdout().flush());
     let _ = stdio::silence();
-    sys::release_code();
     Ok(supervisor)
 }
 

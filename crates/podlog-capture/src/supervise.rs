@@ -15,6 +15,7 @@ use rustix::process::{
 use crate::clients::{ClientId, Clients, Incoming};
 use crate::drain::{Drain, Lost, describe, timespec};
 use crate::launch::{self, Child, Place};
+use crate::memory::Memory;
 use crate::stdio::{self, Stdin, Theirs};
 use crate::text::{failed, reason};
 use crate::{sys, tree};
@@ -40,6 +41,7 @@ pub(crate) struct Supervisor {
     drain: Drain,
     clients: Clients,
     execs: Vec<Execution>,
+    memory: Memory,
 }
 
 #[derive(Clone, Debug)]
@@ -116,6 +118,7 @@ impl Supervisor {
             drain,
             clients,
             execs: Vec::new(),
+            memory: Memory::default(),
         })
     }
 
@@ -136,7 +139,9 @@ impl Supervisor {
         }
         let mut outputs = Vec::new();
         let mut may_reap = matches!(self.phase, Phase::Ending { .. });
-        for ready in self.wait() {
+        let ready = self.wait();
+        self.note_activity(&ready);
+        for ready in ready {
             match ready {
                 Ready::Signals => {
                     self.forget_signals();
@@ -163,7 +168,8 @@ impl Supervisor {
             .map(|(ready, descriptor)| (ready, PollFd::from_borrowed_fd(descriptor, PollFlags::IN)))
             .unzip();
         let interval = matches!(self.phase, Phase::Ending { .. }).then_some(KILL_INTERVAL);
-        let timeout = [interval, self.drain.hold()].into_iter().flatten().min().map(timespec);
+        let timeout =
+            [interval, self.drain.hold(), self.memory.patience()].into_iter().flatten().min().map(timespec);
         if poll(&mut polled, timeout.as_ref()).is_err() {
             return Vec::new();
         }
@@ -174,6 +180,15 @@ impl Supervisor {
             .filter(|(_, polled)| is_ready(polled))
             .map(|(ready, _)| ready)
             .collect()
+    }
+
+    /// Without anything to do the wait was as long as the shortest patience.
+    fn note_activity(&mut self, ready: &[Ready]) {
+        if !ready.is_empty() {
+            self.memory.touched();
+        } else if self.drain.hold().is_none() && self.memory.patience().is_some() {
+            self.memory.release();
+        }
     }
 
     fn sources(&self) -> impl Iterator<Item = (Ready, BorrowedFd<'_>)> {

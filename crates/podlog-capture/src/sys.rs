@@ -10,6 +10,8 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use crate::memory::FileRange;
+
 const LAST_SIGNAL: i32 = 64;
 
 /// Which side of a fork this is.
@@ -160,44 +162,11 @@ pub(crate) fn set_tree_access(dir: impl AsFd, path: &CStr, access: Access) -> io
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives back the memory of program code that has been run so far: most of it was for starting, and what is needed again
-/// comes back from the page cache. A capture only waits for most of its life, and there are as many as containers.
-pub(crate) fn release_code() {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    for (start, length) in maps.lines().filter_map(code_mapping) {
-        // SAFETY: the range is a read-only private mapping of a file, in which nothing was ever written; a page that is
-        // touched again is read from the file.
-        unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
-    }
-}
-
-/// Start and length of a mapping of executable code from a file: `<start>-<end> r-xp <offset> <device> <inode> /<path>`.
-fn code_mapping(line: &str) -> Option<(usize, usize)> {
-    let mut fields = line.split_ascii_whitespace();
-    let (start, end) = fields.next()?.split_once('-')?;
-    let is_code = fields.next()? == "r-xp" && fields.nth(3)?.starts_with('/');
-    let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
-    is_code.then(|| (start, end.saturating_sub(start)))
-}
-
 /// Nothing returns from a child that became a program.
 pub(crate) type Never = Infallible;
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_code_from_files_is_released() {
-        for (line, expected) in [
-            ("1000-3000 r-xp 00000000 fe:00 7  /bin/podlog", Some((0x1000, 0x2000))),
-            ("1000-3000 r--p 00000000 fe:00 7  /bin/podlog", None),
-            ("1000-3000 rwxp 00000000 fe:00 7  /bin/podlog", None),
-            ("1000-3000 r-xp 00000000 00:00 0  [vdso]", None),
-            ("1000-3000 r-xp 00000000 00:00 0", None),
-            ("", None),
-        ] {
-            assert_eq!(code_mapping(line), expected, "{line}");
-        }
-    }
+/// Gives back memory that is a mere copy of a file's pages; what is touched again comes from the page cache.
+pub(crate) fn release(range: FileRange) {
+    // SAFETY: the range is a read-only mapping of a file in which nothing was ever written, so that the file has all of it.
+    unsafe { libc::madvise(range.start as *mut libc::c_void, range.length, libc::MADV_DONTNEED) };
 }

@@ -1,0 +1,111 @@
+//! Taking little memory while waiting. There are as many captures as containers, and most of them wait most of the time.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::sys;
+
+/// How long nothing must have happened.
+const IDLE: Duration = Duration::from_secs(1);
+/// How often at most, so that a program that prints now and then does not cost more than it saves.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+/// When memory was given back.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    released: Option<Instant>,
+    is_released: bool,
+}
+
+impl Memory {
+    /// How long to wait before [`release`](Self::release); `None` when there is nothing to give back.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        let is_early = self.released.is_some_and(|released| released.elapsed() < INTERVAL);
+        (!self.is_released && !is_early).then_some(IDLE)
+    }
+
+    /// Something has happened, for which code was needed.
+    pub(crate) fn touched(&mut self) {
+        self.is_released = false;
+    }
+
+    /// Nothing has happened for a while: gives back code and constants, most of which were needed to start.
+    pub(crate) fn release(&mut self) {
+        let mappings = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+        clean_file_ranges(&mappings).into_iter().for_each(sys::release);
+        self.released = Some(Instant::now());
+        self.is_released = true;
+    }
+}
+
+/// Part of the address space that mirrors a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileRange {
+    pub(crate) start: usize,
+    pub(crate) length: usize,
+}
+
+/// The mappings of `/proc/<pid>/smaps` that are read-only, from a file, and without a page of their own: relocated
+/// constants are read-only too, but exist nowhere else.
+fn clean_file_ranges(mappings: &str) -> Vec<FileRange> {
+    let mut ranges = Vec::new();
+    let mut candidate = None;
+    for line in mappings.lines() {
+        match line.strip_prefix("Anonymous:") {
+            Some(size) if size.trim() == "0 kB" => ranges.extend(candidate.take()),
+            Some(_) => candidate = None,
+            None if line.split_once(' ').is_some_and(|(first, _)| !first.ends_with(':')) => {
+                candidate = header(line)
+            }
+            None => {}
+        }
+    }
+    ranges
+}
+
+/// `<start>-<end> r-xp <offset> <device> <inode> /<path>`
+fn header(line: &str) -> Option<FileRange> {
+    let mut fields = line.split_ascii_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let is_constant = ["r-xp", "r--p"].contains(&fields.next()?) && fields.nth(3)?.starts_with('/');
+    let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+    is_constant.then(|| FileRange { start, length: end.saturating_sub(start) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_file_has_is_released() {
+        let mapping = |header: &str, anonymous| {
+            format!("{header}\nSize: 8 kB\nRss: 4 kB\nAnonymous: {anonymous:8} kB\nVmFlags: rd ex mr mw me\n")
+        };
+        let rows = [
+            ("1000-3000 r-xp 00000000 fe:00 7   /bin/podlog", 0, Some(0x1000)),
+            ("3000-5000 r--p 00000000 fe:00 7   /bin/pod log", 0, Some(0x3000)),
+            ("5000-7000 r--p 00002000 fe:00 7   /bin/podlog", 4, None),
+            ("7000-9000 rw-p 00002000 fe:00 7   /bin/podlog", 0, None),
+            ("9000-b000 r--s 00002000 fe:00 7   /bin/podlog", 0, None),
+            ("b000-d000 r-xp 00000000 00:00 0   [vdso]", 0, None),
+            ("d000-f000 r--p 00000000 00:00 0", 0, None),
+        ];
+        let smaps: String = rows.iter().map(|(header, anonymous, _)| mapping(header, *anonymous)).collect();
+        let expected: Vec<_> =
+            rows.iter().filter_map(|row| row.2).map(|start| FileRange { start, length: 0x2000 }).collect();
+        assert_eq!(clean_file_ranges(&smaps), expected);
+        assert_eq!(clean_file_ranges("nonsense\n\n: x"), []);
+    }
+
+    #[test]
+    fn waits_for_the_right_moment() {
+        let mut memory = Memory::default();
+        assert_eq!(memory.patience(), Some(IDLE));
+        memory.release();
+        assert_eq!(memory.patience(), None);
+        memory.touched();
+        assert_eq!(memory.patience(), None, "not again so soon");
+        memory.released = Instant::now().checked_sub(INTERVAL);
+        assert_eq!(memory.patience(), Some(IDLE));
+    }
+}
