@@ -172,6 +172,8 @@ fn replace(rollout: &mut Rollout, name: &str, status: &str, reason: &str, messag
         "reason": reason,
         "message": message,
     });
+    // The one that changed last stands last, as upstream leaves them.
+    remove(&mut rollout.deployment, name);
     set_condition(&mut rollout.deployment, condition);
 }
 
