@@ -4,14 +4,16 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use http::Method;
 use podlog_api::resource::{self, Resource};
 use podlog_api::strict::{self, FieldValidation, MediaType};
-use podlog_api::{Object, json, patch};
+use podlog_api::{ApiError, Object, json, patch};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use crate::error::Subject;
+use crate::error::{ServerStatus, Subject};
 use crate::manifest::Manifest;
 use crate::{ClientError, Connection};
 
@@ -20,6 +22,11 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const FIELD_MANAGER: &str = "kubectl-client-side-apply";
 /// Times that a patch is made anew because somebody else wrote in between.
 const ATTEMPTS: u32 = 5;
+
+/// How long a pod waits for the service account `default` of its namespace.
+const ACCOUNT_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks for it.
+const ACCOUNT_POLL: Duration = Duration::from_millis(100);
 
 /// What became of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +103,7 @@ pub async fn apply(connection: &Connection, manifests: Vec<Manifest>) -> Result<
     check(connection, &items).await.map_err(nothing_done)?;
     let mut applied = Vec::new();
     for item in &items {
-        match apply_one(connection, item, Effect::Write).await {
+        match apply_patiently(connection, item, Effect::Write, |_| true).await {
             Ok(done) => applied.push(done),
             Err(error) => return Err(ApplyError { applied, errors: vec![error] }),
         }
@@ -133,12 +140,22 @@ fn item(namespace: &str, manifest: Manifest) -> Result<Item, ClientError> {
     if found.namespaced && object.namespace().is_empty() {
         object.metadata_mut().insert("namespace".into(), namespace.into());
     }
-    strict::decode(found, object.0.to_string().as_bytes(), MediaType::Json, FieldValidation::Strict)
-        .map_err(|error| {
-            let reason = error.reason.as_str();
-            ClientError::Invalid(format!("({reason}): error when creating {origin:?}: {error}"))
-        })?;
+    let body = object.0.to_string();
+    if let Err(error) = strict::decode(found, body.as_bytes(), MediaType::Json, FieldValidation::Strict) {
+        return Err(as_from_server(&error, &origin));
+    }
     Ok(Item { kind: found, object, origin })
+}
+
+/// What the server would say, in its words.
+fn as_from_server(error: &ApiError, origin: &str) -> ClientError {
+    let status = ServerStatus {
+        code: error.code,
+        reason: error.reason.as_str().into(),
+        message: error.message.clone(),
+        details: Value::Null,
+    };
+    about(ClientError::Status(Box::new(status)), "creating", origin)
 }
 
 /// Objects that others need come first.
@@ -159,8 +176,9 @@ async fn check(connection: &Connection, items: &[Item]) -> Result<(), Vec<Client
     let made_here = MadeHere::new(items);
     let mut errors = Vec::new();
     for item in items {
-        if let Err(error) = apply_one(connection, item, Effect::Check).await
-            && !made_here.explains(&error, item)
+        let unexplained = |error: &ClientError| !made_here.explains(error, item);
+        if let Err(error) = apply_patiently(connection, item, Effect::Check, unexplained).await
+            && unexplained(&error)
         {
             errors.push(error);
         }
@@ -189,7 +207,10 @@ impl<'a> MadeHere<'a> {
 
     fn explains(&self, error: &ClientError, item: &Item) -> bool {
         let Some(status) = error.status() else { return false };
-        let account = item.object.text("/spec/serviceAccountName");
+        let account = match item.object.text("/spec/serviceAccountName") {
+            "" => "default",
+            named => named,
+        };
         let needs_account = self.service_accounts.contains(&(item.object.namespace(), account));
         let needs_namespace = self.namespaces.contains(item.object.namespace());
         matches!(status.code, 403 | 404) && (needs_namespace || needs_account)
@@ -208,6 +229,32 @@ async fn apply_one(connection: &Connection, item: &Item, effect: Effect) -> Resu
             applied => return applied,
         }
     }
+}
+
+/// [`apply_one`], again while the namespace's account is missing and `waits` says that this is worth waiting for.
+async fn apply_patiently(
+    connection: &Connection,
+    item: &Item,
+    effect: Effect,
+    waits: impl Fn(&ClientError) -> bool,
+) -> Result<Applied, ClientError> {
+    let patience = Instant::now() + ACCOUNT_PATIENCE;
+    loop {
+        match apply_one(connection, item, effect).await {
+            Err(error)
+                if lacks_default_account(&error, item) && waits(&error) && Instant::now() < patience =>
+            {
+                tokio::time::sleep(ACCOUNT_POLL).await;
+            }
+            applied => return applied,
+        }
+    }
+}
+
+/// A controller makes the account `default` of every namespace, a moment after the namespace.
+fn lacks_default_account(error: &ClientError, item: &Item) -> bool {
+    let account = format!("service account {}/default", item.object.namespace());
+    error.status().is_some_and(|status| status.code == 403 && status.message.contains(&account))
 }
 
 async fn current(connection: &Connection, item: &Item) -> Result<Option<Object>, ClientError> {
@@ -362,14 +409,23 @@ mod tests {
             lines[0],
             "error: resource mapping not found for name: \"f\" namespace: \"\" from \"STDIN\": no matches for kind \"Foo\" in version \"v1\""
         );
-        assert!(
-            lines[2].contains("error when creating \"STDIN\"")
-                && lines[2].contains("unknown field \"spec.containers[0].imagee\""),
-            "{said}"
-        );
+        let strict = "Error from server (BadRequest): error when creating \"STDIN\": Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: unknown field \"spec.containers[0].imagee\"";
+        assert_eq!(lines[2], strict);
         assert!(
             !api.script.requests().iter().any(|line| line.starts_with("POST") && !line.contains("dryRun"))
         );
+    }
+
+    #[tokio::test]
+    async fn a_new_namespaces_account_is_waited_for() {
+        let api = FakeApi::start().await;
+        let missing = "pods \"web\" is forbidden: error looking up service account default/default: serviceaccount \"default\" not found";
+        let create = format!("POST {PODS}?{QUERY}");
+        api.script
+            .on_json(&format!("POST {PODS}?dryRun=All&{QUERY}"), json!({"metadata": {"name": "web"}}))
+            .on(&create, Answer::Json(403, status(403, "Forbidden", missing)))
+            .on_json(&create, json!({"metadata": {"name": "web"}}));
+        assert_eq!(applied(&api, POD).await.unwrap(), "pod/web created");
     }
 
     #[tokio::test]
