@@ -2,7 +2,7 @@
 //!
 //! Follows `computePodActions` of `pkg/kubelet/kuberuntime/kuberuntime_manager.go`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -44,6 +44,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) backoffs: &'a Backoffs,
     /// Containers that are not to be tried again before a time; under the empty name, anything of the pod.
     pub(crate) held: &'a BTreeMap<String, Timestamp>,
+    /// Containers that are being started right now.
+    pub(crate) starting: &'a BTreeSet<String>,
     /// The pod is to end: it is being deleted, it has ended before, or its time is up.
     pub(crate) stopping: bool,
 }
@@ -304,6 +306,9 @@ fn start(
     previous: Option<&ContainerStatus>,
 ) {
     let name = &container.name;
+    if situation.starting.contains(name) {
+        return;
+    }
     if let Some(previous) = previous {
         let ended = previous.finished_at.unwrap_or(previous.container.created_at);
         if let Some((pause, until)) = situation.backoffs.pending(name, ended, situation.now) {

@@ -173,7 +173,9 @@ impl Start {
     async fn image(&self, container: &Container) -> Result<String, Failure> {
         let image = container.image.clone().unwrap_or_default();
         let quoted = go::quote(&image);
-        let always = container.image_pull_policy.as_deref() == Some("Always");
+        // Plain processes need no image: there is nothing to pull.
+        let is_pulled = self.context.runtime_name != "process";
+        let always = is_pulled && container.image_pull_policy.as_deref() == Some("Always");
         if always {
             self.event(container, Level::Normal, "Pulling", format!("Pulling image {quoted}"));
         }

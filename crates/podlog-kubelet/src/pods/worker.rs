@@ -1,6 +1,6 @@
 //! One task a pod: looks, decides, acts, reports, and waits for something to happen.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ use crate::volumes::{PodVolumes, remove_volumes};
 
 /// Pause after a start that failed, before it is tried again.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// How long `ErrImagePull` is shown before it becomes `ImagePullBackOff`.
+const IMAGE_BACK_OFF_SHOWN: SignedDuration = SignedDuration::from_secs(3);
 /// Pause when the runtime does not answer.
 const RUNTIME_RETRY: Duration = Duration::from_secs(1);
 /// How much shorter a new grace period must be to count.
@@ -57,9 +59,13 @@ pub(crate) struct Worker {
     backoffs: Backoffs,
     held: BTreeMap<String, Timestamp>,
     reasons: BTreeMap<String, (String, String)>,
+    /// When the images of containers could not be had, until that is known as a back-off.
+    image_failures: BTreeMap<String, Timestamp>,
     messages: HashMap<ContainerId, String>,
     reported: Option<PodStatus>,
     starting: Option<JoinHandle<Outcome>>,
+    /// Containers of that round.
+    started: BTreeSet<String>,
     cancel_start: CancellationToken,
     kills: HashMap<ContainerId, Instant>,
     killing: JoinSet<ContainerId>,
@@ -93,6 +99,8 @@ impl Worker {
             reasons: BTreeMap::new(),
             messages: HashMap::new(),
             starting: None,
+            started: BTreeSet::new(),
+            image_failures: BTreeMap::new(),
             cancel_start: CancellationToken::new(),
             kills: HashMap::new(),
             killing: JoinSet::new(),
@@ -128,6 +136,7 @@ impl Worker {
         tokio::select! {
             outcome = started => {
                 self.starting = None;
+                self.started.clear();
                 match outcome {
                     Ok(outcome) => self.note(outcome),
                     Err(error) => tracing::error!(pod = %self.id, %error, "start task failed"),
@@ -196,6 +205,7 @@ impl Worker {
             health: &self.probes.health(),
             backoffs: &self.backoffs,
             held: &self.held,
+            starting: &self.started,
             stopping: self.is_stopping(),
         })
     }
@@ -274,6 +284,24 @@ impl Worker {
             }
         }
         self.held.retain(|_, until| *until > now);
+        self.note_image_back_off(now);
+    }
+
+    /// A while after its image could not be had, a container waits in `ImagePullBackOff`.
+    fn note_image_back_off(&mut self, now: Timestamp) {
+        let (due, rest): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.image_failures)
+            .into_iter()
+            .partition(|(_, at)| now.duration_since(*at) >= IMAGE_BACK_OFF_SHOWN);
+        self.image_failures = rest;
+        for name in due.into_keys().filter(|name| self.held.contains_key(name)) {
+            let image =
+                spec::find_container(&self.pod, &name).and_then(|(container, _)| container.image.clone());
+            let message = format!("Back-off pulling image {}", go::quote(&image.unwrap_or_default()));
+            let events = &self.context.events;
+            events.container(&self.pod, &name, Level::Normal, "BackOff", message.clone());
+            events.container(&self.pod, &name, Level::Warning, "Failed", "Error: ImagePullBackOff");
+            self.reasons.insert(name, ("ImagePullBackOff".into(), message));
+        }
     }
 
     fn status(&self, view: &PodView, now: Timestamp, over: bool) -> PodStatus {
@@ -383,6 +411,7 @@ impl Worker {
                 self.backoffs.next(name, ended, now);
             }
         }
+        self.started.extend(names.iter().cloned());
         let containers = self.starter(view).containers(sandbox.id.clone(), names);
         self.starting = Some(tokio::spawn(containers));
     }
@@ -412,6 +441,7 @@ impl Worker {
         if reason == "ErrImagePull" {
             self.backoffs.next(&key, now, now);
             until = self.backoffs.pending(&key, now, now).map_or(until, |(_, until)| until);
+            self.image_failures.insert(name.clone(), now);
         } else {
             self.backoffs.reset(&key);
         }
@@ -536,7 +566,11 @@ impl Worker {
         let is_stopping = plan.actions.contains(&Action::StopPod);
         let pause = if is_stopping { RUNTIME_RETRY } else { self.context.config.sync_frequency };
         let regular = Instant::now() + pause;
-        [plan.wake, self.deadline()]
+        let image = self.image_failures.values().min();
+        let image = image.and_then(|at| at.checked_add(IMAGE_BACK_OFF_SHOWN).ok());
+        // Over once it is being acted on: there is nothing more to wait for.
+        let deadline = self.deadline().filter(|_| !self.is_stopping());
+        [plan.wake, deadline, image]
             .into_iter()
             .flatten()
             .map(|at| Instant::now() + Duration::try_from(at.duration_since(now)).unwrap_or_default())

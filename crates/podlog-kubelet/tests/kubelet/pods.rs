@@ -84,6 +84,8 @@ async fn a_crashing_container_backs_off() {
     );
     assert_eq!(container(&pod)["lastState"]["terminated"]["exitCode"], 1);
     assert_eq!(pod["status"]["phase"], "Running");
+    let back_offs = bench.api.events("web").into_iter().filter(|event| event.starts_with("BackOff")).count();
+    assert!(back_offs <= 1, "the first restart does not wait");
     bench
         .wait_event(
             "web",
@@ -131,6 +133,23 @@ async fn starts_that_fail_say_why() {
         let text = if name == "image" { "ErrImagePull" } else { message };
         bench.wait_event(name, &format!("Failed: Error: {text}")).await;
     }
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_had_is_tried_again_later() {
+    let bench = Bench::new().await;
+    bench
+        .api
+        .create_pod("web", json!({"containers": [{"name": "c", "image": "unknown", "command": ["run"]}]}));
+    let text = "BackOff: Back-off pulling image \"unknown\"";
+    bench.wait_event("web", text).await;
+    let waiting = bench
+        .wait("ImagePullBackOff", |bench| {
+            let waiting = container(&bench.api.pod("web")?)["state"]["waiting"].clone();
+            (waiting["reason"] == "ImagePullBackOff").then_some(waiting)
+        })
+        .await;
+    assert_eq!(waiting["message"], "Back-off pulling image \"unknown\"");
 }
 
 #[tokio::test]

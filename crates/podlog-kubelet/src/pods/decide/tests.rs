@@ -11,6 +11,7 @@ struct Case {
     health: HashMap<ContainerId, Health>,
     backoffs: Backoffs,
     held: BTreeMap<String, Timestamp>,
+    starting: BTreeSet<String>,
     stopping: bool,
     now: Timestamp,
 }
@@ -23,6 +24,7 @@ impl Case {
             health: HashMap::new(),
             backoffs: Backoffs::new(Duration::from_secs(300)),
             held: BTreeMap::new(),
+            starting: BTreeSet::new(),
             stopping: false,
             now: at(100),
         }
@@ -46,6 +48,7 @@ impl Case {
             health: &self.health,
             backoffs: &self.backoffs,
             held: &self.held,
+            starting: &self.starting,
             stopping: self.stopping,
         })
     }
@@ -214,6 +217,15 @@ fn a_failed_start_is_held_back() {
     assert_eq!(case.decide().wake, Some(at(110)));
     case.held.insert(String::new(), at(120));
     case.check(&[]);
+}
+
+#[test]
+fn what_is_being_started_is_left_alone() {
+    let mut case = Case::new(two("Always"), vec![ended("a", 0, 1)]);
+    case.starting.insert("a".into());
+    // The next pause is known before the new instance is there.
+    case.backoffs.next("a", at(50), at(100));
+    case.check(&["start b"]);
 }
 
 #[test]
