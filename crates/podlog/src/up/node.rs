@@ -41,8 +41,9 @@ pub(super) async fn client(api_server: SocketAddr, pki: &Pki) -> anyhow::Result<
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .context("cannot read the kubelet's certificate")?;
-    // Watches are long and silent; the kubelet sets its own deadlines where it needs some.
+    // Watches are long and silent, and the kubelet has its own deadlines and tries again by itself.
     config.read_timeout = None;
+    config.default_retry = false;
     kube::Client::try_from(config).context("cannot make the kubelet's client")
 }
 
