@@ -46,6 +46,14 @@ pub enum ReadError {
         /// Why.
         source: io::Error,
     },
+    /// Files that were to be read next have been deleted for their age. Everything before them was delivered.
+    #[error("log file {}: {files} rotated files were deleted before they were read", quoted(.path))]
+    Gone {
+        /// The path of the log.
+        path: PathBuf,
+        /// How many files.
+        files: u64,
+    },
     /// What is in the file is no log.
     #[error(transparent)]
     Render(#[from] RenderError),
@@ -111,6 +119,10 @@ mod tests {
             (
                 ReadError::Read { path: "/0.log".into(), source: io::Error::from_raw_os_error(21) },
                 r#"failed to read log file "/0.log": is a directory"#,
+            ),
+            (
+                ReadError::Gone { path: "/0.log".into(), files: 2 },
+                r#"log file "/0.log": 2 rotated files were deleted before they were read"#,
             ),
         ] {
             assert_eq!(error.to_string(), expected);

@@ -11,7 +11,8 @@ pub enum Mode {
     #[default]
     Exact,
     /// Record by record as the log reader of Kubernetes 1.36 does it (`k8s.io/cri-client/pkg/logs/logs.go`), with its
-    /// oddities: the current file only, `tail` counts raw records, one newline state shared by both streams.
+    /// oddities: it begins in the current file, `tail` counts raw records, both streams share one newline state. Only
+    /// its losses are not reproduced: whoever follows gets every file that comes after the first.
     Upstream,
 }
 

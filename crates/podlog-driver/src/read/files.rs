@@ -21,8 +21,8 @@ pub(super) struct LogFile {
     /// The age in its name; `None` for the current file.
     age: Option<String>,
     content: Content,
-    /// It could not be decompressed to its end.
-    damaged: bool,
+    /// Why it could not be decompressed to its end.
+    damage: Option<String>,
 }
 
 #[derive(Debug)]
@@ -40,8 +40,9 @@ impl LogFile {
         self.age.as_deref()
     }
 
-    pub(super) fn is_damaged(&self) -> bool {
-        self.damaged
+    /// Why the end of its content is missing, if it is; known once it has been decompressed.
+    pub(super) fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     /// How the file ends, when its writer has left word.
@@ -65,7 +66,7 @@ impl LogFile {
             let inflated = inflate::inflate(compressed)?;
             if let Some(error) = inflated.damage {
                 tracing::warn!(%error, age = self.age, "a compressed log is damaged");
-                self.damaged = true;
+                self.damage = Some(format!("{}.gz: {error}", self.age.as_deref().unwrap_or_default()));
             }
             // The compressed file is not needed any more, but what its attributes say is.
             attributes::copy(compressed, &inflated.file);
@@ -86,10 +87,10 @@ impl LogFile {
 }
 
 /// Opens the current file. `None` when there is none at the moment.
-pub(super) fn open_current(path: &LogPath) -> io::Result<Option<LogFile>> {
+fn open_current(path: &LogPath) -> io::Result<Option<LogFile>> {
     let Some(file) = found(File::open(path.current()))? else { return Ok(None) };
     let id = FileId::of(&file.metadata()?);
-    Ok(Some(LogFile { id, age: None, content: Content::Plain(file), damaged: false }))
+    Ok(Some(LogFile { id, age: None, content: Content::Plain(file), damage: None }))
 }
 
 /// The identity and length of the file that is current now.
@@ -135,7 +136,7 @@ fn open_rotated(path: &LogPath) -> io::Result<Option<Vec<LogFile>>> {
         let Some(file) = found(File::open(&rotated.path))? else { return Ok(None) };
         let id = FileId::of(&file.metadata()?);
         let content = if rotated.compressed { Content::Compressed(file) } else { Content::Plain(file) };
-        files.push(LogFile { id, age: Some(rotated.age), content, damaged: false });
+        files.push(LogFile { id, age: Some(rotated.age), content, damage: None });
     }
     Ok(Some(files))
 }

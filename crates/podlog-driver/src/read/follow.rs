@@ -6,8 +6,6 @@
 
 use std::{io, os::unix::fs::FileExt};
 
-use podlog_line::Mode;
-
 use super::{
     LogReader,
     buffer::Buffer,
@@ -38,10 +36,7 @@ impl LogReader {
             (self.is_rotated, self.seen_current) = (true, current);
             return Ok(true);
         }
-        self.upcoming = match self.mode {
-            Mode::Exact => self.newer_files()?.into(),
-            Mode::Upstream => files::open_current(&self.source.path)?.into_iter().collect(),
-        };
+        self.upcoming = self.newer_files()?.into();
         Ok(!self.upcoming.is_empty())
     }
 

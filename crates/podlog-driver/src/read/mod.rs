@@ -4,6 +4,7 @@ mod backward;
 mod buffer;
 mod files;
 mod follow;
+mod hole;
 mod inflate;
 mod position;
 mod reader;

@@ -33,8 +33,8 @@ impl Position {
         self.file.id()
     }
 
-    pub(super) fn is_damaged(&self) -> bool {
-        self.file.is_damaged()
+    pub(super) fn damage(&self) -> Option<&str> {
+        self.file.damage()
     }
 
     pub(super) fn is_at_end(&self) -> bool {

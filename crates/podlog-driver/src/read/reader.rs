@@ -9,6 +9,7 @@ use super::{
     LogSource,
     buffer::Buffer,
     files::{self, LogFile},
+    hole::Hole,
     position::Position,
     since, tail,
 };
@@ -27,7 +28,7 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 pub enum ReadState {
     /// Yes: call again at once.
     More,
-    /// Everything that is there has been read. A follower waits for a change and calls again; everybody else, and a
+    /// Everything that can be read has been read. A follower waits for a change and calls again; everybody else, and a
     /// follower whose writer has ended, calls [`LogReader::finish`].
     CaughtUp,
     /// The limit of the selection is reached; there will never be more.
@@ -43,8 +44,8 @@ pub struct ReadStats {
     pub malformed: u64,
     /// Compressed files that could not be decompressed to their end.
     pub damaged_files: u64,
-    /// Files that were deleted for their age before a slow follower came to them. Known only of logs that
-    /// [`crate::CriFileSink`] has written.
+    /// Files that were deleted before they were read. Known only of logs that [`crate::CriFileSink`] has written, on
+    /// file systems with extended attributes.
     pub missing_files: u64,
     /// How often the current file was cut off while it was read.
     pub truncations: u64,
@@ -76,6 +77,8 @@ pub struct LogReader {
     generation: Option<u64>,
     pub(super) buffer: Buffer,
     pub(super) is_done: bool,
+    /// What is missing next.
+    hole: Option<Hole>,
     /// The last call has found everything read.
     was_caught_up: bool,
     pub(super) stats: ReadStats,
@@ -83,15 +86,14 @@ pub struct LogReader {
 
 impl LogReader {
     pub(super) fn new(source: LogSource, selection: &Selection) -> Result<LogReader, ReadError> {
-        let mut files = match selection.mode {
-            Mode::Exact => files::open_all(&source.path),
-            Mode::Upstream => files::open_current(&source.path).map(Vec::from_iter),
+        let mut files = files::open_all(&source.path).map_err(|error| source.open_error(error))?;
+        let newest_age = newest_age(&files);
+        if selection.mode == Mode::Upstream {
+            files.retain(|file| file.age().is_none());
         }
-        .map_err(|error| source.open_error(error))?;
         if files.is_empty() {
             return Err(source.missing());
         }
-        let newest_age = newest_age(&files);
         let mut reader = LogReader {
             mode: selection.mode,
             follow: selection.follow,
@@ -108,6 +110,7 @@ impl LogReader {
             generation: None,
             buffer: Buffer::default(),
             is_done: selection.tail == Some(0) && !selection.follow,
+            hole: None,
             was_caught_up: false,
             stats: ReadStats::default(),
             source,
@@ -120,11 +123,16 @@ impl LogReader {
     ///
     /// Without `follow` the log ends where it ended when the reader was made, so that this comes to
     /// [`ReadState::CaughtUp`] however fast the writer is. Everything that a follower has not read yet is either held
-    /// open or found again by name; only what the writer deletes for its age in the meantime is lost, and counted.
+    /// open or found again by name, unless the writer deletes it for its age in the meantime.
+    ///
+    /// A part of the log that is gone or damaged is an error of the first call that has nothing else to
+    /// deliver, and of every later one; [`LogReader::finish`] returns it, too. A file in which nothing
+    /// is a record is an error before any output.
     pub fn read_chunk(&mut self, out: &mut Vec<u8>) -> Result<ReadState, ReadError> {
         if self.is_done {
             return Ok(ReadState::LimitReached);
         }
+        self.check_hole()?;
         let output_before = out.len();
         let mut input = 0;
         if std::mem::take(&mut self.was_caught_up) && self.follow {
@@ -142,14 +150,21 @@ impl LogReader {
             if self.is_done {
                 return Ok(ReadState::LimitReached);
             }
+            if self.hole.is_some() {
+                return self.stop_at_hole(out);
+            }
         }
         Ok(ReadState::More)
     }
 
     /// The writer has ended and everything was read: appends what there is of unfinished lines.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        if self.is_done {
+            return Ok(());
+        }
+        self.check_hole()?;
         let discards_rest = self.mode == Mode::Upstream && self.follow;
-        if !self.is_done && !discards_rest {
+        if !discards_rest {
             let state = self.renderer.render_rest(self.buffer.rest(), out)?;
             if state == RenderState::More {
                 self.renderer.finish(out)?;
@@ -157,6 +172,22 @@ impl LogReader {
         }
         self.is_done = true;
         Ok(())
+    }
+
+    fn check_hole(&self) -> Result<(), ReadError> {
+        self.hole.as_ref().map_or(Ok(()), |hole| Err(hole.error(&self.source.given)))
+    }
+
+    /// Delivers what there is of lines that the hole has cut off.
+    fn stop_at_hole(&mut self, out: &mut Vec<u8>) -> Result<ReadState, ReadError> {
+        if self.renderer.finish(out)? == RenderState::LimitReached {
+            self.is_done = true;
+            return Ok(ReadState::LimitReached);
+        }
+        if out.is_empty() {
+            self.check_hole()?;
+        }
+        Ok(ReadState::CaughtUp)
     }
 
     /// What was met so far.
@@ -201,10 +232,14 @@ impl LogReader {
     /// Goes on with the next of the files that are open. `offset`: where in it, if that is settled.
     pub(super) fn next_upcoming(&mut self, offset: Option<u64>) -> Result<bool, ReadError> {
         while let Some(mut file) = self.upcoming.pop_front() {
-            self.count_missing(file.generation());
+            let missing = self.count_missing(file.generation());
             if let Some(end) = self.is_too_old(&file) {
                 self.renderer.begin_inside_line(end.inside_line);
                 continue;
+            }
+            if missing > 0 && self.at.is_some() {
+                self.hole = Some(Hole::Deleted(missing));
+                return Ok(true);
             }
             let offset = offset.map_or_else(|| self.find_since(&mut file), Ok);
             let next = offset.and_then(|offset| Position::new(file, offset));
@@ -212,7 +247,7 @@ impl LogReader {
             if let (Some(end), true) = (self.end, self.upcoming.is_empty()) {
                 next.end_at(end);
             }
-            self.stats.damaged_files += u64::from(next.is_damaged());
+            self.stats.damaged_files += u64::from(next.damage().is_some());
             self.previous = self.at.replace(next);
             self.is_rotated = false;
             return Ok(true);
@@ -220,12 +255,12 @@ impl LogReader {
         Ok(false)
     }
 
-    /// Notices that files between the last one and this one are gone.
-    fn count_missing(&mut self, generation: Option<u64>) {
-        if let (Some(last), Some(next)) = (self.generation, generation) {
-            self.stats.missing_files += next.saturating_sub(last + 1);
-        }
-        self.generation = generation;
+    /// How many files between the last one and this one are gone.
+    fn count_missing(&mut self, generation: Option<u64>) -> u64 {
+        let last = std::mem::replace(&mut self.generation, generation);
+        let missing = last.zip(generation).map_or(0, |(last, next)| next.saturating_sub(last + 1));
+        self.stats.missing_files += missing;
+        missing
     }
 
     fn is_too_old(&self, file: &LogFile) -> Option<FileEnd> {
@@ -279,6 +314,11 @@ impl LogReader {
 
     /// At the end of a file: whether there is something new to read, in it or in the next one.
     fn next_file(&mut self, out: &mut Vec<u8>) -> Result<bool, ReadError> {
+        if let Some(why) = self.at.as_ref().and_then(Position::damage) {
+            self.hole = Some(Hole::Damaged(why.to_owned()));
+            self.end_torn_record(out)?;
+            return Ok(true);
+        }
         if self.upcoming.is_empty() && !(self.follow && self.notice_rotation()?) {
             return Ok(false);
         }
@@ -300,9 +340,15 @@ impl LogReader {
 
     fn caught_up(&mut self, input: usize, out: &mut Vec<u8>) -> Result<ReadState, ReadError> {
         self.was_caught_up = true;
-        if input == 0 && self.follow {
+        if !self.follow {
+            // Whoever reads the first output knows whether this is a log.
+            self.finish(out)?;
+            return Ok(ReadState::CaughtUp);
+        }
+        self.renderer.check_format()?;
+        if input == 0 {
             self.buffer.shrink();
-            if self.renderer.idle(out)? == RenderState::LimitReached {
+            if self.renderer.idle(out) == RenderState::LimitReached {
                 self.is_done = true;
                 return Ok(ReadState::LimitReached);
             }

@@ -25,6 +25,8 @@ pub(super) struct Exact {
     /// Input positions before which records of a stream are ignored.
     ignore_before: [u64; 2],
     first_malformed: Option<Vec<u8>>,
+    /// Files of this log were left out unread.
+    has_skipped: bool,
 }
 
 /// The line that a stream is writing.
@@ -58,6 +60,7 @@ impl Exact {
             waiting: Vec::new(),
             ignore_before: [0; 2],
             first_malformed: None,
+            has_skipped: false,
         }
     }
 
@@ -66,6 +69,7 @@ impl Exact {
     }
 
     pub(super) fn begin_inside_line(&mut self, inside: [bool; 2]) {
+        self.has_skipped = true;
         for (line, inside) in self.lines.iter_mut().zip(inside) {
             if matches!(line.state, LineState::Start | LineState::Ignored) {
                 line.state = if inside { LineState::Ignored } else { LineState::Start };
@@ -81,9 +85,11 @@ impl Exact {
     }
 
     /// A file in which nothing is a record is not a log.
-    pub(super) fn judge_format(&self, stats: &RenderStats) -> Result<(), RenderError> {
+    pub(super) fn check_format(&self, stats: &RenderStats) -> Result<(), RenderError> {
         match &self.first_malformed {
-            Some(line) if stats.records == 0 => Err(RenderError::UnsupportedFormat { line: line.clone() }),
+            Some(line) if stats.records == 0 && !self.has_skipped => {
+                Err(RenderError::UnsupportedFormat { line: line.clone() })
+            }
             _ => Ok(()),
         }
     }

@@ -149,7 +149,8 @@ impl Renderer {
     }
 
     /// Says for each stream whether the input that comes next begins inside a line: the rest of that line is ignored.
-    /// Nothing changes for a stream whose line was begun by earlier input. [`Mode::Exact`] only.
+    /// Nothing changes for a stream whose line was begun by earlier input. What was left out before was a log.
+    /// [`Mode::Exact`] only.
     pub fn begin_inside_line(&mut self, inside: [bool; 2]) {
         if let Kind::Exact(exact) = &mut self.kind {
             exact.begin_inside_line(inside);
@@ -203,27 +204,31 @@ impl Renderer {
     }
 
     /// Nothing was logged for a while: shows what there is of an unfinished line, and lines that waited for its end.
-    pub fn idle(&mut self, out: &mut Vec<u8>) -> Result<RenderState, RenderError> {
+    pub fn idle(&mut self, out: &mut Vec<u8>) -> RenderState {
         let room = self.budget.begin(out);
-        let mut result = Ok(());
         if let Kind::Exact(exact) = &mut self.kind {
-            result = exact.judge_format(&self.stats);
             exact.idle(out);
         }
-        let state = self.settle(out, room);
-        result.map(|()| state)
+        self.settle(out, room)
     }
 
     /// The log has ended: shows unfinished lines.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<RenderState, RenderError> {
+        self.check_format()?;
         let room = self.budget.begin(out);
-        let mut result = Ok(());
         if let Kind::Exact(exact) = &mut self.kind {
-            result = exact.judge_format(&self.stats);
             exact.finish(out);
         }
-        let state = self.settle(out, room);
-        result.map(|()| state)
+        Ok(self.settle(out, room))
+    }
+
+    /// Fails when there was input and nothing of it was a record: it is no log. [`Mode::Upstream`] has judged it by its
+    /// first line.
+    pub fn check_format(&self) -> Result<(), RenderError> {
+        match &self.kind {
+            Kind::Exact(exact) => exact.check_format(&self.stats),
+            Kind::Upstream(_) => Ok(()),
+        }
     }
 
     /// What was counted so far.
@@ -242,10 +247,7 @@ impl Renderer {
                     self.stats.records += 1;
                     exact.record(&record, terminator, self.position, out);
                 }
-                None => {
-                    self.stats.malformed += 1;
-                    exact.remember_malformed(line, terminator, &self.stats);
-                }
+                None => self.malformed(line, terminator),
             },
             Kind::Upstream(upstream) => {
                 upstream.line(line, terminator, &mut self.parser, &mut self.stats, out)?
@@ -254,14 +256,21 @@ impl Renderer {
         Ok(())
     }
 
+    fn malformed(&mut self, line: &[u8], terminator: Terminator) {
+        self.stats.malformed += 1;
+        if let Kind::Exact(exact) = &mut self.kind {
+            exact.remember_malformed(line, terminator, &self.stats);
+        }
+    }
+
     fn piece(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Result<(), RenderError> {
         let Some(overlong) = self.overlong.take() else {
             let header = self
                 .parser
                 .parse_cri(piece)
                 .map(|record| piece[..piece.len() - record.content.len()].to_vec());
-            self.stats.malformed += u64::from(header.is_none());
             let Some(header) = header else {
+                self.malformed(piece, Terminator::EndOfFile);
                 self.overlong = Some(Overlong::Malformed);
                 return Ok(());
             };

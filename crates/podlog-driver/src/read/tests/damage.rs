@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_damaged_compressed_file_gives_what_is_left_of_it() {
+fn a_damaged_compressed_file_gives_what_is_left_of_it_and_an_error() {
     let files = Log::new();
     let lines: Vec<String> =
         (0..20_000).map(|n| format!("2026-01-01T00:00:01Z stdout F {}\n", n * 7919)).collect();
@@ -12,10 +12,28 @@ fn a_damaged_compressed_file_gives_what_is_left_of_it() {
     path.push(".gz");
     let whole = fs::read(&path).expect("a file");
     fs::write(&path, &whole[..whole.len() / 2]).expect("room");
-    let mut reader = files.reader(&Selection::default());
-    let text = drained(&mut reader);
-    assert!(text.starts_with("0\n7919\n") && text.ends_with("\nend\n") && text.lines().count() > 1000);
-    assert_eq!(reader.stats().damaged_files, 1);
+    for options in ["", "follow", "tail=1000"] {
+        let mut reader = files.reader(&selection(Mode::Exact, options));
+        let text = drained(&mut reader);
+        assert!(
+            lines.concat().replace("2026-01-01T00:00:01Z stdout F ", "").starts_with(text.trim_end())
+                || options == "tail=1000"
+        );
+        assert!(text.lines().count() >= 999 && !text.contains("end"), "{options}");
+        assert_eq!(reader.stats().damaged_files, 1);
+        let path = files.path();
+        let expected = format!(
+            "failed to read log file \"{}\": 20260101-000001.gz: incomplete deflate stream",
+            path.display()
+        );
+        for _ in 0..2 {
+            let mut out = Vec::new();
+            assert_eq!(reader.read_chunk(&mut out).expect_err("damage").to_string(), expected);
+            assert_eq!(reader.finish(&mut out).expect_err("damage").to_string(), expected);
+            assert!(out.is_empty());
+        }
+    }
+    assert_eq!(files.text(&selection(Mode::Exact, "tail=1")), "end\n", "what is not damaged can be read");
 }
 
 #[test]
@@ -64,4 +82,40 @@ fn errors_are_those_of_the_kubelet() {
         .and_then(|mut reader| reader.read_chunk(&mut Vec::new()).map(|_| ()));
     let expected = format!("failed to read log file \"{}\": is a directory", directory_as_log.display());
     assert_eq!(result.expect_err("no log").to_string(), expected);
+}
+
+#[test]
+fn a_file_in_which_nothing_is_a_record_is_refused_before_any_output() {
+    let unsupported = "failed to get parse function: unsupported log format: ";
+    let huge = "x".repeat(3 << 20);
+    for (content, options, quoted) in [
+        ("nonsense\n", "", "\"nonsense\\n\""),
+        ("nonsense\nmore\n", "tail=1", "\"nonsense\\n\""),
+        ("nonsense\n", "follow", "\"nonsense\\n\""),
+        ("nonsense", "", "\"nonsense\""),
+        (&huge, "", ""),
+        (&"nonsense\n".repeat(2 << 20), "", "\"nonsense\\n\""),
+    ] {
+        let files = Log::new();
+        files.write(content.as_bytes());
+        let mut reader = files.reader(&selection(Mode::Exact, options));
+        let mut out = Vec::new();
+        let error = drain(&mut reader, &mut out).expect_err("no log").to_string();
+        assert!(error.starts_with(unsupported) && error.ends_with(quoted), "{:.200}", error);
+        assert!(out.is_empty());
+    }
+}
+
+#[test]
+fn a_torn_record_after_files_that_are_too_old_is_no_error() {
+    let files = Log::new();
+    let mut sink = files.sink(10);
+    sink.write(Stream::Stdout, b"a\nb\n", at(1)).expect("room");
+    drop(sink);
+    files.write(b"\0\0\0\n");
+    let follow = files.reader(&selection(Mode::Exact, "since=5 follow")).read_chunk(&mut Vec::new());
+    if crate::attributes::generation(fs::File::open(files.path()).expect("a file")).is_some() {
+        assert_eq!(files.text(&selection(Mode::Exact, "since=5")), "");
+        assert_eq!(follow.expect("a log"), ReadState::CaughtUp);
+    }
 }

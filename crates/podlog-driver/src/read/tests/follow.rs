@@ -207,7 +207,7 @@ fn a_torn_record_may_be_cut_off_and_written_anew() {
 }
 
 #[test]
-fn what_a_follower_was_too_slow_for_is_counted() {
+fn what_a_follower_was_too_slow_for_is_an_error() {
     let files = Log::new();
     let mut sink =
         CriFileSink::open(files.path(), FileLimits { max_bytes: 100, max_files: 3 }).expect("a sink");
@@ -218,9 +218,70 @@ fn what_a_follower_was_too_slow_for_is_counted() {
             assert_eq!(drained(&mut reader).lines().count(), 2);
         }
     }
-    // Two records a file: the first file and the last three were read.
-    assert_eq!(drained(&mut reader).lines().count(), 6);
-    if crate::attributes::generation(fs::File::open(files.path()).expect("a file")).is_some() {
-        assert_eq!(reader.stats().missing_files, 16);
+    if crate::attributes::generation(fs::File::open(files.path()).expect("a file")).is_none() {
+        return;
+    }
+    // Two records a file: the first file has been read, the last three are there.
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        let error = reader.read_chunk(&mut out).expect_err("a hole");
+        assert!(matches!(error, ReadError::Gone { files: 16, .. }), "{error}");
+        reader.finish(&mut out).expect_err("a hole");
+    }
+    assert!(out.is_empty());
+    assert_eq!(reader.stats().missing_files, 16);
+    assert_eq!(files.text(&Selection::default()).lines().count(), 6);
+}
+
+#[test]
+fn what_comes_before_a_hole_is_delivered() {
+    let files = Log::new();
+    let mut sink = files.sink(60);
+    for (second, text) in [
+        "a
+", "b
+start", "c
+", "d
+",
+    ]
+    .iter()
+    .enumerate()
+    {
+        sink.write(Stream::ALL[second % 2], text.as_bytes(), at(second as i64)).expect("room");
+        sink.flush_partial(at(second as i64)).expect("room");
+    }
+    let listing = crate::generations::LogPath::new(&files.path()).list().expect("a listing");
+    drop(sink);
+    let missing = &listing.rotated[3].path;
+    if crate::attributes::generation(fs::File::open(missing).expect("a file")).is_none() {
+        return;
+    }
+    assert_eq!(
+        files.text(&Selection::default()),
+        "a
+b
+c
+startd
+"
+    );
+    fs::remove_file(missing).expect("a file");
+    for mode in [Mode::Exact, Mode::Upstream] {
+        for options in ["", "follow"] {
+            let selection = selection(mode, options);
+            let mut reader = files.reader(&selection);
+            let expected = match mode {
+                Mode::Exact => {
+                    "a
+b
+start"
+                }
+                Mode::Upstream => {
+                    "d
+"
+                }
+            };
+            assert_eq!(drained(&mut reader), expected);
+            assert_eq!(reader.finish(&mut Vec::new()).is_err(), mode == Mode::Exact);
+        }
     }
 }
