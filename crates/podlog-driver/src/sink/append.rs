@@ -38,6 +38,8 @@ pub(super) struct Appender<F> {
     written: usize,
     /// The file ends in a torn record that could not be cut off.
     torn: bool,
+    /// In which streams the file ends inside a line. Behind while a batch is being written to several files.
+    pub(super) inside_line: [bool; 2],
 }
 
 /// How much of a batch was written.
@@ -50,8 +52,8 @@ pub(super) enum Written {
 
 impl<F: RawFile> Appender<F> {
     /// `torn`: the file does not end in a line feed.
-    pub(super) fn new(file: F, length: u64, torn: bool) -> Appender<F> {
-        Appender { file, length, batch: Vec::new(), written: 0, torn }
+    pub(super) fn new(file: F, length: u64, torn: bool, inside_line: [bool; 2]) -> Appender<F> {
+        Appender { file, length, batch: Vec::new(), written: 0, torn, inside_line }
     }
 
     pub(super) fn raw(&self) -> &F {
@@ -82,6 +84,7 @@ impl<F: RawFile> Appender<F> {
         let end = self.written + self.fitting(max_bytes);
         let result = self.write_up_to(end, bytes_written);
         if result.is_err() {
+            self.update_inside_line();
             self.drop_written();
         }
         result?;
@@ -95,7 +98,7 @@ impl<F: RawFile> Appender<F> {
 
     /// Takes note of the records that were written since the batch was begun: whether the last of each stream was
     /// partial.
-    pub(super) fn update_inside_line(&self, inside_line: &mut [bool; 2]) {
+    pub(super) fn update_inside_line(&mut self) {
         let mut seconds = SecondCache::default();
         let mut found = [false; 2];
         let mut end = self.written;
@@ -104,7 +107,7 @@ impl<F: RawFile> Appender<F> {
             if let Some(record) = cri::parse(&self.batch[start..end - 1], &mut seconds) {
                 let index = record.stream.index();
                 if !std::mem::replace(&mut found[index], true) {
-                    inside_line[index] = record.end == LineEnd::Partial;
+                    self.inside_line[index] = record.end == LineEnd::Partial;
                 }
             }
             end = start;
@@ -205,7 +208,7 @@ mod tests {
     }
 
     fn appender(room: usize, can_cut: bool) -> Appender<SmallDisk> {
-        Appender::new(SmallDisk { content: Vec::new(), room, can_cut }, 0, false)
+        Appender::new(SmallDisk { content: Vec::new(), room, can_cut }, 0, false, [false; 2])
     }
 
     #[test]
@@ -224,6 +227,16 @@ mod tests {
         assert_eq!(file.flush(u64::MAX, &mut written).expect("room"), Written::All);
         assert_eq!(file.raw().content, b"one\ntwo\nthree\n");
         assert_eq!((file.length, written), (14, 14));
+    }
+
+    #[test]
+    fn what_was_written_before_the_disk_was_full_is_remembered() {
+        let records = ["T stdout P a", "T stderr F b", "T stdout F c"]
+            .map(|text| text.replace('T', "2026-01-01T00:00:01Z"));
+        let mut file = appender(70, true);
+        records.iter().for_each(|record| file.push(b"", b"", record.as_bytes()));
+        assert!(file.flush(u64::MAX, &mut 0).is_err());
+        assert_eq!((file.inside_line, file.batch.len()), ([true, false], records[2].len() + 1));
     }
 
     #[test]

@@ -23,8 +23,10 @@ use compress::Compressor;
 pub const MAX_CONTENT: usize = 16 * 1024;
 /// A batch of records is written when it has this size, or when the chunk ends.
 const FLUSH_AT: usize = 256 * 1024;
-/// So many bytes of records are kept for later when the disk is full; what comes then is dropped.
+/// So many bytes of records are kept for later when the disk is full; what comes then is dropped,
 const MAX_BACKLOG: usize = 1024 * 1024;
+/// until no more than this is left of them.
+const RESUME_AT: usize = MAX_BACKLOG / 2;
 /// A clock that was set back by no more than this stands still until it has caught up; after a bigger step the log
 /// begins a new file.
 const MAX_CLOCK_HOLD: std::time::Duration = std::time::Duration::from_secs(60);
@@ -77,8 +79,6 @@ pub struct CriFileSink {
     last: Timestamp,
     headers: Headers,
     lines: [Line; 2],
-    /// In which streams the file ends inside a line.
-    file_inside_line: [bool; 2],
     /// The number of the file.
     generation: u64,
     /// Set while writing fails.
@@ -129,13 +129,12 @@ impl CriFileSink {
             last: opened.last,
             headers: Headers::default(),
             lines: [Line::default(), Line::default()],
-            file_inside_line: opened.inside_line,
             generation: opened.generation,
             failing: false,
             failure: String::new(),
             stats: SinkStats::default(),
         };
-        for (line, inside) in sink.lines.iter_mut().zip(opened.inside_line) {
+        for (line, inside) in sink.lines.iter_mut().zip(sink.file.inside_line) {
             line.inside = inside;
         }
         sink.compressor.start();
@@ -196,9 +195,9 @@ impl CriFileSink {
             return flushed;
         }
         self.mark_end();
-        let backlog = std::mem::take(&mut self.file.batch);
-        self.file = opened.file;
-        self.file.batch.extend_from_slice(&backlog);
+        let old = std::mem::replace(&mut self.file, opened.file);
+        self.file.batch = old.batch;
+        self.file.inside_line = old.inside_line;
         self.last = opened.last;
         self.generation = opened.generation;
         flushed
@@ -255,20 +254,33 @@ impl CriFileSink {
     /// Adds a record of what is held and `content` to the batch.
     #[inline]
     fn push(&mut self, stream: Stream, end: LineEnd, content: &[u8]) {
-        let line = &mut self.lines[stream.index()];
-        if self.failing && self.file.batch.len() >= MAX_BACKLOG {
-            let bytes = (line.held.len() + content.len()) as u64;
-            line.dropped.records += 1;
-            line.dropped.bytes += bytes;
-            self.stats.dropped_records += 1;
-            self.stats.dropped_bytes += bytes;
-            line.held.clear();
+        if self.failing && !self.make_room(stream, content.len()) {
             return;
         }
+        let line = &mut self.lines[stream.index()];
         let header = if end == LineEnd::Full { &self.headers.full } else { &self.headers.partial };
         self.file.push(header, &line.held, content);
         line.inside = end == LineEnd::Partial;
         line.held.clear();
+    }
+
+    /// While writing fails: whether a record may wait for better times. If not, it is dropped. Where something was dropped, the
+    /// first thing that waits again says so.
+    #[cold]
+    fn make_room(&mut self, stream: Stream, content: usize) -> bool {
+        let is_dropping = self.lines.iter().any(|line| line.dropped.records > 0);
+        if self.file.batch.len() < if is_dropping { RESUME_AT } else { MAX_BACKLOG } {
+            self.mark_missing();
+            return true;
+        }
+        let line = &mut self.lines[stream.index()];
+        let bytes = (line.held.len() + content) as u64;
+        line.held.clear();
+        line.dropped.records += 1;
+        line.dropped.bytes += bytes;
+        self.stats.dropped_records += 1;
+        self.stats.dropped_bytes += bytes;
+        false
     }
 
     /// Writes the batch, into as many files as it needs. Reports only the beginning of a failure.
@@ -290,7 +302,7 @@ impl CriFileSink {
         loop {
             let written = self.file.flush(max_bytes, &mut self.stats.bytes_written)?;
             if written == Written::All {
-                self.file_inside_line = [self.lines[0].inside, self.lines[1].inside];
+                self.file.inside_line = [self.lines[0].inside, self.lines[1].inside];
                 return Ok(());
             }
             // A file that is too large is better than records that are lost.
@@ -300,17 +312,21 @@ impl CriFileSink {
         }
     }
 
-    /// There is room again: says in each stream what is missing. A line that was cut off is ended first.
+    /// There is room again.
     fn recovered(&mut self) -> Result<(), SinkError> {
         self.file.batch.shrink_to(FLUSH_AT);
+        self.mark_missing();
+        self.flush()
+    }
+
+    /// Says in each stream what is missing. A line that was cut off is ended first.
+    fn mark_missing(&mut self) {
         for stream in Stream::ALL {
             let dropped = std::mem::take(&mut self.lines[stream.index()].dropped);
-            if dropped.records == 0 {
-                continue;
+            if dropped.records > 0 {
+                self.marker(stream, &dropped);
             }
-            self.marker(stream, &dropped);
         }
-        self.flush()
     }
 
     fn marker(&mut self, stream: Stream, dropped: &Dropped) {
@@ -347,8 +363,8 @@ impl CriFileSink {
     }
 
     fn mark_end(&mut self) {
-        self.file.update_inside_line(&mut self.file_inside_line);
-        let end = FileEnd { last: self.last, inside_line: self.file_inside_line };
+        self.file.update_inside_line();
+        let end = FileEnd { last: self.last, inside_line: self.file.inside_line };
         attributes::mark_end(self.file.raw(), end);
     }
 

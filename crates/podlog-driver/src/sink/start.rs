@@ -23,8 +23,6 @@ pub(super) struct Opened {
     pub(super) file: Appender<File>,
     /// The time of its last record.
     pub(super) last: Timestamp,
-    /// In which streams its end is inside a line.
-    pub(super) inside_line: [bool; 2],
     /// The number of the file among those of the log.
     pub(super) generation: u64,
 }
@@ -55,7 +53,7 @@ pub(super) fn open_current(path: &LogPath, generation: u64) -> io::Result<Opened
     let end = read_end(&file, length)?;
     let torn = end.last().is_some_and(|byte| *byte != b'\n');
     let (last, inside_line) = last_records(&end);
-    Ok(Opened { file: Appender::new(file, length, torn), last, inside_line, generation })
+    Ok(Opened { file: Appender::new(file, length, torn, inside_line), last, generation })
 }
 
 /// Removes files that are not finished, files that exist compressed as well, and the second name of the current file.

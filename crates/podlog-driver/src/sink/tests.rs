@@ -330,7 +330,7 @@ fn a_full_disk_is_survived_and_marked() {
     // A file opened for reading only takes no byte, as a full disk.
     let writable = std::mem::replace(
         &mut sink.file,
-        Appender::new(fs::File::open(log.path()).expect("a file"), 0, false),
+        Appender::new(fs::File::open(log.path()).expect("a file"), 0, false, [false; 2]),
     );
     sink.write(Stream::Stdout, b"kept\n", at(2)).expect_err("the beginning of the failure is reported");
     let line = [vec![b'x'; 1000], vec![b'\n']].concat();
