@@ -7,7 +7,7 @@ use podlog_container::Log;
 use podlog_driver::{CriFileSink, FileLimits, SinkError};
 use podlog_line::{Stream, Timestamp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
 
 use crate::stdio::Ours;
 
@@ -17,8 +17,8 @@ const BUFFER: usize = 128 * 1024;
 const HOLD: Duration = Duration::from_millis(250);
 /// How often to try again to write what could not be written, while the program says nothing.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long, after the last process has ended, to wait for the end of its output. It is there at once, unless somebody
-/// outside the container holds the other end of the pipe.
+/// How long in all, after the last process has ended, to wait for the end of its output, the time to write it not
+/// counted. It is there at once, unless somebody outside the container holds the other end of the pipe.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The program's output and the log it goes to. The log's errors never stop the draining: the program must not wait for a
@@ -30,11 +30,15 @@ pub(crate) struct Drain {
     buffer: Box<[u8]>,
     waiting_since: Option<Instant>,
     first_error: Option<String>,
+    /// Bytes that were never read.
+    abandoned: u64,
 }
 
 struct Source {
     stream: Stream,
     descriptor: OwnedFd,
+    /// What may still be read of it after the container's end, in bytes; no limit before.
+    allowance: u64,
 }
 
 /// What never reached the log.
@@ -59,12 +63,13 @@ impl Drain {
             buffer: vec![0; BUFFER].into_boxed_slice(),
             waiting_since: None,
             first_error: None,
+            abandoned: 0,
         })
     }
 
     /// Begins to drain a program.
     pub(crate) fn attach(&mut self, ours: Ours) {
-        let source = |stream| move |descriptor| Source { stream, descriptor };
+        let source = |stream| move |descriptor| Source { stream, descriptor, allowance: u64::MAX };
         self.sources.push(source(Stream::Stdout)(ours.stdout));
         self.sources.extend(ours.stderr.map(source(Stream::Stderr)));
         self.held = ours.held;
@@ -89,10 +94,11 @@ impl Drain {
     }
 
     fn read_one(&mut self, index: usize) -> Progress {
-        let source = &self.sources[index];
+        let source = &mut self.sources[index];
         match rustix::io::read(&source.descriptor, &mut self.buffer[..]) {
             Ok(0) => Progress::Ended,
             Ok(length) => {
+                source.allowance = source.allowance.saturating_sub(length as u64);
                 let result = self.sink.write(source.stream, &self.buffer[..length], now());
                 self.note(result);
                 Progress::Open
@@ -140,28 +146,44 @@ impl Drain {
         self.sink.reopen()
     }
 
-    /// Drains what is left after the last process has ended.
-    pub(crate) fn finish(mut self) -> Option<Lost> {
+    /// Drains what is left after the last process has ended: all of what it has written, however slow the disk is.
+    pub(crate) fn finish(self) -> Option<Lost> {
+        self.finish_within(LAST_WORDS)
+    }
+
+    fn finish_within(mut self, mut patience: Duration) -> Option<Lost> {
         self.held = None;
-        let deadline = Instant::now() + LAST_WORDS;
-        while !self.sources.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let ready = self.ready(left);
-            if ready.is_empty() || left.is_zero() {
+        for source in &mut self.sources {
+            source.allowance = source.unread() + BUFFER as u64;
+        }
+        while self.sources.iter().any(|source| source.allowance > 0) {
+            let begun = Instant::now();
+            let ready = self.ready(patience);
+            if ready.is_empty() {
                 break;
             }
+            patience = patience.saturating_sub(begun.elapsed());
             self.read(&ready);
         }
+        self.abandon();
+        self.lost()
+    }
+
+    /// Somebody else writes to what is left, or may do so one day.
+    fn abandon(&mut self) {
         for source in std::mem::take(&mut self.sources) {
             let result = self.sink.end(source.stream, now());
             self.note(result);
+            self.abandoned += source.unread();
         }
-        self.lost()
+        if self.abandoned > 0 {
+            self.first_error.get_or_insert_with(|| "somebody outside the container writes on".to_owned());
+        }
     }
 
     fn lost(&self) -> Option<Lost> {
         let stats = self.sink.stats();
-        let bytes = stats.dropped_bytes + stats.backlog_bytes;
+        let bytes = stats.dropped_bytes + stats.backlog_bytes + self.abandoned;
         let why = self.first_error.clone().unwrap_or_default();
         (bytes > 0).then_some(Lost { records: stats.dropped_records, bytes, why })
     }
@@ -173,6 +195,13 @@ impl Drain {
             .collect();
         let _ = poll(&mut polled, Some(&timespec(timeout)));
         (0..polled.len()).filter(|&index| !polled[index].revents().is_empty()).collect()
+    }
+}
+
+impl Source {
+    /// Bytes that wait in the pipe. A terminal does not tell all.
+    fn unread(&self) -> u64 {
+        ioctl_fionread(&self.descriptor).unwrap_or(0)
     }
 }
 
@@ -196,4 +225,63 @@ pub(crate) fn timespec(duration: Duration) -> Timespec {
 fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_nanoseconds(i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{PipeWriter, Write};
+    use std::path::Path;
+
+    use rustix::pipe::fcntl_setpipe_size;
+
+    use super::*;
+
+    /// A drain whose log is in a directory, and the program's end of its stdout.
+    fn drain(directory: &Path) -> (Drain, PipeWriter) {
+        let path = directory.join("0.log");
+        let mut drain = Drain::open(&Log { path, max_bytes: u64::MAX, max_files: 5 }).expect("a log");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        fcntl_setpipe_size(&writer, 1 << 20).expect("a large pipe");
+        drain.attach(Ours { stdout: reader.into(), stderr: None, held: None });
+        (drain, writer)
+    }
+
+    fn lines(directory: &Path) -> usize {
+        fs::read_to_string(directory.join("0.log")).expect("a log").matches(" stdout F line\n").count()
+    }
+
+    #[test]
+    fn the_last_words_take_as_long_as_they_take() {
+        for is_dead in [true, false] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let (drain, mut program) = drain(directory.path());
+            program.write_all(&b"line\n".repeat(200_000)).expect("room");
+            let outsider = (!is_dead).then_some(program);
+            assert_eq!(drain.finish_within(Duration::ZERO), None);
+            assert_eq!(lines(directory.path()), 200_000);
+            drop(outsider);
+        }
+    }
+
+    #[test]
+    fn somebody_outside_does_not_keep_a_container_from_ending() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (drain, mut outsider) = drain(directory.path());
+        outsider.write_all(b"line\n").expect("room");
+        let flood = std::thread::spawn(move || while outsider.write_all(&b"line\n".repeat(1000)).is_ok() {});
+        drain.finish();
+        assert!(lines(directory.path()) > 0);
+        flood.join().expect("the pipe is closed");
+    }
+
+    #[test]
+    fn what_is_given_up_is_counted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut drain, mut outsider) = drain(directory.path());
+        outsider.write_all(b"line\n").expect("room");
+        drain.abandon();
+        let why = "somebody outside the container writes on".to_owned();
+        assert_eq!(drain.lost(), Some(Lost { records: 0, bytes: 5, why }));
+    }
 }
