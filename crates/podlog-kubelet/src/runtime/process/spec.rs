@@ -31,8 +31,7 @@ pub(super) fn process(
 ) -> Result<Process, RuntimeError> {
     let refuse = |why: String| RuntimeError::CreateContainer(format!("container {:?} {why}", config.name));
     if config.command.is_empty() {
-        let why =
-            "has no command: the process runtime does not use images; give a command or use --runtime cri";
+        let why = "has no command, and the process runtime uses no images: give the container a command, or run it on a kubelet with a container runtime";
         return Err(refuse(why.to_owned()));
     }
     let security = &config.security;
@@ -141,8 +140,7 @@ mod tests {
             security: SecurityContext { run_as_user, run_as_group, ..SecurityContext::default() },
             ..config()
         };
-        let no_command =
-            "has no command: the process runtime does not use images; give a command or use --runtime cri";
+        let no_command = "has no command, and the process runtime uses no images: give the container a command, or run it on a kubelet with a container runtime";
         let not_root = |what: &str| format!("asks for {what}: podlog runs as user 1000 and not as root");
         let bidirectional =
             "has a mount at \"/a\" with Bidirectional propagation, which the process runtime does not offer";
