@@ -58,7 +58,7 @@ async fn stop_pods(data_dir: &DataDir, grace: Option<Duration>) -> anyhow::Resul
         log_limits: FileLimits::default(),
     })?;
     let mut stopping = JoinSet::new();
-    for container in runtime.list_containers().await? {
+    for container in runtime.list_containers(None).await? {
         if container.state == ContainerState::Running {
             let grace = grace.unwrap_or_else(|| grace_of(&container));
             stopping.spawn(stop(runtime.clone(), container, grace));

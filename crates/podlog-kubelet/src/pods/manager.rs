@@ -226,7 +226,7 @@ impl PodManager {
 
     /// Wakes the workers of containers whose state is not what it was.
     async fn relist(&mut self) {
-        let Ok(containers) = self.context.runtime.list_containers().await else { return };
+        let Ok(containers) = self.context.runtime.list_containers(None).await else { return };
         let mut states = HashMap::new();
         for container in containers {
             if self.states.get(&container.id) != Some(&container.state)

@@ -17,19 +17,17 @@ pub(crate) struct PodView {
 impl PodView {
     /// Asks the runtime. What disappears while it is asked counts as gone.
     pub(crate) async fn read(runtime: &dyn ContainerRuntime, uid: &str) -> Result<Self, RuntimeError> {
-        let belongs = |labels: &std::collections::BTreeMap<String, String>| {
-            labels.get(labels::POD_UID).is_some_and(|label| label == uid)
-        };
         let mut sandboxes = runtime.list_pod_sandboxes().await?;
-        sandboxes.retain(|sandbox| sandbox.config.uid == uid || belongs(&sandbox.config.labels));
+        sandboxes.retain(|sandbox| {
+            let label = sandbox.config.labels.get(labels::POD_UID);
+            sandbox.config.uid == uid || label.is_some_and(|label| label == uid)
+        });
         let mut containers = Vec::new();
-        for container in runtime.list_containers().await? {
-            if belongs(&container.labels) {
-                match runtime.container_status(&container.id).await {
-                    Ok(status) => containers.push(status),
-                    Err(RuntimeError::NotFound { .. }) => {}
-                    Err(error) => return Err(error),
-                }
+        for container in runtime.list_containers(Some((labels::POD_UID, uid))).await? {
+            match runtime.container_status(&container.id).await {
+                Ok(status) => containers.push(status),
+                Err(RuntimeError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(PodView::new(sandboxes, containers))

@@ -61,8 +61,8 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Removes an ended container. Its log files stay.
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
 
-    /// All containers, in any state.
-    async fn list_containers(&self) -> Result<Vec<Container>, RuntimeError>;
+    /// Containers in any state: all, or those that have a label with this value.
+    async fn list_containers(&self, label: Option<(&str, &str)>) -> Result<Vec<Container>, RuntimeError>;
 
     /// The whole truth about one container.
     ///

@@ -52,8 +52,8 @@ async fn authors_mistakes() {
     assert!(matches!(error, RuntimeError::CreateContainer(_)));
     assert_eq!(
         error.to_string(),
-        "container \"no-command\" has no command: the process runtime does not use images; give a command or use \
-         --runtime cri"
+        "container \"no-command\" has no command, and the process runtime uses no images: give the container a \
+         command, or run it on a kubelet with a container runtime"
     );
     let missing = "exec: \"podlog-no-such\": executable file not found in $PATH";
     let cwd = "chdir to cwd (\"/no/such\") failed: no such file or directory";
@@ -135,7 +135,7 @@ async fn a_new_kubelet_finds_everything() {
     let before = node.status(&ended).await;
 
     let node = node.restart();
-    let listed = node.runtime.list_containers().await.expect("list");
+    let listed = node.runtime.list_containers(None).await.expect("list");
     let found: BTreeMap<_, _> =
         listed.into_iter().map(|container| (container.id.0, container.state)).collect();
     for (id, state) in [
@@ -216,7 +216,7 @@ async fn sandboxes() {
     assert_eq!(listed.iter().map(|sandbox| sandbox.state).collect::<Vec<_>>(), [SandboxState::NotReady]);
     node.runtime.remove_pod_sandbox(&sandbox).await.expect("remove");
     node.runtime.remove_pod_sandbox(&sandbox).await.expect("remove again");
-    assert!(node.runtime.list_containers().await.expect("list").is_empty());
+    assert!(node.runtime.list_containers(None).await.expect("list").is_empty());
     assert!(node.runtime.list_pod_sandboxes().await.expect("list").is_empty());
     assert_eq!(fs::read_dir(node.root()).expect("list").count(), 0);
     let removed = node.runtime.create_container(&sandbox, &config).await;
@@ -245,7 +245,7 @@ async fn half_made_directories_are_cleared() {
     fs::create_dir(dir.join("3".repeat(64))).expect("container with a torn file");
     fs::write(dir.join("3".repeat(64)).join("config.json"), "{\"meta").expect("write");
     let node = node.restart();
-    let containers = node.runtime.list_containers().await.expect("list");
+    let containers = node.runtime.list_containers(None).await.expect("list");
     assert_eq!(containers.iter().map(|container| &container.id).collect::<Vec<_>>(), [&id]);
     let left: BTreeSet<_> =
         fs::read_dir(&dir).expect("list").map(|entry| entry.expect("entry").file_name()).collect();

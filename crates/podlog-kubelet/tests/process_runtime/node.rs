@@ -122,7 +122,7 @@ impl Node {
         change: impl FnOnce(&mut ContainerConfig),
         script: &str,
     ) -> ContainerId {
-        let name = format!("c{}", self.runtime.list_containers().await.expect("list").len());
+        let name = format!("c{}", self.runtime.list_containers(None).await.expect("list").len());
         let config = self.config(&name, |config| {
             config.args = vec![script.to_owned()];
             change(config);

@@ -270,8 +270,11 @@ impl ContainerRuntime for ProcessRuntime {
         }
     }
 
-    async fn list_containers(&self) -> Result<Vec<Container>, RuntimeError> {
-        let records: Vec<_> = self.containers.lock().values().cloned().collect();
+    async fn list_containers(&self, label: Option<(&str, &str)>) -> Result<Vec<Container>, RuntimeError> {
+        let has_label = |record: &&Arc<ContainerRecord>| {
+            label.is_none_or(|(key, value)| record.metadata.labels.get(key).is_some_and(|own| own == value))
+        };
+        let records: Vec<_> = self.containers.lock().values().filter(has_label).cloned().collect();
         let list = move || {
             let state = |record: &ContainerRecord| match record.findings() {
                 Ok(findings) => findings.container_state(),
