@@ -7,6 +7,7 @@ mod container_status;
 mod context;
 mod decide;
 mod hooks;
+mod ignored;
 mod kill;
 mod labels;
 mod manager;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::container_config;
 use super::context::Context;
 use super::hooks;
+use super::ignored;
 use super::kill::{Kill, kill};
 use super::spec::{PodId, find_container};
 use super::view::PodView;
@@ -62,12 +63,24 @@ impl Start {
         }
         let config = container_config::sandbox(&self.pod, &self.context.layout, attempt);
         match self.context.runtime.run_pod_sandbox(&config).await {
-            Ok(_) => Outcome::Sandbox,
+            Ok(_) => {
+                self.warn_of_ignored_fields(attempt);
+                Outcome::Sandbox
+            }
             Err(error) => {
                 let message = format!("Failed to create pod sandbox: {}", full(&error));
                 self.context.events.pod(&self.pod, Level::Warning, "FailedCreatePodSandBox", message);
                 Outcome::PodFailed
             }
+        }
+    }
+
+    /// Once a pod: with its first sandbox.
+    fn warn_of_ignored_fields(&self, attempt: u32) {
+        if attempt == 0
+            && let Some(message) = ignored::warning(&self.pod)
+        {
+            self.context.events.pod(&self.pod, Level::Warning, "FieldsIgnored", message);
         }
     }
 

@@ -1,0 +1,91 @@
+//! Fields of a pod that have no effect here, so that whoever wrote them is told.
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+
+use super::spec::all_containers;
+
+/// Below `spec`.
+const OF_POD: &[&str] = &[
+    "dnsConfig",
+    "ephemeralContainers",
+    "hostAliases",
+    "runtimeClassName",
+    "securityContext.appArmorProfile",
+    "securityContext.seLinuxOptions",
+    "securityContext.seccompProfile",
+    "securityContext.sysctls",
+    "shareProcessNamespace",
+];
+
+/// Below a container.
+const OF_CONTAINER: &[&str] = &[
+    "lifecycle.stopSignal",
+    "livenessProbe.grpc",
+    "readinessProbe.grpc",
+    "resources.claims",
+    "resources.limits",
+    "securityContext.appArmorProfile",
+    "securityContext.capabilities",
+    "securityContext.privileged",
+    "securityContext.procMount",
+    "securityContext.seLinuxOptions",
+    "securityContext.seccompProfile",
+    "startupProbe.grpc",
+    "volumeDevices",
+];
+
+/// The message about what `pod` asks for in vain; `None` when there is nothing of that kind.
+pub(super) fn warning(pod: &Pod) -> Option<String> {
+    let spec = serde_json::to_value(pod.spec.as_ref()?).ok()?;
+    let mut fields = asked(&spec, OF_POD, "spec");
+    for (container, _) in all_containers(pod) {
+        let value = serde_json::to_value(container).ok()?;
+        fields.extend(asked(&value, OF_CONTAINER, &format!("container {}", container.name)));
+    }
+    (!fields.is_empty()).then(|| format!("fields without effect on this node: {}", fields.join(", ")))
+}
+
+fn asked(value: &Value, fields: &[&str], place: &str) -> Vec<String> {
+    let asks = |field: &&&str| match value.pointer(&format!("/{}", field.replace('.', "/"))) {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::Array(list)) => !list.is_empty(),
+        Some(Value::Object(map)) => !map.is_empty(),
+        Some(_) => true,
+    };
+    fields.iter().filter(asks).map(|field| format!("{place}: {field}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_ignored_is_named() {
+        let rows = [
+            (json!({"containers": [{"name": "c"}]}), None),
+            (
+                json!({"containers": [{"name": "c", "resources": {"limits": {}, "requests": {"cpu": "1"}},
+                    "securityContext": {"privileged": false, "runAsUser": 1}}]}),
+                None,
+            ),
+            (
+                json!({"hostAliases": [{"ip": "1.2.3.4"}], "initContainers": [{"name": "i",
+                    "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}],
+                    "containers": [{"name": "c", "livenessProbe": {"grpc": {"port": 1}},
+                    "resources": {"limits": {"cpu": "1"}}, "securityContext": {"privileged": true}}]}),
+                Some(
+                    "fields without effect on this node: spec: hostAliases, \
+                    container i: securityContext.capabilities, container c: livenessProbe.grpc, \
+                    container c: resources.limits, container c: securityContext.privileged",
+                ),
+            ),
+        ];
+        for (spec, expected) in rows {
+            let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            assert_eq!(warning(&pod).as_deref(), expected);
+        }
+    }
+}
