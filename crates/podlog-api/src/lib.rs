@@ -17,6 +17,7 @@
 pub mod accept;
 mod attributes;
 pub mod bootstrap_roles;
+mod compatibility;
 pub mod defaults;
 pub mod discovery;
 mod error;
@@ -39,6 +40,7 @@ pub mod table;
 pub mod validation;
 
 pub use attributes::{Attributes, Decision, UserInfo};
+pub use compatibility::Compatibility;
 pub use error::{ApiError, Cause, Details, Reason};
 pub use log_options::{PodLogOptions, StreamRules};
 pub use object::{Object, child_map};

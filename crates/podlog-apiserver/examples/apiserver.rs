@@ -8,7 +8,7 @@ use std::io::Write;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let cluster = harness::Cluster::start().await;
+    let cluster = harness::Cluster::start(podlog_api::Compatibility::Exact).await;
     writeln!(std::io::stdout(), "export KUBECONFIG={}", cluster.kubeconfig().display())?;
     tokio::signal::ctrl_c().await?;
     let drained = cluster.server.shutdown().await?;

@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use podlog_api::accept::Endpoint;
 use podlog_api::node_response::{self, MAX_BODY_BYTES};
 use podlog_api::resource::find;
-use podlog_api::{ApiError, Object, PodLogOptions, Reason, StreamRules};
+use podlog_api::{ApiError, Object, PodLogOptions, Reason};
 use podlog_serving::metrics::Held;
 use podlog_serving::{BodySender, NodeBody, Permit, Verify, stream_body};
 use serde_json::Value;
@@ -31,7 +31,7 @@ pub(crate) async fn answer(
 ) -> Result<Answer, ApiError> {
     call.wanted(Endpoint::Log)?;
     let options = PodLogOptions::from_query(&call.raw_query)?;
-    options.validate(&target.name, StreamRules::default())?;
+    options.validate(&target.name, app.stream_rules)?;
     app.metrics.log_requested(options.insecure_skip_tls_verify_backend);
     let pod = app.registry.get(target.resource, &target.namespace, &target.name)?;
     let container = choose_container(&pod, &options.container)?;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use podlog_api::ApiError;
+use podlog_api::{ApiError, Compatibility};
 use podlog_serving::pki::{KeyPairFiles, PkiError, load_or_create_signing_key};
 use podlog_serving::{
     Authenticator, Drained, Limits, NodeClient, NodeClientConfig, ServeError, Server, ServerTls, TlsError,
@@ -51,6 +51,8 @@ pub struct ApiServerConfig {
     pub kubelet_ca: Option<PathBuf>,
     /// Which of a node's addresses to dial, the first that it has.
     pub kubelet_preferred_address_types: Vec<String>,
+    /// Whether logs can be had by stream, which Kubernetes refuses by default.
+    pub compatibility: Compatibility,
 }
 
 impl ApiServerConfig {
@@ -227,6 +229,7 @@ fn app(
         issuer,
         nodes: NodeClient::new(nodes).map_err(StartError::Tls)?,
         preferred_address_types: config.kubelet_preferred_address_types.clone(),
+        stream_rules: config.compatibility.stream_rules(),
         metrics: Metrics::new(),
         version: version(),
         address: address.to_string(),

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use harness::Cluster;
+use podlog_api::Compatibility;
 use tokio::io::AsyncWriteExt;
 
 const POD: &str = r#"
@@ -175,7 +176,7 @@ async fn run(release: &str) {
         );
         return;
     };
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start(Compatibility::Exact).await;
     let mut failures = String::new();
     for row in ROWS {
         let (exit, said) = execute(&kubectl, &cluster, row).await;

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use harness::Cluster;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use podlog_api::Object;
 use podlog_api::resource::find;
+use podlog_api::{Compatibility, Object};
 use podlog_serving::pki::{CertificateRequest, KeyPairFiles};
 use podlog_serving::{
     Body, Handler, Limits, NodeBody, NodeClient, NodeClientConfig, Peer, Server, ServerTls, Verify,
@@ -83,7 +83,11 @@ struct Scene {
 
 impl Scene {
     async fn start() -> Scene {
-        let cluster = Cluster::start().await;
+        Self::start_with(Compatibility::Exact).await
+    }
+
+    async fn start_with(compatibility: Compatibility) -> Scene {
+        let cluster = Cluster::start(compatibility).await;
         let folder = cluster.folder.path();
         let files = KeyPairFiles::in_folder(folder, "kubelet");
         cluster.authority.ensure(&files, &CertificateRequest::serving("n1", ["127.0.0.1"])).unwrap();
@@ -231,6 +235,20 @@ async fn failures_say_which_hop_failed() {
         let body = String::from_utf8(body).unwrap();
         assert_eq!(found, *code, "{target}: {body}");
         assert!(body.contains(text), "{target}: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_can_be_chosen_unless_upstreams_rules_are_wanted() {
+    for (compatibility, code, text) in [
+        (Compatibility::Exact, 200, "stream=Stdout&tailLines=1"),
+        (Compatibility::Upstream, 422, "stream: Forbidden: may not be specified"),
+    ] {
+        let scene = Scene::start_with(compatibility).await;
+        let (found, body) = scene.log("one?tailLines=1&stream=Stdout").await;
+        let body = String::from_utf8(body).unwrap();
+        assert_eq!(found, code, "{body}");
+        assert!(body.contains(text), "{body}");
     }
 }
 

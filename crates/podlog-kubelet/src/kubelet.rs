@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use podlog_api::Compatibility;
 use podlog_serving::{Limits, ServeError, Server, ServerTls, TlsError};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,8 @@ pub struct KubeletOptions {
     pub container_links_dir: PathBuf,
     /// Settings.
     pub config: KubeletConfiguration,
+    /// How logs are read, and what becomes of a log that breaks off.
+    pub compatibility: Compatibility,
     /// Certificate and key of the HTTPS endpoint.
     pub serving: ServerTls,
     /// CA bundle for client certificates where the configuration names none; `None` accepts none.
@@ -110,7 +113,7 @@ impl Kubelet {
         let gate =
             server::Gate::new(&options.config, options.client_ca.as_deref(), &options.client, &facts.name)
                 .map_err(KubeletError::ClientCa)?;
-        let handler = Arc::new(LogServer::new(context.clone(), pods.clone(), gate));
+        let handler = Arc::new(LogServer::new(context.clone(), pods.clone(), gate, options.compatibility));
         let agent = NodeAgent::new(&options.config, facts.clone(), local_addr.port(), version, events);
 
         let shutdown = CancellationToken::new();

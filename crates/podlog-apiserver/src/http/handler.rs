@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use podlog_api::query::Query;
-use podlog_api::{ApiError, Attributes, Details, Reason, RequestInfo, UserInfo, rbac};
+use podlog_api::{ApiError, Attributes, Details, Reason, RequestInfo, StreamRules, UserInfo, rbac};
 use podlog_serving::{Authenticator, Body, Handler, NodeClient, Peer, Permit, Refusal, authorize};
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,8 @@ pub(crate) struct App {
     pub(crate) nodes: NodeClient,
     /// Address types of nodes, most wanted first.
     pub(crate) preferred_address_types: Vec<String>,
+    /// Which streams of a log can be asked for.
+    pub(crate) stream_rules: StreamRules,
     pub(crate) metrics: Metrics,
     /// `GET /version`.
     pub(crate) version: serde_json::Value,

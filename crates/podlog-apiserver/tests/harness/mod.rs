@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use podlog_api::Compatibility;
 use podlog_apiserver::{ApiServer, ApiServerConfig};
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
 
@@ -17,12 +18,8 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Starts a server in a new folder.
-    pub(crate) async fn start() -> Cluster {
-        Self::start_in(tempfile::tempdir().unwrap()).await
-    }
-
-    /// Starts a server in a folder that may hold an earlier server's store.
-    pub(crate) async fn start_in(folder: tempfile::TempDir) -> Cluster {
+    pub(crate) async fn start(compatibility: Compatibility) -> Cluster {
+        let folder = tempfile::tempdir().unwrap();
         podlog_serving::install_crypto_provider();
         let authority = CertificateAuthority::load_or_create(folder.path(), "ca", "test-ca").unwrap();
         let serving = issue(
@@ -37,7 +34,8 @@ impl Cluster {
             "kubelet-client",
             &CertificateRequest::client("kube-apiserver-kubelet-client", Some("system:masters")),
         );
-        let config = config(folder.path(), serving, kubelet_client, authority.certificate_path());
+        let mut config = config(folder.path(), serving, kubelet_client, authority.certificate_path());
+        config.compatibility = compatibility;
         let server = ApiServer::start(config).await.unwrap();
         let cluster = Cluster { folder, server, authority };
         let written = cluster.write_kubeconfig("admin", "admin", Some("system:masters"));
@@ -93,5 +91,6 @@ fn config(folder: &Path, serving: KeyPairFiles, kubelet_client: KeyPairFiles, ca
         kubelet_client,
         kubelet_ca: Some(ca.to_owned()),
         kubelet_preferred_address_types: ApiServerConfig::default_address_types(),
+        compatibility: Compatibility::default(),
     }
 }

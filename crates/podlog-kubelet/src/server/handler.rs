@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
+use podlog_api::Compatibility;
 use podlog_driver::LogWatcher;
 use podlog_serving::metrics::{self, Counters, Gauges, Histograms, Registry};
 use podlog_serving::{Body, Handler, Peer, Permit, json_body, text_body};
@@ -23,6 +24,7 @@ pub(crate) struct LogServer {
     pub(super) context: Arc<Context>,
     pub(super) pods: Pods,
     gate: Gate,
+    pub(super) compatibility: Compatibility,
     metrics: ServerMetrics,
     watcher: Option<LogWatcher>,
 }
@@ -33,6 +35,8 @@ struct ServerMetrics {
     requests: Counters,
     seconds: Histograms,
     inflight: Gauges,
+    /// Damage to logs.
+    damage: Counters,
 }
 
 const LABELS: &[&str] = &["method", "path", "server_type", "long_running"];
@@ -56,6 +60,11 @@ impl ServerMetrics {
                 "Number of the inflight http requests",
                 LABELS,
             ),
+            damage: registry.counters(
+                "podlog_kubelet_log_damage_total",
+                "Number of lines, files and truncations that are missing in logs that were read, by what they are",
+                &["reason"],
+            ),
             registry,
         }
     }
@@ -78,7 +87,7 @@ const PATHS: &[&str] = &[
 ];
 
 impl LogServer {
-    pub(crate) fn new(context: Arc<Context>, pods: Pods, gate: Gate) -> Self {
+    pub(crate) fn new(context: Arc<Context>, pods: Pods, gate: Gate, compatibility: Compatibility) -> Self {
         let registry = Registry::new();
         let counted = pods.clone();
         registry.gauge_of("kubelet_desired_pods", "Number of pods bound to this node", move || {
@@ -88,12 +97,18 @@ impl LogServer {
         if let Err(error) = &watcher {
             tracing::warn!(%error, "cannot watch log files: followers look at them every second");
         }
-        LogServer { context, pods, gate, metrics: ServerMetrics::new(registry), watcher: watcher.ok() }
+        let metrics = ServerMetrics::new(registry);
+        LogServer { context, pods, gate, compatibility, metrics, watcher: watcher.ok() }
     }
 
     /// Hints about changes of the log at `path`.
     pub(super) fn hints(&self, path: &Path) -> Hints {
         self.watcher.as_ref().map_or(Hints::Timer, |watcher| Hints::Watched(watcher.watch(path)))
+    }
+
+    /// Where damage to logs is counted.
+    pub(super) fn damage(&self) -> Counters {
+        self.metrics.damage.clone()
     }
 
     async fn route(&self, parts: &Parts, permit: Permit) -> Response<Body> {

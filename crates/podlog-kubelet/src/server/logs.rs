@@ -1,19 +1,20 @@
 //! `/containerLogs/{namespace}/{pod}/{container}`: checks, then a container's log as a stream.
 //!
 //! Texts and their order as `getContainerLogs` of `pkg/kubelet/server/server.go`. What upstream notices after it has
-//! answered 200, and then prints into the log, is noticed before here: it is a 400 with the same text.
+//! answered 200, and then prints into the log, is noticed before here: it is a 400 with the same text, unless
+//! [`Compatibility::Upstream`] is asked for.
 
 use http::request::Parts;
 use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
-use podlog_api::{PodLogOptions, StreamRules};
-use podlog_driver::{LogSource, ReadError};
-use podlog_line::{Selection, Streams};
-use podlog_serving::{Body, Permit, stream_body};
+use podlog_api::{Compatibility, PodLogOptions};
+use podlog_line::{Mode, Selection, Streams};
+use podlog_serving::{Body, Permit, stream_body, text_body};
 
 use super::choose::container_id;
 use super::handler::{LogServer, plain};
-use super::stream::{Chunk, LogStream, read};
+use super::reading::{Chunk, Reading, ReadingError};
+use super::stream::LogStream;
 use crate::go;
 use crate::pods::{PodId, find_container};
 use crate::runtime::{ContainerId, ContainerStatus};
@@ -37,26 +38,42 @@ pub(super) async fn answer(
 
 async fn log(server: &LogServer, segments: &[&str], query: &str, permit: Permit) -> Result<Body, Refused> {
     let (namespace, pod, container) = names(segments)?;
-    let options = PodLogOptions::from_kubelet_query(query, StreamRules::Exact).map_err(|error| {
-        let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::BAD_REQUEST);
-        (code, error.to_string())
-    })?;
+    let options =
+        PodLogOptions::from_kubelet_query(query, server.compatibility.stream_rules()).map_err(|error| {
+            let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::BAD_REQUEST);
+            (code, error.to_string())
+        })?;
     let instance = choose(server, namespace, pod, container, options.previous)?;
-    let status = instance_status(server, &instance).await?;
-    let selection = selection(&options, Timestamp::now());
-    let (reader, first) = open(&status, selection).await.map_err(|error| bad_request(error.to_string()))?;
     tracing::debug!(user = permit.user().username, namespace, pod, container, instance, "serving a log");
+    match (serve(server, &instance, &options, permit).await, server.compatibility) {
+        (Err(text), Compatibility::Upstream) => Ok(text_body(text)),
+        (served, _) => served.map_err(bad_request),
+    }
+}
+
+/// Streams the log of an instance. A failure is one that Kubernetes prints into a 200.
+async fn serve(
+    server: &LogServer,
+    instance: &str,
+    options: &PodLogOptions,
+    permit: Permit,
+) -> Result<Body, String> {
+    let status = instance_status(server, instance).await?;
+    let selection = selection(options, server.compatibility, Timestamp::now());
+    let (reading, first) = open(server, &status, selection).await.map_err(|error| error.to_string())?;
     let (sender, body) = stream_body();
     let stream = LogStream {
+        reading,
         runtime: server.context.runtime.clone(),
         hints: server.hints(&status.log_path),
         endings: server.pods.endings(),
         instance: status.container.id.clone(),
         follow: options.follow,
+        compatibility: server.compatibility,
         asked: None,
         permit,
     };
-    tokio::spawn(stream.run(reader, first, sender));
+    tokio::spawn(stream.run(first, sender));
     Ok(body)
 }
 
@@ -98,34 +115,28 @@ fn choose(
     container_id(name, &status, container, previous).map_err(bad_request)
 }
 
-async fn instance_status(server: &LogServer, instance: &str) -> Result<ContainerStatus, Refused> {
+async fn instance_status(server: &LogServer, instance: &str) -> Result<ContainerStatus, String> {
     let id = instance.split_once("://").map_or("", |(_, id)| id);
     let status = server.context.runtime.container_status(&ContainerId(id.to_owned())).await;
     status.map_err(|error| {
         tracing::warn!(instance, %error, "cannot find a container whose log is wanted");
-        bad_request(format!("unable to retrieve container logs for {instance}"))
+        format!("unable to retrieve container logs for {instance}")
     })
 }
 
 /// Opens the log and reads its first chunk, so that a log that cannot be read is refused in time.
 async fn open(
+    server: &LogServer,
     status: &ContainerStatus,
     selection: Selection,
-) -> Result<(podlog_driver::LogReader, Chunk), ReadError> {
-    let path = status.log_path.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        let mut reader = LogSource::open(path)?.read(&selection)?;
-        let first = read(&mut reader)?;
-        Ok((reader, first))
-    });
-    match opened.await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+) -> Result<(Reading, Chunk), ReadingError> {
+    let mut reading = Reading::open(status.log_path.clone(), selection, server.damage()).await?;
+    let first = reading.chunk().await?;
+    Ok((reading, first))
 }
 
 /// The part of the log that the options ask for.
-fn selection(options: &PodLogOptions, now: Timestamp) -> Selection {
+fn selection(options: &PodLogOptions, compatibility: Compatibility, now: Timestamp) -> Selection {
     let ago =
         options.since_seconds.and_then(|seconds| now.checked_sub(SignedDuration::from_secs(seconds)).ok());
     let since = ago.into_iter().chain(options.since_time).max();
@@ -143,7 +154,10 @@ fn selection(options: &PodLogOptions, now: Timestamp) -> Selection {
             Some("Stderr") => Streams::Stderr,
             _ => Streams::Both,
         },
+        mode: match compatibility {
+            Compatibility::Exact => Mode::Exact,
+            Compatibility::Upstream => Mode::Upstream,
+        },
         follow: options.follow,
-        ..Selection::default()
     }
 }

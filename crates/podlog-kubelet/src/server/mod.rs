@@ -6,6 +6,7 @@ mod access;
 mod choose;
 mod handler;
 mod logs;
+mod reading;
 mod review;
 mod stream;
 mod summary;

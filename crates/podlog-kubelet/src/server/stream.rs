@@ -1,40 +1,23 @@
 //! A log on its way to one client.
 //!
-//! Files are read on blocking threads, one chunk ahead of the connection: a slow client holds memory for two chunks and
-//! no thread. A follower waits for hints and asks the runtime whether there will be more.
+//! The log is read one chunk ahead of the connection: a slow client holds memory for two chunks and no thread. A follower
+//! waits for hints and asks the runtime whether there will be more.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use podlog_driver::{LogChanges, LogReader, ReadError, ReadState};
+use podlog_api::Compatibility;
+use podlog_driver::{LogChanges, ReadState};
 use podlog_serving::{BodySender, Permit, ReceiverGone};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::reading::{Chunk, Reading, ReadingError};
 use crate::runtime::{ContainerId, ContainerRuntime, ContainerState, RuntimeError};
 
-/// Size of a chunk; a little more is taken when lines are long.
-const CHUNK: usize = 256 * 1024;
 /// How often a follower asks whether the container runs, when nothing says that one has ended.
 const ASK: Duration = Duration::from_secs(1);
-
-/// What was read, and whether there is more.
-pub(super) struct Chunk {
-    pub(super) data: Vec<u8>,
-    pub(super) state: ReadState,
-}
-
-/// Reads a chunk. Blocking.
-pub(super) fn read(reader: &mut LogReader) -> Result<Chunk, ReadError> {
-    let mut data = Vec::with_capacity(CHUNK);
-    loop {
-        let state = reader.read_chunk(&mut data)?;
-        if state != ReadState::More || data.len() >= CHUNK / 2 {
-            return Ok(Chunk { data, state });
-        }
-    }
-}
 
 /// Hints that a log has changed.
 pub(super) enum Hints {
@@ -54,12 +37,14 @@ impl Hints {
 
 /// A log on its way.
 pub(super) struct LogStream {
+    pub(super) reading: Reading,
     pub(super) runtime: Arc<dyn ContainerRuntime>,
     pub(super) hints: Hints,
     /// Changes whenever some container has ended.
     pub(super) endings: watch::Receiver<u64>,
     pub(super) instance: ContainerId,
     pub(super) follow: bool,
+    pub(super) compatibility: Compatibility,
     /// When the runtime was asked last.
     pub(super) asked: Option<Instant>,
     /// Nobody streams a log without.
@@ -67,76 +52,70 @@ pub(super) struct LogStream {
 }
 
 /// Why a stream ends early.
+#[derive(Debug, thiserror::Error)]
 enum Broken {
-    /// The client has gone.
-    Gone,
-    Read(ReadError),
-    Runtime(RuntimeError),
-    Task(tokio::task::JoinError),
-}
-
-impl From<ReceiverGone> for Broken {
-    fn from(_: ReceiverGone) -> Self {
-        Broken::Gone
-    }
-}
-
-impl From<ReadError> for Broken {
-    fn from(error: ReadError) -> Self {
-        Broken::Read(error)
-    }
+    #[error("the client has gone")]
+    Gone(#[from] ReceiverGone),
+    #[error(transparent)]
+    Read(#[from] ReadingError),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
 }
 
 impl LogStream {
-    /// Sends `first` and all that follows. What goes wrong aborts the body, so that it does not look complete.
-    pub(super) async fn run(mut self, reader: LogReader, first: Chunk, sender: BodySender) {
-        let user = self.permit.user().username.clone();
-        match self.send_all(reader, first, &sender).await {
-            Ok(reader) => {
-                let malformed = reader.stats().malformed;
-                if malformed > 0 {
-                    let instance = &self.instance.0;
-                    tracing::warn!(
-                        instance,
-                        lines = malformed,
-                        "lines of a log file are no records and were left out"
-                    );
-                }
-                sender.finish().await;
+    /// Sends `first` and all that follows.
+    pub(super) async fn run(mut self, first: Chunk, sender: BodySender) {
+        let instance = self.instance.0.clone();
+        match self.send_all(first, &sender).await {
+            Ok(()) => sender.finish().await,
+            Err(Broken::Gone(_)) => {
+                tracing::debug!(user = self.permit.user().username, instance, "the client has gone");
             }
-            Err(Broken::Gone) => tracing::debug!(user, instance = self.instance.0, "the client has gone"),
-            Err(Broken::Read(error)) => self.abort(sender, error).await,
-            Err(Broken::Runtime(error)) => self.abort(sender, error).await,
-            Err(Broken::Task(error)) => self.abort(sender, error).await,
+            Err(error) => {
+                tracing::warn!(instance, %error, "a log stream was aborted");
+                self.break_off(sender, error).await;
+            }
         }
     }
 
-    async fn abort(&self, sender: BodySender, error: impl std::error::Error + Send + Sync + 'static) {
-        tracing::warn!(instance = self.instance.0, %error, "a log stream was aborted");
-        sender.fail(error).await;
+    /// A body that ends in an error does not look complete. Kubernetes prints the error into the body instead.
+    async fn break_off(&self, sender: BodySender, error: Broken) {
+        match self.compatibility {
+            Compatibility::Exact => sender.fail(error).await,
+            Compatibility::Upstream => {
+                if sender.send(error.to_string()).await.is_ok() {
+                    sender.finish().await;
+                }
+            }
+        }
     }
 
-    async fn send_all(
-        &mut self,
-        mut reader: LogReader,
-        first: Chunk,
-        sender: &BodySender,
-    ) -> Result<LogReader, Broken> {
-        let mut state;
-        (reader, state) = catch_up(reader, first, sender).await?;
+    async fn send_all(&mut self, first: Chunk, sender: &BodySender) -> Result<(), Broken> {
+        let mut state = self.catch_up(first, sender).await?;
         let mut ended = !self.follow;
         while state != ReadState::LimitReached && !ended {
             ended = self.wait(sender).await?;
-            let chunk;
-            (reader, chunk) = read_async(reader).await?;
-            (reader, state) = catch_up(reader, chunk, sender).await?;
+            let chunk = self.reading.chunk().await?;
+            state = self.catch_up(chunk, sender).await?;
         }
         if state != ReadState::LimitReached {
-            let rest;
-            (reader, rest) = finish_async(reader).await?;
-            sender.send(rest).await?;
+            sender.send(self.reading.rest().await?).await?;
         }
-        Ok(reader)
+        Ok(())
+    }
+
+    /// Sends a chunk and everything up to the end of what is there; reads the next chunk while one is sent.
+    async fn catch_up(&mut self, first: Chunk, sender: &BodySender) -> Result<ReadState, Broken> {
+        let Chunk { data, mut state } = first;
+        let mut data = Bytes::from(data);
+        while state == ReadState::More {
+            let (sent, next) = tokio::join!(sender.send(data), self.reading.chunk());
+            sent?;
+            let next = next?;
+            (data, state) = (Bytes::from(next.data), next.state);
+        }
+        sender.send(data).await?;
+        Ok(state)
     }
 
     /// Waits until there may be more to read. Returns whether the container has ended: what it wrote is then all there.
@@ -147,7 +126,7 @@ impl LogStream {
             return Ok(true);
         }
         tokio::select! {
-            () = sender.closed() => Err(Broken::Gone),
+            () = sender.closed() => Err(ReceiverGone.into()),
             () = self.hints.changed() => Ok(false),
             _ = self.endings.changed() => {
                 self.asked = None;
@@ -165,43 +144,10 @@ impl LogStream {
             }
             // It does not answer: nobody says that the container has ended.
             Err(RuntimeError::Unavailable(_)) => Ok(false),
-            Err(error) => Err(Broken::Runtime(error)),
+            // Only what has ended is removed. The files that are open are read to their end; should others be gone
+            // before their time, the reader fails.
+            Err(RuntimeError::NotFound { .. }) if self.compatibility == Compatibility::Exact => Ok(true),
+            Err(error) => Err(error.into()),
         }
     }
-}
-
-/// Sends a chunk and everything up to the end of what is there; reads the next chunk while one is sent.
-async fn catch_up(
-    mut reader: LogReader,
-    first: Chunk,
-    sender: &BodySender,
-) -> Result<(LogReader, ReadState), Broken> {
-    let Chunk { data, mut state } = first;
-    let mut data = Bytes::from(data);
-    while state == ReadState::More {
-        let (sent, next) = tokio::join!(sender.send(data), read_async(reader));
-        sent?;
-        let chunk;
-        (reader, chunk) = next?;
-        (data, state) = (Bytes::from(chunk.data), chunk.state);
-    }
-    sender.send(data).await?;
-    Ok((reader, state))
-}
-
-async fn read_async(mut reader: LogReader) -> Result<(LogReader, Chunk), Broken> {
-    let task = tokio::task::spawn_blocking(move || {
-        let chunk = read(&mut reader)?;
-        Ok::<_, ReadError>((reader, chunk))
-    });
-    Ok(task.await.map_err(Broken::Task)??)
-}
-
-async fn finish_async(mut reader: LogReader) -> Result<(LogReader, Vec<u8>), Broken> {
-    let task = tokio::task::spawn_blocking(move || {
-        let mut rest = Vec::new();
-        reader.finish(&mut rest)?;
-        Ok::<_, ReadError>((reader, rest))
-    });
-    Ok(task.await.map_err(Broken::Task)??)
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::Response;
 use http_body_util::BodyExt;
+use podlog_api::Compatibility;
 use podlog_kubelet::config::KubeletConfiguration;
 use podlog_kubelet::{Kubelet, KubeletOptions};
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
@@ -20,6 +21,7 @@ pub(crate) struct Bench {
     pub(crate) api: Api,
     pub(crate) runtime: Arc<FakeRuntime>,
     pub(crate) config: KubeletConfiguration,
+    pub(crate) compatibility: Compatibility,
     kubelet: Option<Kubelet>,
     authority: CertificateAuthority,
 }
@@ -36,6 +38,7 @@ impl Bench {
             api: Api::start().await,
             runtime: FakeRuntime::new(),
             config: KubeletConfiguration::default(),
+            compatibility: Compatibility::default(),
             kubelet: None,
             directory,
             authority,
@@ -43,7 +46,12 @@ impl Bench {
     }
 
     pub(crate) async fn new() -> Self {
+        Bench::with(Compatibility::Exact).await
+    }
+
+    pub(crate) async fn with(compatibility: Compatibility) -> Self {
         let mut bench = Bench::idle().await;
+        bench.compatibility = compatibility;
         bench.start().await;
         bench
     }
@@ -58,6 +66,7 @@ impl Bench {
             pod_logs_dir: self.path("pods"),
             container_links_dir: self.path("containers"),
             config: self.config.clone(),
+            compatibility: self.compatibility,
             serving: ServerTls::load(files).unwrap(),
             client_ca: Some(self.authority.certificate_path().to_owned()),
             client: self.api.client(),

@@ -4,6 +4,9 @@ use std::fs;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
+use podlog_api::Compatibility;
+use podlog_kubelet::runtime::ContainerRuntime;
+use podlog_serving::NodeBody;
 use serde_json::json;
 
 use crate::bench::Bench;
@@ -12,7 +15,11 @@ const PATH: &str = "/containerLogs/default/web/c";
 
 /// A bench with the pod `web`, whose container `c` runs.
 async fn running() -> Bench {
-    let bench = Bench::new().await;
+    running_with(Compatibility::Exact).await
+}
+
+async fn running_with(compatibility: Compatibility) -> Bench {
+    let bench = Bench::with(compatibility).await;
     let spec =
         json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "x", "command": ["run"]}]});
     bench.api.create_pod("web", spec);
@@ -107,17 +114,82 @@ async fn a_large_log_arrives_whole() {
     assert!(body.lines().enumerate().all(|(n, text)| text == format!("{n} {line}")));
 }
 
-#[tokio::test]
-async fn a_container_that_was_removed_aborts_its_followers() {
-    let bench = running().await;
+/// A follower of a log that has one line, after that line has come.
+async fn follower(bench: &Bench) -> NodeBody {
     bench.runtime.log("c", &["before"]);
     let mut body = bench.request(Some("admin"), &format!("{PATH}?follow=true")).await.into_body();
     body.frame().await.unwrap().unwrap();
+    body
+}
+
+/// The rest of a body, and whether it ended as a complete one does.
+async fn rest(mut body: NodeBody) -> (String, bool) {
+    let mut text = String::new();
+    loop {
+        match tokio::time::timeout(Duration::from_secs(20), body.frame()).await.unwrap() {
+            None => return (text, true),
+            Some(Err(_)) => return (text, false),
+            Some(Ok(frame)) => text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_was_removed_ends_its_followers_at_its_last_byte() {
+    let bench = running().await;
+    let body = follower(&bench).await;
+    bench.runtime.log("c", &["last"]);
     let id = bench.runtime.newest("c").unwrap().container.id;
-    use podlog_kubelet::runtime::ContainerRuntime;
     bench.runtime.remove_container(&id).await.unwrap();
-    let end = tokio::time::timeout(Duration::from_secs(20), body.collect()).await.unwrap();
-    assert!(end.is_err(), "the stream must not look complete");
+    assert_eq!(rest(body).await, ("last\n".to_owned(), true));
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_further_aborts_its_followers() {
+    for (compatibility, expected) in [
+        (Compatibility::Exact, (String::new(), false)),
+        (Compatibility::Upstream, ("disk on fire".to_owned(), true)),
+    ] {
+        let bench = running_with(compatibility).await;
+        let body = follower(&bench).await;
+        bench.runtime.fail_statuses("disk on fire");
+        assert_eq!(rest(body).await, expected, "{compatibility:?}");
+    }
+}
+
+#[tokio::test]
+async fn damage_is_counted() {
+    let bench = running().await;
+    let path = bench.runtime.newest("c").unwrap().log_path;
+    fs::write(&path, "no record\n2026-01-01T00:00:00.000000000Z stdout F one\nneither\n").unwrap();
+    for count in [2, 4] {
+        assert_eq!(bench.get(PATH).await, (200, "one\n".to_owned()));
+        let (_, metrics) = bench.get("/metrics").await;
+        let line = format!("podlog_kubelet_log_damage_total{{reason=\"malformed\"}} {count}");
+        assert!(metrics.lines().any(|metric| metric == line), "{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn upstreams_ways_can_be_had() {
+    let bench = running_with(Compatibility::Upstream).await;
+    let path = bench.runtime.newest("c").unwrap().log_path;
+    let record = |stream: &str, tag: &str, text: &str| {
+        format!("2026-01-01T00:00:00.000000000Z {stream} {tag} {text}\n")
+    };
+    let records = [record("stdout", "P", "a"), record("stderr", "F", "e"), record("stdout", "F", "b")];
+    fs::write(&path, records.concat()).unwrap();
+    for (query, code, expected) in [
+        ("", 200, "ae\nb\n"),
+        ("?tailLines=2", 200, "e\nb\n"),
+        ("?stream=Stdout", 422, r#"{"message": "Invalid request."}"#),
+    ] {
+        assert_eq!(bench.get(&format!("{PATH}{query}")).await, (code, expected.to_owned()), "{query}");
+    }
+    fs::remove_file(&path).unwrap();
+    let (code, text) = bench.get(PATH).await;
+    assert_eq!(code, 200);
+    assert!(text.starts_with("failed to try resolving symlinks in path"), "{text}");
 }
 
 #[tokio::test]

@@ -32,6 +32,8 @@ struct State {
     execs: Vec<String>,
     /// `stop_container` calls: name and grace.
     stops: Vec<(String, u64)>,
+    /// With what every question for a container's status fails.
+    broken: Option<&'static str>,
 }
 
 impl FakeRuntime {
@@ -66,6 +68,11 @@ impl FakeRuntime {
 
     pub(crate) fn execs(&self) -> Vec<String> {
         self.state.lock().execs.clone()
+    }
+
+    /// Makes every question for a container's status fail.
+    pub(crate) fn fail_statuses(&self, why: &'static str) {
+        self.state.lock().broken = Some(why);
     }
 
     /// What commands that begin with this word end with.
@@ -267,12 +274,20 @@ impl ContainerRuntime for FakeRuntime {
         Ok(())
     }
 
-    async fn list_containers(&self) -> Result<Vec<Container>, RuntimeError> {
-        Ok(self.state.lock().containers.values().map(|status| status.container.clone()).collect())
+    async fn list_containers(&self, label: Option<(&str, &str)>) -> Result<Vec<Container>, RuntimeError> {
+        let has_label = |status: &&ContainerStatus| {
+            label.is_none_or(|(key, value)| status.container.labels.get(key).is_some_and(|own| own == value))
+        };
+        let state = self.state.lock();
+        Ok(state.containers.values().filter(has_label).map(|status| status.container.clone()).collect())
     }
 
     async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError> {
-        self.state.lock().containers.get(&id.0).cloned().ok_or_else(|| gone("container", &id.0))
+        let state = self.state.lock();
+        if let Some(why) = state.broken {
+            return Err(RuntimeError::Failed { step: why.into(), source: "told so".into() });
+        }
+        state.containers.get(&id.0).cloned().ok_or_else(|| gone("container", &id.0))
     }
 
     async fn reopen_container_log(&self, _: &ContainerId) -> Result<(), RuntimeError> {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use podlog_api::Compatibility;
 use podlog_apiserver::controllers::{self, ControllerConfig};
 use podlog_apiserver::{ApiServer, ApiServerConfig};
 use podlog_client::manifest::Manifest;
@@ -176,6 +177,7 @@ async fn start_api_server(port: u16, data_dir: &DataDir, pki: &Pki) -> anyhow::R
         kubelet_ca: Some(pki.ca()),
         // A host name need not resolve; the address that the kubelet listens on always leads to it.
         kubelet_preferred_address_types: vec!["InternalIP".into()],
+        compatibility: Compatibility::default(),
     };
     ApiServer::start(config).await.context("cannot start the API server (--secure-port)")
 }
@@ -207,6 +209,7 @@ async fn start_kubelet(
         pod_logs_dir: data_dir.pod_logs(),
         container_links_dir: data_dir.container_links(),
         config,
+        compatibility: Compatibility::default(),
         serving: ServerTls::load(pki.kubelet.clone()).context("cannot load the kubelet's certificate")?,
         client_ca: Some(pki.ca()),
         client: node::client(api_server, pki).await?,

@@ -83,6 +83,7 @@ async fn server() -> Arc<App> {
         issuer,
         nodes: NodeClient::new(NodeClientConfig { client: None, ca: None }).unwrap(),
         preferred_address_types: vec!["InternalIP".into()],
+        stream_rules: podlog_api::StreamRules::Exact,
         metrics: Metrics::new(),
         version: json!({}),
         address: "127.0.0.1:6443".into(),
