@@ -5,7 +5,7 @@ use podlog_api::accept::{Endpoint, MetaVersion, Representation};
 use podlog_api::query::Query;
 use podlog_api::resource::Resource;
 use podlog_api::table::{self, IncludeObject};
-use podlog_api::{ApiError, Object, Reason, RequestInfo};
+use podlog_api::{ApiError, Object, Reason};
 use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
@@ -22,17 +22,12 @@ const CHUNK: usize = 500;
 /// What a list needs to know of its request.
 pub(crate) struct Question {
     wanted: Result<Wanted, ApiError>,
-    info: RequestInfo,
     query: Query,
 }
 
 impl Question {
     pub(crate) fn of(call: &Call) -> Self {
-        Question {
-            wanted: call.wanted(Endpoint::Objects),
-            info: call.info.clone(),
-            query: call.query.clone(),
-        }
+        Question { wanted: call.wanted(Endpoint::Objects), query: call.query.clone() }
     }
 }
 
@@ -64,7 +59,7 @@ pub(crate) fn value(call: &Call, code: StatusCode, value: &Value) -> Result<Answ
 /// A list in the representation that is wanted. Works through many objects: not for async threads.
 pub(crate) fn list(registry: &Registry, question: &Question, target: &Target) -> Result<Answer, ApiError> {
     let wanted = question.wanted.clone()?;
-    let selection = Selection::parse(target.resource, &question.info)?;
+    let selection = Selection::parse(target, &question.query)?;
     let asked = Asked::parse(registry, &question.query)?;
     let page = asked.read(registry, target, &selection)?;
     let metadata = asked.metadata(&page, &selection);

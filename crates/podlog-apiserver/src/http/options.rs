@@ -4,34 +4,40 @@ use podlog_api::query::Query;
 use podlog_api::resource::Resource;
 use podlog_api::selector::{FieldSelector, LabelSelector};
 use podlog_api::strict::{self, FieldValidation};
-use podlog_api::{ApiError, Cause, Object, RequestInfo};
+use podlog_api::{ApiError, Cause, Object};
 
-use super::Call;
+use super::{Call, Target};
 use crate::registry::{DeleteOptions, Preconditions, Propagation};
 
 /// Which objects of a collection are wanted.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
     resource: &'static Resource,
+    /// Only the object of this name, where the path has one; empty otherwise.
+    name: String,
     labels: LabelSelector,
     fields: FieldSelector,
 }
 
 impl Selection {
-    pub(crate) fn parse(resource: &'static Resource, info: &RequestInfo) -> Result<Self, ApiError> {
+    pub(crate) fn parse(target: &Target, query: &Query) -> Result<Self, ApiError> {
+        let text = |name: &str| query.first(name).unwrap_or_default();
         Ok(Selection {
-            resource,
-            labels: LabelSelector::parse(&info.label_selector)?,
-            fields: FieldSelector::parse(resource, &info.field_selector)?,
+            resource: target.resource,
+            name: target.name.clone(),
+            labels: LabelSelector::parse(text("labelSelector"))?,
+            fields: FieldSelector::parse(target.resource, text("fieldSelector"))?,
         })
     }
 
     pub(crate) fn is_everything(&self) -> bool {
-        self.labels.is_empty() && self.fields.is_empty()
+        self.name.is_empty() && self.labels.is_empty() && self.fields.is_empty()
     }
 
     pub(crate) fn matches(&self, object: &Object) -> bool {
-        self.labels.matches_object(object) && self.fields.matches(self.resource, object)
+        (self.name.is_empty() || self.name == object.name())
+            && self.labels.matches_object(object)
+            && self.fields.matches(self.resource, object)
     }
 }
 
@@ -49,12 +55,13 @@ pub(crate) enum Version {
 pub(crate) fn resource_version(query: &Query) -> Result<Version, ApiError> {
     match query.first("resourceVersion") {
         None | Some("") => Ok(Version::Newest),
-        Some("0") => Ok(Version::Any),
-        Some(text) => text.parse().map(Version::At).map_err(|_| {
-            ApiError::bad_request(format!(
+        Some(text) => match text.parse() {
+            Ok(0) => Ok(Version::Any),
+            Ok(revision) => Ok(Version::At(revision)),
+            Err(_) => Err(ApiError::bad_request(format!(
                 "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
-            ))
-        }),
+            ))),
+        },
     }
 }
 

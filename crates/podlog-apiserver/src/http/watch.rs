@@ -23,6 +23,8 @@ use crate::registry::{ListOptions, Watch, WatchEvent};
 
 /// How long a watch lasts that does not say (`--min-request-timeout`, and as much again at random).
 const DURATION_SECONDS: std::ops::Range<u64> = 1800..3600;
+/// Longer than any connection lives, and short enough to reckon with.
+const MAX_SECONDS: u64 = 365 * 24 * 3600;
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Before the end of a watch, so that the next one starts where this one ends.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
@@ -30,7 +32,7 @@ const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 /// Starts a watch.
 pub(crate) fn watch(app: &Arc<App>, call: &Call, target: &Target, held: Held) -> Result<Answer, ApiError> {
     let wanted = call.wanted(Endpoint::Watch)?;
-    let selection = Selection::parse(target.resource, &call.info)?;
+    let selection = Selection::parse(target, &call.query)?;
     let asked = Asked::parse(app, call)?;
     let encoder = Encoder {
         target: target.clone(),
@@ -80,7 +82,7 @@ impl Asked {
         };
         let seconds = match options::natural(query, "timeoutSeconds")? {
             0 => rand::rng().random_range(DURATION_SECONDS),
-            seconds => seconds,
+            seconds => seconds.min(MAX_SECONDS),
         };
         Ok(Asked { start, bookmarks, duration: Duration::from_secs(seconds) })
     }

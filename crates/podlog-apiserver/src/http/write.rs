@@ -115,7 +115,7 @@ pub(crate) async fn delete_collection(
 ) -> Result<Answer, ApiError> {
     let mut context = call.write_context()?;
     let wanted = call.wanted(Endpoint::Objects)?;
-    let selection = Selection::parse(target.resource, &call.info)?;
+    let selection = Selection::parse(target, &call.query)?;
     let (options, dry_run) = options::delete_options(call).await?;
     context.dry_run |= dry_run;
     let namespace = Some(target.namespace.as_str()).filter(|namespace| !namespace.is_empty());

@@ -153,3 +153,26 @@ async fn too_old_and_too_new_versions() {
     let future = app.get(&format!("{MAPS}?watch=1&resourceVersion=99999")).await;
     assert_eq!(future.code, 504, "{}", future.text());
 }
+
+#[tokio::test]
+async fn the_old_form_of_a_watch_shows_no_more_than_it_names() {
+    let app = server().await;
+    map(&app, "a", "x").await;
+    map(&app, "b", "x").await;
+    let prefix = "/api/v1/watch/namespaces/default/configmaps";
+    let mut one = Frames::open(&app, &format!("{prefix}/b"), &[]).await;
+    let mut some = Frames::open(&app, &format!("{prefix}?labelSelector=tier%3Dy"), &[]).await;
+    map(&app, "c", "y").await;
+    relabel(&app, "b", "y").await;
+    assert_eq!([one.said().await, one.said().await], ["ADDED b", "MODIFIED b"]);
+    assert_eq!([some.said().await, some.said().await], ["ADDED c", "ADDED b"]);
+}
+
+#[tokio::test]
+async fn odd_numbers_do_no_harm() {
+    let app = server().await;
+    map(&app, "a", "x").await;
+    let target = format!("{MAPS}?watch=1&resourceVersion=00&timeoutSeconds={}", i64::MAX);
+    let mut watch = Frames::open(&app, &target, &[]).await;
+    assert_eq!(watch.said().await, "ADDED a");
+}
