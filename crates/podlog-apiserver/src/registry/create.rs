@@ -59,7 +59,7 @@ impl Registry {
     ) -> Result<Object, ApiError> {
         metadata::prepare_create(resource, namespace, &mut object, Timestamp::now())?;
         defaults::apply(resource, &mut object);
-        admission::create(self, context, resource, &mut object)?;
+        admission::create(self, context, resource, &mut object).await?;
         strategy::prepare_create(resource, &mut object);
         let causes = validation::create(resource, &object);
         if !causes.is_empty() {

@@ -1,5 +1,6 @@
 //! The server without a network: requests in, answers out.
 
+mod accounts;
 mod rest;
 mod tokens;
 mod watch;

@@ -15,7 +15,7 @@ use podlog_api::{ApiError, Object};
 use super::{Part, Registry, WriteContext};
 
 /// May refuse a new object, or complete it.
-pub(super) fn create(
+pub(super) async fn create(
     registry: &Registry,
     context: &WriteContext,
     resource: &'static Resource,
@@ -27,6 +27,7 @@ pub(super) fn create(
         escalation::check(registry, user, resource, object, None)?;
     }
     if resource.kind == "Pod" {
+        service_account::arrival(registry, object).await?;
         service_account::complete(registry, resource, object)?;
         pod::complete(object);
     }

@@ -1,5 +1,7 @@
 //! Every pod runs as a service account and finds its token (`plugin/pkg/admission/serviceaccount`).
 
+use std::time::Duration;
+
 use podlog_api::resource::{self, Resource};
 use podlog_api::{ApiError, Object};
 use serde_json::{Map, Value, json};
@@ -11,13 +13,33 @@ const VOLUME_PREFIX: &str = "kube-api-access-";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// An hour, and seven seconds that tell projected tokens from others.
 const TOKEN_SECONDS: i64 = 3607;
+/// The account that every namespace gets, and that a pod has which names none.
+const DEFAULT: &str = "default";
+/// How long a pod waits for it. Upstream looks ten times, every 100 to 200 ms.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Waits for the account that a new namespace is about to get: a namespace and a pod in it may come in one go.
+pub(super) async fn arrival(registry: &Registry, pod: &Object) -> Result<(), ApiError> {
+    if pod.annotation(MIRROR).is_some() || account_of(pod) != DEFAULT {
+        return Ok(());
+    }
+    let (accounts, namespace) = (accounts()?, pod.namespace());
+    let mut watch = registry.watch_in(accounts, Some(namespace), registry.store().revision());
+    let arrived = async {
+        while registry.find(accounts, namespace, DEFAULT)?.is_none() {
+            watch.next().await?;
+        }
+        Ok(())
+    };
+    // Whoever needs it says what is missing.
+    tokio::time::timeout(PATIENCE, arrived).await.unwrap_or(Ok(()))
+}
 
 pub(super) fn complete(registry: &Registry, pods: &Resource, pod: &mut Object) -> Result<(), ApiError> {
     if pod.annotation(MIRROR).is_some() {
         return refuse_account_of_mirror(pods, pod);
     }
-    let named = pod.text("/spec/serviceAccountName");
-    let name = if named.is_empty() { "default".to_owned() } else { named.to_owned() };
+    let name = account_of(pod).to_owned();
     let account = find(registry, pods, pod, &name)?;
     let spec = pod.map_mut("spec");
     spec.insert("serviceAccountName".into(), json!(name));
@@ -37,6 +59,17 @@ pub(super) fn complete(registry: &Registry, pods: &Resource, pod: &mut Object) -
     Ok(())
 }
 
+fn account_of(pod: &Object) -> &str {
+    match pod.text("/spec/serviceAccountName") {
+        "" => DEFAULT,
+        named => named,
+    }
+}
+
+fn accounts() -> Result<&'static Resource, ApiError> {
+    resource::find("", "v1", "serviceaccounts").ok_or_else(ApiError::no_such_path)
+}
+
 fn refuse_account_of_mirror(pods: &Resource, pod: &Object) -> Result<(), ApiError> {
     if pod.text("/spec/serviceAccountName").is_empty() {
         return Ok(());
@@ -50,9 +83,8 @@ fn refuse_account_of_mirror(pods: &Resource, pod: &Object) -> Result<(), ApiErro
 }
 
 fn find(registry: &Registry, pods: &Resource, pod: &Object, name: &str) -> Result<Object, ApiError> {
-    let accounts = resource::find("", "v1", "serviceaccounts").ok_or_else(ApiError::no_such_path)?;
     let namespace = pod.namespace();
-    registry.get(accounts, namespace, name).map_err(|e| {
+    registry.get(accounts()?, namespace, name).map_err(|e| {
         if e.code != 404 {
             return e;
         }
