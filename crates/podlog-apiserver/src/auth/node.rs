@@ -2,12 +2,12 @@
 //!
 //! As `plugin/pkg/auth/authorizer/node`. Logs are not among it.
 
-use podlog_api::resource::find;
 use podlog_api::{Attributes, Decision, Object, UserInfo};
 use serde_json::Value;
 
 use crate::registry::Registry;
 use crate::registry::admission::node_restriction::node_of;
+use crate::registry::binding::pods as pods_kind;
 
 /// `(group, resource, subresource, verbs)` that every node has (`NodeRules` of `bootstrappolicy/policy.go`); admission limits the
 /// writes among them to what belongs to the node.
@@ -47,12 +47,10 @@ pub(super) fn authorize(
     match (group.as_str(), resource.as_str(), subresource.as_str()) {
         ("", "pods", "") if reads => pods(registry, node, verb, namespace, name, field_selector),
         ("", kind @ ("configmaps" | "secrets"), "") if reads => {
-            related(node, name, pods_of(registry, node, namespace), |pod| refers_to(pod, kind, name))
+            related(registry, node, namespace, name, |pod| refers_to(pod, kind, name))
         }
         ("", "serviceaccounts", "token") if verb == "create" => {
-            related(node, name, pods_of(registry, node, namespace), |pod| {
-                pod.text("/spec/serviceAccountName") == name
-            })
+            related(registry, node, namespace, name, |pod| pod.text("/spec/serviceAccountName") == name)
         }
         _ => Decision::NoOpinion(String::new()),
     }
@@ -75,21 +73,35 @@ fn pods(
             )),
         };
     }
-    related(node, name, pods_of(registry, node, namespace), |pod| pod.name() == name)
+    let pod = registry.find(pods_kind(), namespace, name).ok().flatten();
+    relationship(node, pod.is_some_and(|pod| runs_on(&pod, node)))
 }
 
-fn related(node: &str, name: &str, pods: Vec<Object>, relates: impl Fn(&Object) -> bool) -> Decision {
-    if !name.is_empty() && pods.iter().any(relates) {
+/// Whether a pod of the node relates to what is asked for by name.
+fn related(
+    registry: &Registry,
+    node: &str,
+    namespace: &str,
+    name: &str,
+    relates: impl Fn(&Object) -> bool,
+) -> Decision {
+    // Names of objects are written in JSON as they are.
+    let pods = match name {
+        "" => Vec::new(),
+        name => registry.mentioning(pods_kind(), namespace, &[node, name]).unwrap_or_default(),
+    };
+    relationship(node, pods.iter().any(|pod| runs_on(pod, node) && relates(pod)))
+}
+
+fn relationship(node: &str, found: bool) -> Decision {
+    if found {
         return Decision::Allow(String::new());
     }
     Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"))
 }
 
-fn pods_of(registry: &Registry, node: &str, namespace: &str) -> Vec<Object> {
-    let Some(pods) = find("", "v1", "pods") else { return Vec::new() };
-    let (mut objects, _) = registry.list(pods, Some(namespace)).unwrap_or_default();
-    objects.retain(|pod| pod.text("/spec/nodeName") == node);
-    objects
+fn runs_on(pod: &Object, node: &str) -> bool {
+    pod.text("/spec/nodeName") == node
 }
 
 /// Whether a pod mounts a config map or secret, reads its environment from it, or pulls images with it.
@@ -123,9 +135,69 @@ fn mentions(value: &Value, keys: &[(&str, &str)], name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use podlog_api::resource::find;
     use serde_json::json;
 
     use super::*;
+    use crate::store::RedbStore;
+
+    #[tokio::test]
+    async fn a_node_sees_what_its_pods_need() {
+        let registry = Registry::new(Arc::new(RedbStore::in_memory().unwrap()));
+        crate::bootstrap::ensure(&registry).await.unwrap();
+        let create = async |plural: &str, object: Value| {
+            let kind = find("", "v1", plural).unwrap();
+            registry.create(kind, "default", Object::new(object)).await.unwrap();
+        };
+        create("serviceaccounts", json!({"metadata": {"name": "default"}})).await;
+        create("serviceaccounts", json!({"metadata": {"name": "robot"}})).await;
+        for (node, secret) in [("n1", "mine"), ("n2", "theirs")] {
+            let spec = json!({"nodeName": node, "serviceAccountName": if node == "n1" { "robot" } else { "default" },
+                "volumes": [{"name": "v", "secret": {"secretName": secret}}],
+                "containers": [{"name": "mention-theirs", "image": "i"}]});
+            create("pods", json!({"metadata": {"name": format!("on-{node}")}, "spec": spec})).await;
+        }
+        let user = UserInfo {
+            username: "system:node:n1".into(),
+            groups: vec!["system:nodes".into()],
+            ..UserInfo::default()
+        };
+        let rows = [
+            ("get", "secrets", "", "mine", true),
+            ("watch", "secrets", "", "mine", true),
+            ("get", "secrets", "", "min", false),
+            ("get", "secrets", "", "theirs", false),
+            ("list", "secrets", "", "", false),
+            ("get", "configmaps", "", "kube-root-ca.crt", true),
+            ("get", "configmaps", "", "mine", false),
+            ("get", "pods", "", "on-n1", true),
+            ("get", "pods", "", "on-n2", false),
+            ("get", "pods", "", "on-n3", false),
+            ("create", "serviceaccounts", "token", "robot", true),
+            ("create", "serviceaccounts", "token", "default", false),
+            ("update", "secrets", "", "mine", false),
+            ("get", "pods", "log", "on-n1", false),
+        ];
+        for (verb, resource, subresource, name, allowed) in rows {
+            let attributes = Attributes::Resource {
+                verb: verb.into(),
+                group: String::new(),
+                version: "v1".into(),
+                resource: resource.into(),
+                subresource: subresource.into(),
+                namespace: "default".into(),
+                name: name.into(),
+            };
+            let decision = authorize(&registry, &user, &attributes, "");
+            assert_eq!(
+                matches!(decision, Decision::Allow(_)),
+                allowed,
+                "{verb} {resource}/{subresource} {name}"
+            );
+        }
+    }
 
     #[test]
     fn references_are_found_wherever_they_are() {
