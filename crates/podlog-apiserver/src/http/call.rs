@@ -11,7 +11,7 @@ use podlog_api::strict::{FieldValidation, MediaType};
 use podlog_api::{ApiError, Attributes, Reason, RequestInfo, UserInfo};
 use podlog_serving::{Body, BodyError, Permit};
 
-use super::negotiation::Wanted;
+use super::negotiation::{Wanted, first};
 use crate::registry::WriteContext;
 
 /// Largest body that is read.
@@ -127,7 +127,7 @@ impl Call {
     }
 
     pub(crate) fn content_type(&self) -> &str {
-        self.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default()
+        first(&self.headers, http::header::CONTENT_TYPE)
     }
 
     /// All of the body.

@@ -10,7 +10,7 @@ use podlog_api::{ApiError, json, openapi};
 use serde_json::Value;
 
 use super::answer::{self, Answer};
-use super::negotiation::{coding, error_layout, joined};
+use super::negotiation::{coding, error_layout, first};
 use super::{App, Call};
 
 /// The document of a path; `None` when it is none of ours.
@@ -22,7 +22,7 @@ pub(crate) async fn answer(app: &Arc<App>, call: &Call, path: &str) -> Option<Re
         ["apis", group] => plain(call, &discovery::group(group)?),
         ["api", version] => plain(call, &discovery::resources("", version)?),
         ["apis", group, version] => plain(call, &discovery::resources(group, version)?),
-        ["openapi", "v2"] if openapi::accepts_v2_protobuf(&joined(&call.headers, &ACCEPT)) => {
+        ["openapi", "v2"] if openapi::accepts_v2_protobuf(first(&call.headers, ACCEPT)) => {
             Ok(openapi_v2_protobuf(call).await?)
         }
         ["openapi", "v2"] => Ok(built(call, "application/json", || Some(openapi::v2())).await?),
@@ -34,7 +34,7 @@ pub(crate) async fn answer(app: &Arc<App>, call: &Call, path: &str) -> Option<Re
 }
 
 fn aggregated(call: &Call, make: impl Fn(Format) -> Value) -> Result<Answer, ApiError> {
-    let format = Format::negotiate(&joined(&call.headers, &ACCEPT));
+    let format = Format::negotiate(first(&call.headers, ACCEPT));
     if format == Format::Legacy {
         return plain(call, &make(format));
     }
@@ -56,7 +56,9 @@ async fn openapi_v2_protobuf(call: &Call) -> Option<Answer> {
 }
 
 async fn openapi_v3(call: &Call, path: &str) -> Option<Answer> {
-    let hash = openapi::v3_hash(path)?;
+    let owned = path.to_owned();
+    // The first to ask waits for the hashes of all documents.
+    let hash = tokio::task::spawn_blocking(move || openapi::v3_hash(&owned)).await.ok()??;
     let etag = format!("\"{hash}\"");
     let owned = path.to_owned();
     let mut answer = if matches_etag(call, &etag) {
@@ -99,8 +101,7 @@ fn tagged(call: &Call, etag: String, content_type: &'static str, body: Vec<u8>) 
 }
 
 fn matches_etag(call: &Call, etag: &str) -> bool {
-    let sent = call.headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    sent.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag)
+    first(&call.headers, IF_NONE_MATCH).split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag)
 }
 
 fn not_modified(etag: &str) -> Answer {

@@ -32,11 +32,11 @@ impl Wanted {
         raw_query: &str,
         endpoint: Endpoint,
     ) -> Result<Self, ApiError> {
-        let accepted = accept::negotiate(&joined(headers, &ACCEPT), endpoint)?;
+        let accepted = accept::negotiate(first(headers, ACCEPT), endpoint)?;
         Ok(Wanted {
             encoding: accepted.encoding,
             representation: accepted.representation,
-            layout: accept::layout(accepted, raw_query, &joined(headers, &USER_AGENT)),
+            layout: accept::layout(accepted, raw_query, first(headers, USER_AGENT)),
             coding: coding(headers),
         })
     }
@@ -44,27 +44,38 @@ impl Wanted {
 
 /// How failures are laid out for this client.
 pub(crate) fn error_layout(headers: &HeaderMap, raw_query: &str) -> Layout {
-    accept::error_layout(&joined(headers, &ACCEPT), raw_query, &joined(headers, &USER_AGENT))
+    accept::error_layout(first(headers, ACCEPT), raw_query, first(headers, USER_AGENT))
 }
 
 /// How large bodies may travel.
 pub(crate) fn coding(headers: &HeaderMap) -> Coding {
-    let accepted = joined(headers, &ACCEPT_ENCODING).split(',').any(|coding| {
+    let accepted = first(headers, ACCEPT_ENCODING).split(',').any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
         parts.next() == Some("gzip") && !parts.any(|parameter| parameter == "q=0")
     });
     if accepted { Coding::Gzip } else { Coding::Identity }
 }
 
-/// All values of a header, as one.
-pub(crate) fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
-    let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-    values.join(",")
+/// The first value of a header, empty where there is none: upstream looks at no other (`http.Header.Get`).
+pub(crate) fn first(headers: &HeaderMap, name: HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_header_of_a_name_counts() {
+        let yaml = ["application/yaml", "application/json"].map(|value| (ACCEPT, value.parse().unwrap()));
+        let mut headers = HeaderMap::new();
+        yaml.into_iter().for_each(|(name, value)| {
+            headers.append(name, value);
+        });
+        assert_eq!(Wanted::negotiate(&headers, "", Endpoint::Objects).unwrap().encoding, Encoding::Yaml);
+        let refused: HeaderMap = [(ACCEPT, "image/png".parse().unwrap())].into_iter().collect();
+        assert_eq!(Wanted::negotiate(&refused, "", Endpoint::Objects).unwrap_err().code, 406);
+    }
 
     #[test]
     fn gzip_only_where_it_is_accepted() {
