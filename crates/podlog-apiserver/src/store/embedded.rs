@@ -160,6 +160,8 @@ impl RedbStore {
         let (answer, answered) = oneshot::channel();
         let orders = self.orders.lock().clone().ok_or(StoreError::Closed)?;
         orders.send(make(answer)).await.map_err(|_| StoreError::Closed)?;
+        // The writer ends when nobody holds on to its queue any more.
+        drop(orders);
         answered.await.map_err(|_| StoreError::Closed)?
     }
 }
@@ -352,12 +354,12 @@ fn read_events(
     after: u64,
     limit: usize,
 ) -> Result<EventPage, redb::Error> {
-    let mut page = EventPage { events: Vec::new(), through: after };
+    let newest_revision = snapshot.open_table(META)?.get(REVISION)?.map_or(1, |v| v.value());
+    let mut page = EventPage { events: Vec::new(), through: newest_revision };
     let (log, versions) = (snapshot.open_table(LOG)?, snapshot.open_table(VERSIONS)?);
     for row in log.range(after.saturating_add(1)..)? {
         let (revision, entry) = row?;
         let (revision, key) = (revision.value(), entry.value().0);
-        page.through = revision;
         if !key.starts_with(prefix) {
             continue;
         }
@@ -368,6 +370,7 @@ fn read_events(
             previous: newest(&versions, key, revision - 1)?.map(|kv| kv.value),
         }));
         if page.events.len() == limit {
+            page.through = revision;
             break;
         }
     }

@@ -79,8 +79,10 @@ fn serve(shared: &Shared, batch: Vec<Order>) {
 fn commit(shared: &Shared, writes: &[Write]) -> Result<Vec<Result<u64, StoreError>>, StoreError> {
     check_room(shared, writes)?;
     let mut events = Vec::with_capacity(writes.len());
-    let mut revision = *shared.revision.borrow();
-    let results = transaction(shared, |transaction| {
+    let (results, revision) = transaction(shared, |transaction| {
+        let mut meta = transaction.open_table(META)?;
+        // Not what was published: the file may have been opened anew, with more in it than was acknowledged.
+        let mut revision = meta.get(REVISION)?.map_or(1, |v| v.value());
         let mut versions = transaction.open_table(VERSIONS)?;
         let mut log = transaction.open_table(LOG)?;
         let now = seconds_since_epoch();
@@ -97,8 +99,8 @@ fn commit(shared: &Shared, writes: &[Write]) -> Result<Vec<Result<u64, StoreErro
             events.push(event(write, current, revision));
             results.push(Ok(revision));
         }
-        transaction.open_table(META)?.insert(REVISION, revision)?;
-        Ok(results)
+        meta.insert(REVISION, revision)?;
+        Ok((results, revision))
     })?;
     shared.history.write().extend(events);
     shared.revision.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
