@@ -21,7 +21,7 @@ use podlog_serving::{
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Bytes that are not UTF-8, and no newline at the end.
 const LOG: &[u8] = b"one\n\xff\xfe two\nthree";
@@ -64,7 +64,7 @@ impl Handler for Kubelet {
                     while sender.send(vec![b'x'; 16 << 10]).await.is_ok() {
                         fake.sent.fetch_add(16 << 10, Ordering::SeqCst);
                     }
-                    return;
+                    return fake.cancelled.notify_one();
                 }
                 other => panic!("no script for {other}"),
             }
@@ -78,7 +78,7 @@ struct Scene {
     cluster: Cluster,
     kubelet: Arc<FakeKubelet>,
     client: NodeClient,
-    shutdown: CancellationToken,
+    _shutdown: DropGuard,
 }
 
 impl Scene {
@@ -96,7 +96,8 @@ impl Scene {
         let port = server.local_addr().port();
         let (kubelet, shutdown) = (Arc::new(FakeKubelet::default()), CancellationToken::new());
         tokio::spawn(server.serve(Arc::new(Kubelet(kubelet.clone())), shutdown.clone()));
-        let scene = Scene { client: client(&cluster, "admin"), cluster, kubelet, shutdown };
+        let scene =
+            Scene { client: client(&cluster, "admin"), cluster, kubelet, _shutdown: shutdown.drop_guard() };
         scene.node("n1", json!([{"type": "InternalIP", "address": "127.0.0.1"}]), port).await;
         scene
             .pod(
@@ -147,12 +148,6 @@ impl Scene {
         let response = self.get(&format!("/api/v1/namespaces/default/pods/{pod}/log?{query}")).await;
         let code = response.status().as_u16();
         (code, response.into_body().collect().await.unwrap().to_bytes().to_vec())
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
     }
 }
 
@@ -293,6 +288,28 @@ async fn a_slow_reader_holds_the_kubelet_back() {
     }
     // Windows of two connections, and four chunks in each of two queues.
     assert!(before < 8 << 20, "{before} bytes were taken from the kubelet for a client that reads nothing");
+    let left = std::time::Instant::now();
+    drop(body);
+    soon("cancellation", scene.kubelet.cancelled.notified()).await;
+    assert!(left.elapsed() < Duration::from_secs(2), "a client that has gone is noticed at once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutting_down_waits_for_no_follower() {
+    let scene = Scene::start().await;
+    let mut open = Vec::new();
+    for container in ["endless", "flood"] {
+        let path = format!("/api/v1/namespaces/default/pods/many/log?container={container}&follow=true");
+        let mut body = scene.get(&path).await.into_body();
+        soon("first bytes", body.frame()).await.unwrap().unwrap();
+        open.push(body);
+    }
+    let mut watch = scene.get("/api/v1/pods?watch=true").await.into_body();
+    soon("first event", watch.frame()).await.unwrap().unwrap();
+    let begin = std::time::Instant::now();
+    let drained = soon("end", scene.cluster.server.shutdown()).await.unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    assert_eq!(drained.cut, 2, "followers are cut; the watch ends by itself");
 }
 
 #[tokio::test(flavor = "multi_thread")]
