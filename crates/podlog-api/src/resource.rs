@@ -250,13 +250,12 @@ static RESOURCES: &[Resource] = &[
         .short(&["ns"])
         .verbs(NO_COLLECTION)
         .with(&[sub("finalize", "Namespace", NAMESPACE, &["update"]), status("Namespace", NAMESPACE)]),
-    Resource::new(CORE, "Node", ("nodes", "node"), NODE).cluster_scoped().short(&["no"]).with(&[
-        sub("proxy", "NodeProxyOptions", NODE, &["create", "delete", "get", "patch", "update"]),
-        status("Node", NODE),
-    ]),
+    Resource::new(CORE, "Node", ("nodes", "node"), NODE)
+        .cluster_scoped()
+        .short(&["no"])
+        .with(&[status("Node", NODE)]),
     Resource::new(CORE, "Pod", ("pods", "pod"), POD).short(&["po"]).in_all().with(&[
         sub("binding", "Binding", "io.k8s.api.core.v1.Binding", CREATE),
-        sub("ephemeralcontainers", "Pod", POD, READ_WRITE),
         foreign("eviction", "Eviction", ("policy", "v1"), "io.k8s.api.policy.v1.Eviction", CREATE),
         sub("log", "Pod", POD, &["get"]),
         status("Pod", POD),

@@ -9,12 +9,8 @@ const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 
-const PATCH_TYPES: [&str; 4] = [
-    "application/apply-patch+yaml",
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-];
+const PATCH_TYPES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
 
 /// One verb on a path: what OpenAPI calls an operation.
 struct Operation {
@@ -119,7 +115,7 @@ fn operation_object(path: &str, subject: &Subject<'_>, operation: &Operation) ->
         "description": description(subject, operation),
         "parameters": parameters(operation),
         "responses": responses(subject, operation),
-        "x-kubernetes-action": if sub.is_some_and(|s| s.name == "proxy") { "connect" } else { operation.action },
+        "x-kubernetes-action": operation.action,
         "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
     });
     if let Some(body) = request_body(subject, operation) {
@@ -220,9 +216,6 @@ fn parameters(operation: &Operation) -> Value {
             "What to do about unknown or duplicate fields: `Ignore`, `Warn` or `Strict`.",
         );
     }
-    if operation.verb == "patch" {
-        add("force", "boolean", "Take fields over from other managers. Only for apply requests.");
-    }
     if operation.verb == "delete" {
         add("gracePeriodSeconds", "integer", "The duration before the object is deleted; 0 means at once.");
         add("propagationPolicy", "string", "Whether and how dependent objects are deleted.");
@@ -258,7 +251,7 @@ fn responses(subject: &Subject<'_>, operation: &Operation) -> Value {
         "delete" | "deletecollection" => STATUS,
         _ => subject.schema,
     };
-    let is_text = subject.subresource.is_some_and(|s| matches!(s.name, "log" | "proxy"));
+    let is_text = subject.subresource.is_some_and(|s| s.name == "log");
     let content = if is_text {
         json!({"text/plain": {"schema": {"type": "string"}}})
     } else {

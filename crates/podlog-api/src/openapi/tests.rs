@@ -49,6 +49,10 @@ fn patch_operations_take_field_validation() {
         let parameters = patch["parameters"].as_array().expect("parameters");
         let is_query = |p: &Value| p["name"] == "fieldValidation" && p["in"] == "query";
         assert!(parameters.iter().any(is_query), "{path}");
+        let types: Vec<&String> =
+            patch["requestBody"]["content"].as_object().expect("content").keys().collect();
+        let served = ["json-patch", "merge-patch", "strategic-merge-patch"];
+        assert_eq!(types, served.map(|name| format!("application/{name}+json")).iter().collect::<Vec<_>>());
     }
 }
 

@@ -150,11 +150,10 @@ pub fn decode_as(
 /// # Errors
 /// As [`decode`].
 pub fn check(
-    resource: &Resource,
+    target: Target,
     object: &Value,
     validation: FieldValidation,
 ) -> Result<(Object, Vec<String>), ApiError> {
-    let target = Target::of(resource);
     let (found, outcome) =
         read(target, b"", |seed| from_value(object, seed), |seed| from_value(object, seed))?;
     conclude(target, &found, outcome, validation)

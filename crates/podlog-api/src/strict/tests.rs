@@ -212,7 +212,7 @@ fn embedded_objects_are_left_alone() {
 #[test]
 fn patched_objects_are_checked_the_same_way() {
     let patched = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"foo": 1}});
-    let error = check(pods(), &patched, FieldValidation::Strict).expect_err("unknown field");
+    let error = check(Target::of(pods()), &patched, FieldValidation::Strict).expect_err("unknown field");
     assert!(error.message.ends_with(r#"strict decoding error: unknown field "spec.foo""#));
 }
 
@@ -275,7 +275,7 @@ fn typed_views_read_what_was_decoded() {
     let mut pod = sample(&FieldType::Ref(pods().schema.into()), 12);
     pod["kind"] = json!("Pod");
     pod["apiVersion"] = json!("v1");
-    let (pod, _) = check(pods(), &pod, FieldValidation::Strict).expect("decodes");
+    let (pod, _) = check(Target::of(pods()), &pod, FieldValidation::Strict).expect("decodes");
     let typed: k8s_openapi::api::core::v1::Pod = pod.parse().expect("typed");
     assert_eq!(serde_json::to_value(typed).expect("JSON"), pod.0);
 }

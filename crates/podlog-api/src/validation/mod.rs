@@ -72,14 +72,6 @@ pub fn update_status(resource: &Resource, new: &Object, old: &Object) -> Vec<Cau
     errors.into_causes()
 }
 
-/// Checks a change of a pod's `spec.ephemeralContainers`: they can be added and then stay as they are.
-pub fn update_ephemeral_containers(new: &Object, old: &Object) -> Vec<Cause> {
-    let mut errors = Errors::default();
-    metadata::update(new, old, &mut errors);
-    pod_update::ephemeral_containers(new, old, &mut errors);
-    errors.into_causes()
-}
-
 /// What is allowed and probably not meant, for `Warning` headers of creates and updates.
 pub fn warnings(resource: &Resource, object: &Object) -> Vec<String> {
     warnings::of(resource, object)

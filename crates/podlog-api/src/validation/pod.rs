@@ -29,6 +29,9 @@ pub(super) fn create(pod: &Object, errors: &mut Errors) {
         errors.invalid(field, value, "must set spec.nodeName if mirror pod annotation is set");
     }
     spec(spec_value, "spec", Place::Pod, errors);
+    if !list(spec_value, "ephemeralContainers").is_empty() {
+        errors.forbidden("spec.ephemeralContainers", "cannot be set on create");
+    }
 }
 
 /// A pod template: its metadata and its spec.

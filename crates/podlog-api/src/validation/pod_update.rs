@@ -36,38 +36,6 @@ pub(super) fn update(new: &Object, old: &Object, errors: &mut Errors) {
     }
 }
 
-/// `ValidatePodEphemeralContainersUpdate` of the same file.
-pub(super) fn ephemeral_containers(new: &Object, old: &Object, errors: &mut Errors) {
-    const FIELD: &str = "spec.ephemeralContainers";
-    let (new_spec, old_spec) = (at(new, "/spec"), at(old, "/spec"));
-    pod::spec(new_spec, "spec", pod::Place::Pod, errors);
-    if old.annotation(pod::MIRROR_ANNOTATION).is_some() {
-        return errors.forbidden("", "static pods do not support ephemeral containers");
-    }
-    for before in list(old_spec, "ephemeralContainers") {
-        let name = text(before, "name");
-        let after = list(new_spec, "ephemeralContainers").iter().find(|after| text(after, "name") == name);
-        match after {
-            None => {
-                errors.forbidden(
-                    FIELD,
-                    &format!("existing ephemeral containers {name:?} may not be removed\n"),
-                );
-            }
-            Some(after) if !same(before, after) => {
-                let mut differences = Vec::new();
-                differ(FIELD, before, after, &mut differences);
-                let detail = format!(
-                    "existing ephemeral containers {name:?} may not be changed\n{}",
-                    differences.join("\n")
-                );
-                errors.forbidden(FIELD, &detail);
-            }
-            Some(_) => {}
-        }
-    }
-}
-
 /// `false` when there is nothing more to say.
 fn deadline(new: &Value, old: &Value, errors: &mut Errors) -> bool {
     let field = "spec.activeDeadlineSeconds";

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::answer::{self, Answer};
 use super::{App, Call, Target, discovery, health, list, options, watch, write};
-use crate::registry::scale;
+use crate::registry::{Part, scale};
 use crate::{logs, reviews};
 
 /// Answers a request that is allowed.
@@ -38,6 +38,7 @@ pub(crate) async fn answer(app: &Arc<App>, call: Call) -> Result<Answer, ApiErro
     }
 }
 
+/// Every pair of subresource and verb has its own row: what has none is refused, never answered by the object around it.
 async fn object(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, ApiError> {
     let registry = &app.registry;
     let subresource = target.subresource.map(|subresource| subresource.name);
@@ -50,7 +51,7 @@ async fn object(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, 
             let workload = registry.get(target.resource, &target.namespace, &target.name)?;
             list::one(call, target.resource, &scale::of(&workload), StatusCode::OK)
         }
-        (_, "get") => {
+        (None | Some("status"), "get") => {
             let object = registry.get(target.resource, &target.namespace, &target.name)?;
             list::one(call, target.resource, &object, StatusCode::OK)
         }
@@ -58,8 +59,13 @@ async fn object(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, 
         (None, "create") => write::create(registry, call, target).await,
         (None, "deletecollection") => write::delete_collection(registry, call, target).await,
         (None, "delete") => write::delete(registry, call, target).await,
-        (_, "update") => write::update(registry, call, target).await,
-        (_, "patch") => write::patch(registry, call, target).await,
+        (None, "update") => write::update(registry, call, target, Part::Main).await,
+        (None, "patch") => write::patch(registry, call, target, Part::Main).await,
+        (Some("status"), "update") => write::update(registry, call, target, Part::Status).await,
+        (Some("status"), "patch") => write::patch(registry, call, target, Part::Status).await,
+        (Some("finalize"), "update") => write::update(registry, call, target, Part::Finalize).await,
+        (Some("scale"), "update") => write::update_scale(registry, call, target).await,
+        (Some("scale"), "patch") => write::patch_scale(registry, call, target).await,
         _ => Err(ApiError::method_not_allowed()),
     }
 }

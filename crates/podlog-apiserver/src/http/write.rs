@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::options::{self, Selection};
 use super::{Call, Target, list};
-use crate::registry::{Deleted, Part, Registry, WriteContext, scale};
+use crate::registry::{Deleted, Part, Registry, scale};
 
 const PATCH_TYPES: &str =
     "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
@@ -32,13 +32,15 @@ pub(crate) async fn create(registry: &Registry, call: &Call, target: &Target) ->
     Ok(with_warnings(answer, &warnings))
 }
 
-/// An object in place of another.
-pub(crate) async fn update(registry: &Registry, call: &Call, target: &Target) -> Result<Answer, ApiError> {
+/// An object in place of another, as far as `part` goes.
+pub(crate) async fn update(
+    registry: &Registry,
+    call: &Call,
+    target: &Target,
+    part: Part,
+) -> Result<Answer, ApiError> {
     call.wanted(Endpoint::Objects)?;
     let context = call.write_context()?;
-    if is_scale(target) {
-        return update_scale(registry, call, target, &context).await;
-    }
     let (object, mut warnings) = decode(call, strict::Target::of(target.resource)).await?;
     check_name(target, &object)?;
     let replace = |current: &mut Object| {
@@ -52,7 +54,7 @@ pub(crate) async fn update(registry: &Registry, call: &Call, target: &Target) ->
     };
     let resource = target.resource;
     let updated =
-        registry.update_as(&context, resource, &target.namespace, &target.name, part(target), replace).await;
+        registry.update_as(&context, resource, &target.namespace, &target.name, part, replace).await;
     let (object, code) = match updated {
         Err(error) if error.reason == Reason::NotFound && creates_on_update(target, &object) => {
             let made = registry.create_as(&context, resource, &target.namespace, object).await?;
@@ -60,41 +62,84 @@ pub(crate) async fn update(registry: &Registry, call: &Call, target: &Target) ->
         }
         other => (other?, StatusCode::OK),
     };
-    if part(target) == Part::Main {
+    if part == Part::Main {
         warnings.extend(validation::warnings(resource, &object));
     }
     Ok(with_warnings(list::one(call, resource, &object, code)?, &warnings))
 }
 
-/// A changed part of an object.
-pub(crate) async fn patch(registry: &Registry, call: &Call, target: &Target) -> Result<Answer, ApiError> {
+/// An object with changes, as far as `part` goes.
+pub(crate) async fn patch(
+    registry: &Registry,
+    call: &Call,
+    target: &Target,
+    part: Part,
+) -> Result<Answer, ApiError> {
     call.wanted(Endpoint::Objects)?;
     let context = call.write_context()?;
     let validation = call.field_validation()?;
     let patch_type = patch_type(call.content_type())?;
     let body = call.read_body().await?;
-    if is_scale(target) {
-        let change = |workload: &mut Object| {
-            let patched = patch::apply(target.resource, PatchType::Merge, &scale::of(workload), &body)?;
-            scale::apply(target.resource, workload, &patched)
-        };
-        return changed_scale(registry, call, target, &context, change).await;
-    }
     let mut warnings = Vec::new();
     let change = |object: &mut Object| {
         let patched = patch::apply(target.resource, patch_type, object, &body)?;
-        let (checked, found) = strict::check(target.resource, &patched.0, validation)?;
+        let (checked, found) = strict::check(strict::Target::of(target.resource), &patched.0, validation)?;
         warnings = found;
         *object = checked;
         Ok(())
     };
     let resource = target.resource;
     let object =
-        registry.update_as(&context, resource, &target.namespace, &target.name, part(target), change).await?;
-    if part(target) == Part::Main {
+        registry.update_as(&context, resource, &target.namespace, &target.name, part, change).await?;
+    if part == Part::Main {
         warnings.extend(validation::warnings(resource, &object));
     }
     Ok(with_warnings(list::one(call, resource, &object, StatusCode::OK)?, &warnings))
+}
+
+/// How many there are to be.
+pub(crate) async fn update_scale(
+    registry: &Registry,
+    call: &Call,
+    target: &Target,
+) -> Result<Answer, ApiError> {
+    call.wanted(Endpoint::Objects)?;
+    let (wanted, warnings) = decode(call, scale_of(target)?).await?;
+    check_name(target, &wanted)?;
+    let change = |workload: &mut Object| scale::apply(target.resource, workload, &wanted);
+    let answer = changed_scale(registry, call, target, change).await?;
+    Ok(with_warnings(answer, &warnings))
+}
+
+/// How many more or less there are to be.
+pub(crate) async fn patch_scale(
+    registry: &Registry,
+    call: &Call,
+    target: &Target,
+) -> Result<Answer, ApiError> {
+    call.wanted(Endpoint::Objects)?;
+    let validation = call.field_validation()?;
+    // A scale has no lists: a strategic patch of it is a merge patch.
+    let patch_type = match patch_type(call.content_type())? {
+        PatchType::Json => PatchType::Json,
+        PatchType::Merge | PatchType::Strategic => PatchType::Merge,
+    };
+    let body = call.read_body().await?;
+    let kind = scale_of(target)?;
+    let mut warnings = Vec::new();
+    let change = |workload: &mut Object| {
+        let patched = patch::apply(target.resource, patch_type, &scale::of(workload), &body)?;
+        let (checked, found) = strict::check(kind, &patched.0, validation)?;
+        warnings = found;
+        scale::apply(target.resource, workload, &checked)
+    };
+    let answer = changed_scale(registry, call, target, change).await?;
+    Ok(with_warnings(answer, &warnings))
+}
+
+fn scale_of(target: &Target) -> Result<strict::Target, ApiError> {
+    let subresource = target.subresource.ok_or_else(ApiError::no_such_path)?;
+    Ok(strict::Target::of_subresource(target.resource, subresource))
 }
 
 /// Away with one object.
@@ -180,15 +225,6 @@ fn with_warnings(mut answer: Answer, warnings: &[String]) -> Answer {
     answer
 }
 
-fn part(target: &Target) -> Part {
-    match target.subresource.map(|subresource| subresource.name) {
-        Some("status") => Part::Status,
-        Some("finalize") => Part::Finalize,
-        Some("ephemeralcontainers") => Part::EphemeralContainers,
-        _ => Part::Main,
-    }
-}
-
 fn creates_on_update(target: &Target, object: &Object) -> bool {
     target.subresource.is_none()
         && CREATED_ON_UPDATE.contains(&target.resource.kind)
@@ -234,32 +270,15 @@ fn patch_type(content_type: &str) -> Result<PatchType, ApiError> {
     }
 }
 
-fn is_scale(target: &Target) -> bool {
-    target.subresource.is_some_and(|subresource| subresource.name == "scale")
-}
-
-async fn update_scale(
-    registry: &Registry,
-    call: &Call,
-    target: &Target,
-    context: &WriteContext,
-) -> Result<Answer, ApiError> {
-    let Some(subresource) = target.subresource else { return Err(ApiError::no_such_path()) };
-    let (wanted, _) = decode(call, strict::Target::of_subresource(target.resource, subresource)).await?;
-    check_name(target, &wanted)?;
-    let change = |workload: &mut Object| scale::apply(target.resource, workload, &wanted);
-    changed_scale(registry, call, target, context, change).await
-}
-
 async fn changed_scale(
     registry: &Registry,
     call: &Call,
     target: &Target,
-    context: &WriteContext,
     change: impl FnMut(&mut Object) -> Result<(), ApiError> + Send,
 ) -> Result<Answer, ApiError> {
     let resource = target.resource;
-    let workload =
-        registry.update_as(context, resource, &target.namespace, &target.name, Part::Main, change).await?;
+    let workload = registry
+        .update_as(&call.write_context()?, resource, &target.namespace, &target.name, Part::Main, change)
+        .await?;
     list::one(call, resource, &scale::of(&workload), StatusCode::OK)
 }

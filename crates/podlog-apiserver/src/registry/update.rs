@@ -19,8 +19,6 @@ pub enum Part {
     Status,
     /// `spec.finalizers` of a namespace.
     Finalize,
-    /// `spec.ephemeralContainers` of a pod.
-    EphemeralContainers,
     /// A pod's node, and the condition that says so.
     Binding,
 }
@@ -85,7 +83,7 @@ impl Registry {
     ) -> Result<(), ApiError> {
         metadata::prepare_update(resource, new, old)?;
         strategy::prepare_update(resource, part, new, old);
-        if matches!(part, Part::Main | Part::EphemeralContainers) {
+        if part == Part::Main {
             defaults::apply(resource, new);
         }
         if new == old {
@@ -95,7 +93,6 @@ impl Registry {
         let causes = match part {
             Part::Main => validation::update(resource, new, old),
             Part::Status => validation::update_status(resource, new, old),
-            Part::EphemeralContainers => validation::update_ephemeral_containers(new, old),
             Part::Finalize | Part::Binding => Vec::new(),
         };
         if causes.is_empty() {

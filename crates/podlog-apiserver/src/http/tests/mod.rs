@@ -2,6 +2,7 @@
 
 mod accounts;
 mod rest;
+mod subresources;
 mod tokens;
 mod watch;
 

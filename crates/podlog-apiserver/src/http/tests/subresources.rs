@@ -1,0 +1,122 @@
+//! Whatever lies behind an object in a path is served by what was made for it, or refused.
+
+use podlog_api::resource;
+use serde_json::{Value, json};
+
+use super::{ADMIN, server};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
+
+/// Every subresource that has a handler, and its verbs.
+const SERVED: &[(&str, &[&str])] = &[
+    ("binding", &["create"]),
+    ("eviction", &["create"]),
+    ("finalize", &["update"]),
+    ("log", &["get"]),
+    ("scale", &["get", "patch", "update"]),
+    ("status", &["get", "patch", "update"]),
+    ("token", &["create"]),
+];
+/// What upstream has besides, and nonsense.
+const UNSERVED: &[&str] =
+    &["proxy", "ephemeralcontainers", "exec", "attach", "portforward", "resize", "nope"];
+const METHODS: &[(&str, &str)] =
+    &[("GET", "get"), ("POST", "create"), ("PUT", "update"), ("PATCH", "patch"), ("DELETE", "delete")];
+
+#[tokio::test]
+async fn every_subresource_is_served_by_its_own_handler_or_refused() {
+    let app = server().await;
+    for row in resource::all() {
+        let names = SERVED.iter().map(|(name, _)| *name).chain(UNSERVED.iter().copied());
+        for name in names {
+            let offered = row.subresource(name).map_or(&[][..], |subresource| subresource.verbs);
+            for (method, verb) in METHODS {
+                let made = SERVED.iter().any(|(known, verbs)| *known == name && verbs.contains(verb));
+                let path = format!("{}/{name}", row.object_path("default", "x"));
+                let content_type = if *verb == "patch" { MERGE } else { JSON };
+                let answer = app.send(method, &path, &[ADMIN, content_type], "{}").await;
+                // A path or verb that is refused tells of no object; one that is served misses it, or its body.
+                let refused = matches!(answer.code, 404 | 405) && answer.json()["details"] == json!({});
+                assert_eq!(refused, !offered.contains(verb), "{method} {path}: {}", answer.text());
+                assert!(refused || made, "{method} {path} is answered by something else: {}", answer.text());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn rights_to_a_subresource_are_no_rights_to_its_object() {
+    let app = server().await;
+    let role = json!({"metadata": {"name": "r"}, "rules": [
+        {"apiGroups": [""], "resources": ["nodes/proxy", "pods/ephemeralcontainers"], "verbs": ["*"]}]});
+    let binding = json!({"metadata": {"name": "b"}, "subjects": [{"kind": "User", "name": "bob"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"}});
+    for (kind, object) in [("clusterroles", role), ("clusterrolebindings", binding)] {
+        let made = app.post(&format!("/apis/rbac.authorization.k8s.io/v1/{kind}"), object).await;
+        assert_eq!(made.code, 201, "{}", made.text());
+    }
+    assert_eq!(app.post("/api/v1/nodes", json!({"metadata": {"name": "n"}})).await.code, 201);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(app.post("/api/v1/namespaces/default/pods", pod).await.code, 201);
+    let bob = ("x-user", "bob");
+    for (object, subresource) in
+        [("/api/v1/nodes/n", "proxy"), ("/api/v1/namespaces/default/pods/p", "ephemeralcontainers")]
+    {
+        let before = app.get(object).await.json();
+        let path = format!("{object}/{subresource}");
+        let mut relabelled = before.clone();
+        relabelled["metadata"]["labels"] = json!({"taken": "over"});
+        for (method, content_type) in [("GET", JSON), ("PUT", JSON), ("PATCH", MERGE), ("DELETE", JSON)] {
+            // Rights take effect a little later.
+            let answer = loop {
+                let answer = app.send(method, &path, &[bob, content_type], relabelled.to_string()).await;
+                if answer.code != 403 {
+                    break answer;
+                }
+                tokio::task::yield_now().await;
+            };
+            assert_eq!(answer.code, 404, "{method} {path}: {}", answer.text());
+            let text = "the server could not find the requested resource";
+            assert_eq!(answer.json()["message"], text);
+        }
+        assert_eq!(app.get(object).await.json(), before);
+    }
+}
+
+#[tokio::test]
+async fn scales_are_read_replaced_and_patched() {
+    let app = server().await;
+    let template = json!({"metadata": {"labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template});
+    let workloads = "/apis/apps/v1/namespaces/default/deployments";
+    let made = app.post(workloads, json!({"metadata": {"name": "w"}, "spec": spec})).await;
+    assert_eq!(made.code, 201, "{}", made.text());
+    let scale = format!("{workloads}/w/scale");
+    let replace =
+        |replicas: Value| json!({"metadata": {"name": "w"}, "spec": {"replicas": replicas}}).to_string();
+    let rows = [
+        ("PUT", "json", replace(json!(2)), 200, 2),
+        ("PUT", "json", replace(json!("3")), 400, 2),
+        ("PUT", "json", replace(json!(-1)), 422, 2),
+        ("PATCH", "merge-patch+json", r#"{"spec":{"replicas":4}}"#.into(), 200, 4),
+        ("PATCH", "strategic-merge-patch+json", r#"{"spec":{"replicas":5}}"#.into(), 200, 5),
+        (
+            "PATCH",
+            "json-patch+json",
+            r#"[{"op":"replace","path":"/spec/replicas","value":6}]"#.into(),
+            200,
+            6,
+        ),
+        ("PATCH", "merge-patch+json", r#"{"spec":{"replicas":"7"}}"#.into(), 400, 6),
+        ("PATCH", "merge-patch+json", r#"{"spec":{"replicas":-7}}"#.into(), 422, 6),
+    ];
+    for (method, format, body, code, replicas) in rows {
+        let content_type = format!("application/{format}");
+        let answer = app.send(method, &scale, &[ADMIN, ("content-type", &content_type)], body.clone()).await;
+        assert_eq!(answer.code, code, "{method} {format} {body}: {}", answer.text());
+        let now = app.get(&scale).await.json();
+        assert_eq!((now["kind"].as_str(), now["spec"]["replicas"].as_i64()), (Some("Scale"), Some(replicas)));
+    }
+}
