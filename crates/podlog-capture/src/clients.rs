@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+use std::time::Duration;
 
 use podlog_container::control::{self, MAX_REQUEST, Reply, Request};
 
@@ -12,6 +14,9 @@ const MAX_CLIENTS: usize = 64;
 /// Most descriptors a connection may have sent ahead of a request.
 const MAX_DESCRIPTORS: usize = 8;
 const CHUNK: usize = 16 * 1024;
+/// How long to do nothing when the system has no descriptor left: whoever waits at the door cannot be let in, and is
+/// there at once again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,14 +72,20 @@ impl Clients {
 
     /// Takes in whoever waits at the door.
     pub(crate) fn accept(&mut self) {
-        while self.has_room()
-            && let Ok((socket, _)) = self.listener.accept()
-        {
-            if socket.set_nonblocking(true).is_ok() {
-                let client = Client { socket, unread: Vec::new(), descriptors: Vec::new() };
-                self.connected.insert(ClientId(self.next), client);
-                self.next += 1;
+        while self.has_room() {
+            match self.listener.accept() {
+                Ok((socket, _)) => self.let_in(socket),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => return thread::sleep(PAUSE),
             }
+        }
+    }
+
+    fn let_in(&mut self, socket: UnixStream) {
+        if socket.set_nonblocking(true).is_ok() {
+            let client = Client { socket, unread: Vec::new(), descriptors: Vec::new() };
+            self.connected.insert(ClientId(self.next), client);
+            self.next += 1;
         }
     }
 

@@ -132,3 +132,22 @@ fn closing_the_connection_kills_the_command() {
     eventually("the command's end", || (!is_alive(pid)).then_some(()));
     assert_eq!(scene.ask(&Request::Status), Reply::Ok("running".to_owned()));
 }
+
+/// How often a process has gone to sleep by itself.
+fn sleeps(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a living capture");
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.expect("Linux").trim().parse().expect("a number")
+}
+
+#[test]
+fn capture_sleeps_even_without_a_descriptor_left() {
+    let scene = Scene::script("sleep 1000").within(&["/bin/sh", "-c", "ulimit -n 20; exec \"$@\"", "sh"]);
+    scene.start();
+    let connect = || scene.dir.connect_control().expect("connect");
+    let connections: Vec<_> = (0..40).map(|_| connect()).collect();
+    let before = sleeps(scene.capture_pid());
+    eventually("sleep", || (sleeps(scene.capture_pid()) > before + 10).then_some(()));
+    drop(connections);
+    assert_eq!(scene.ask(&Request::Status), Reply::Ok("running".to_owned()));
+}

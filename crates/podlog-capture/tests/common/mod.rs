@@ -134,6 +134,11 @@ impl Scene {
         Err(why.trim_end().to_owned())
     }
 
+    /// Process id of the capture that was started last.
+    pub(crate) fn capture_pid(&self) -> u32 {
+        self.captures.borrow().last().expect("a capture").id()
+    }
+
     /// Starts the container, which must succeed.
     pub(crate) fn start(&self) -> State {
         self.capture().expect("start");
