@@ -50,6 +50,11 @@ impl LogFile {
         self.age.as_ref().and_then(|_| attributes::file_end(self.descriptor()))
     }
 
+    /// Whether its writer leaves word when it is done with a file, and is not done with this one.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.is_ordered() && attributes::file_end(self.descriptor()).is_none()
+    }
+
     /// The number its writer has given it, and with it the promise that its records are in order.
     pub(super) fn generation(&self) -> Option<u64> {
         attributes::generation(self.descriptor())

@@ -42,7 +42,11 @@ impl LogReader {
 
     /// All generations that are newer than the one being read, oldest first.
     fn newer_files(&mut self) -> io::Result<Vec<LogFile>> {
-        let mut files = files::open_all(&self.source.path)?;
+        let mut files = match files::open_all(&self.source.path) {
+            // The log was removed with its directory, and nothing of it is missing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_in_last_file() => Vec::new(),
+            opened => opened?,
+        };
         let seen_age = std::mem::replace(&mut self.newest_age, newest_age(&files));
         let ours = self.at.as_ref().map(Position::id);
         if let Some(index) = files.iter().position(|file| Some(file.id()) == ours) {
@@ -58,6 +62,11 @@ impl LogReader {
             files.remove(0);
         }
         Ok(files)
+    }
+
+    /// Whether our writer has not gone on to another file, which it says before it does.
+    fn is_in_last_file(&self) -> bool {
+        self.at.as_ref().is_some_and(Position::is_unfinished)
     }
 
     /// A log that was copied and then cut off in place begins anew.

@@ -33,6 +33,11 @@ impl Position {
         self.file.id()
     }
 
+    /// Whether its writer leaves word when it is done with a file, and is not done with this one.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.file.is_unfinished()
+    }
+
     pub(super) fn damage(&self) -> Option<&str> {
         self.file.damage()
     }

@@ -285,3 +285,30 @@ start"
         }
     }
 }
+
+#[test]
+fn a_log_that_goes_with_its_directory_is_read_to_its_last_byte_or_fails() {
+    // Enough for how many files; whether the one that is open is the last.
+    for (max_bytes, is_last) in [(10_000, true), (60, false)] {
+        let files = Log::new();
+        let directory = files.directory.path().join("pod");
+        fs::create_dir(&directory).expect("a directory");
+        let path = directory.join("0.log");
+        let limits = FileLimits { max_bytes, max_files: 1000 };
+        let mut sink = CriFileSink::open(path.clone(), limits).expect("a sink");
+        let mut write = |text: &[u8], second| {
+            sink.write(Stream::Stdout, text, Timestamp::from_nanoseconds(second)).expect("room");
+            sink.flush_partial(Timestamp::from_nanoseconds(second)).expect("room");
+        };
+        write(b"first line\n", 1);
+        let selection = selection(Mode::Exact, "follow");
+        let mut reader = LogSource::open(&path).expect("a log").read(&selection).expect("a log");
+        assert_eq!(drained(&mut reader), "first line\n");
+        write(b"second line\n", 2);
+        fs::remove_dir_all(&directory).expect("a directory");
+        let mut out = Vec::new();
+        let read = drain(&mut reader, &mut out).and_then(|_| reader.finish(&mut out));
+        assert_eq!(read.is_ok(), is_last, "{read:?}");
+        assert_eq!(out == b"second line\n", is_last);
+    }
+}
