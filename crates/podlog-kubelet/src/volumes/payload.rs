@@ -207,7 +207,9 @@ async fn service_account_token(
     }
     let Some(token) = tokens.get(&query) else { return Ok(()) };
     let owner = super::ownership::only_user(sources.pod);
-    let mode = if owner.is_some() { 0o600 } else { mode };
+    // As `collectData` of `pkg/volume/projected/projected.go`: a group gets its right to read like that of all files.
+    let is_private = owner.is_some() || super::ownership::fs_group(sources.pod).is_some();
+    let mode = if is_private { 0o600 } else { mode };
     let data = token.token.clone().into_bytes();
     payload.insert(checked(&projection.path)?, File { data, mode, owner });
     Ok(())

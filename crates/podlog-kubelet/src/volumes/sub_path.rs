@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use super::VolumeError;
 
-/// The path of `sub_path` inside `volume`, made as a directory when it does not exist.
+/// The path of `sub_path` inside `volume`. When it does not exist it is made as a directory that is as open as the volume
+/// (`SafeMakeDir` of `pkg/volume/util/subpath/subpath_linux.go`).
 ///
 /// # Errors
 /// When it leads out of the volume, by `..` or by a symlink.
@@ -20,10 +21,21 @@ pub(crate) fn resolve(volume: &Path, sub_path: &str) -> Result<PathBuf, VolumeEr
     let root = fs::canonicalize(volume).map_err(VolumeError::io("cannot resolve", volume))?;
     let wanted = root.join(relative);
     if fs::symlink_metadata(&wanted).is_err() {
-        inside(&root, nearest_existing(&wanted))?;
-        fs::create_dir_all(&wanted).map_err(VolumeError::io("cannot create", &wanted))?;
+        make(&root, &wanted)?;
     }
     inside(&root, &wanted)
+}
+
+fn make(root: &Path, wanted: &Path) -> Result<(), VolumeError> {
+    let existing = nearest_existing(wanted);
+    inside(root, existing)?;
+    let permissions = fs::metadata(root).map_err(VolumeError::io("cannot stat", root))?.permissions();
+    fs::create_dir_all(wanted).map_err(VolumeError::io("cannot create", wanted))?;
+    for made in wanted.ancestors().take_while(|ancestor| *ancestor != existing) {
+        fs::set_permissions(made, permissions.clone())
+            .map_err(VolumeError::io("cannot set the mode of", made))?;
+    }
+    Ok(())
 }
 
 fn nearest_existing(path: &Path) -> &Path {

@@ -169,6 +169,7 @@ fn sub_paths_stay_inside() {
     let root = tempfile::tempdir().unwrap();
     let volume = root.path().join("v");
     fs::create_dir_all(volume.join("in")).unwrap();
+    fs::set_permissions(&volume, fs::Permissions::from_mode(0o2777)).unwrap();
     std::os::unix::fs::symlink("/etc", volume.join("out")).unwrap();
     std::os::unix::fs::symlink("in", volume.join("link")).unwrap();
     let real = fs::canonicalize(&volume).unwrap();
@@ -186,4 +187,11 @@ fn sub_paths_stay_inside() {
         assert_eq!(resolve_sub_path(&volume, sub_path).ok(), expected, "{sub_path}");
     }
     assert!(!Path::new("/etc/podlog-new").exists());
+    for made in ["new", "new/deep"] {
+        assert_eq!(
+            mode(&volume.join(made)),
+            0o2777,
+            "{made}: any user writes where any may write to the volume"
+        );
+    }
 }
