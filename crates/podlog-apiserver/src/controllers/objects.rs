@@ -4,6 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 use podlog_api::{ApiError, Object, resource::Resource};
 use serde_json::{Map, Value, json};
 
+use super::kinds;
+use super::runner::Key;
+
 /// Where controllers read objects: the registry, or a list in tests. Always the newest state, so that a controller sees what
 /// it has just written.
 pub(crate) trait Objects {
@@ -136,6 +139,12 @@ pub(crate) fn pod_from_template(template: &Value, owner: &Object) -> Object {
     metadata.insert("namespace".into(), json!(owner.namespace()));
     metadata.insert("ownerReferences".into(), json!([owner_reference(owner)]));
     Object::new(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}))
+}
+
+/// The pods of a node.
+pub(crate) fn pods_on(objects: &dyn Objects, node: &str) -> Result<Vec<Key>, ApiError> {
+    let pods = objects.list(kinds::pods(), None)?;
+    Ok(pods.iter().filter(|pod| pod.text("/spec/nodeName") == node).map(Key::of).collect())
 }
 
 /// Objects in a list, for tests of what controllers decide.

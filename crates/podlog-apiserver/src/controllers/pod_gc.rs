@@ -44,12 +44,7 @@ impl Controller for PodGc {
         if !change.is_deletion {
             return Ok(Vec::new());
         }
-        let pods = objects.list(kinds::pods(), None)?;
-        Ok(pods
-            .iter()
-            .filter(|pod| pod.text("/spec/nodeName") == change.object.name())
-            .map(Key::of)
-            .collect())
+        pods_on(objects, change.object.name())
     }
 
     fn reconcile(&self, key: &Key, objects: &dyn Objects, now: Timestamp) -> Result<Vec<Action>, ApiError> {
