@@ -7,21 +7,34 @@ use crate::sys;
 
 /// How long nothing must have happened.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long starting takes at most: after that, what only starting needed is given back whatever happens.
+const START: Duration = Duration::from_secs(2);
 /// How often at most, so that a program that prints now and then does not cost more than it saves.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// When memory was given back.
-#[derive(Debug, Default)]
+/// When memory is given back.
+#[derive(Debug)]
 pub(crate) struct Memory {
-    released: Option<Instant>,
+    /// Not again before.
+    next: Instant,
+    /// Even if there is always something to do.
+    overdue: Instant,
     is_released: bool,
 }
 
 impl Memory {
+    pub(crate) fn new(now: Instant) -> Self {
+        Memory { next: now, overdue: now + START, is_released: false }
+    }
+
     /// How long to wait before [`release`](Self::release); `None` when there is nothing to give back.
-    pub(crate) fn patience(&self) -> Option<Duration> {
-        let is_early = self.released.is_some_and(|released| released.elapsed() < INTERVAL);
-        (!self.is_released && !is_early).then_some(IDLE)
+    pub(crate) fn patience(&self, now: Instant) -> Option<Duration> {
+        (!self.is_released && now >= self.next).then_some(IDLE)
+    }
+
+    /// Whether it is time although something happens all the while.
+    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
+        !self.is_released && now >= self.overdue
     }
 
     /// Something has happened, for which code was needed.
@@ -29,11 +42,12 @@ impl Memory {
         self.is_released = false;
     }
 
-    /// Nothing has happened for a while: gives back code and constants, most of which were needed to start.
-    pub(crate) fn release(&mut self) {
+    /// Gives back code and constants, most of which were needed to start.
+    pub(crate) fn release(&mut self, now: Instant) {
         let mappings = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
         clean_file_ranges(&mappings).into_iter().for_each(sys::release);
-        self.released = Some(Instant::now());
+        self.next = now + INTERVAL;
+        self.overdue = now + INTERVAL;
         self.is_released = true;
     }
 }
@@ -99,13 +113,17 @@ mod tests {
 
     #[test]
     fn waits_for_the_right_moment() {
-        let mut memory = Memory::default();
-        assert_eq!(memory.patience(), Some(IDLE));
-        memory.release();
-        assert_eq!(memory.patience(), None);
+        let start = Instant::now();
+        let mut memory = Memory::new(start);
+        assert_eq!(memory.patience(start), Some(IDLE));
+        assert!(!memory.is_overdue(start));
+        assert!(memory.is_overdue(start + START), "a program that always prints");
+        memory.release(start);
+        assert_eq!(memory.patience(start), None);
         memory.touched();
-        assert_eq!(memory.patience(), None, "not again so soon");
-        memory.released = Instant::now().checked_sub(INTERVAL);
-        assert_eq!(memory.patience(), Some(IDLE));
+        assert_eq!(memory.patience(start + IDLE), None, "not again so soon");
+        assert!(!memory.is_overdue(start + START));
+        assert_eq!(memory.patience(start + INTERVAL), Some(IDLE));
+        assert!(memory.is_overdue(start + INTERVAL));
     }
 }

@@ -118,7 +118,7 @@ impl Supervisor {
             drain,
             clients,
             execs: Vec::new(),
-            memory: Memory::default(),
+            memory: Memory::new(Instant::now()),
         })
     }
 
@@ -168,8 +168,11 @@ impl Supervisor {
             .map(|(ready, descriptor)| (ready, PollFd::from_borrowed_fd(descriptor, PollFlags::IN)))
             .unzip();
         let interval = matches!(self.phase, Phase::Ending { .. }).then_some(KILL_INTERVAL);
-        let timeout =
-            [interval, self.drain.hold(), self.memory.patience()].into_iter().flatten().min().map(timespec);
+        let timeout = [interval, self.drain.hold(), self.memory.patience(Instant::now())]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(timespec);
         if poll(&mut polled, timeout.as_ref()).is_err() {
             return Vec::new();
         }
@@ -184,10 +187,13 @@ impl Supervisor {
 
     /// Without anything to do the wait was as long as the shortest patience.
     fn note_activity(&mut self, ready: &[Ready]) {
+        let now = Instant::now();
+        let is_idle = ready.is_empty() && self.drain.hold().is_none() && self.memory.patience(now).is_some();
         if !ready.is_empty() {
             self.memory.touched();
-        } else if self.drain.hold().is_none() && self.memory.patience().is_some() {
-            self.memory.release();
+        }
+        if is_idle || self.memory.is_overdue(now) {
+            self.memory.release(now);
         }
     }
 

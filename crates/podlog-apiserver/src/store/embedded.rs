@@ -3,6 +3,8 @@
 //! Every version of every key is a row of `versions`, and every revision a row of `log`, as etcd lays out its backend
 //! (`server/storage/mvcc`). Reads are snapshots and never wait for the writer.
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use redb::backends::FileBackend;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -101,7 +104,7 @@ impl RedbStore {
     pub fn open(path: &Path, retention: Retention) -> Result<Self, redb::DatabaseError> {
         let file = path.to_owned();
         let opener = Box::new(move |purpose| match purpose {
-            Purpose::Durable => builder().create(&file),
+            Purpose::Durable => builder().create_with_backend(FileBackend::new(open_private(&file)?)?),
             Purpose::ReadOnly => builder().create_with_backend(Shadow::open(&file)?),
         });
         Self::start(opener, path.display().to_string(), Some(path.to_owned()), retention)
@@ -375,4 +378,9 @@ fn read_events(
         }
     }
     Ok(page)
+}
+
+/// Secrets are among the objects: nobody else may read the file.
+fn open_private(path: &Path) -> std::io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }

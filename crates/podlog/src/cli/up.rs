@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use podlog_api::Compatibility;
+
 use crate::exit::Exit;
 
 /// Start API server, scheduler, controllers and kubelet on this machine, and apply manifests.
@@ -35,6 +37,9 @@ pub(crate) struct UpArgs {
     /// What runs containers.
     #[arg(long, value_enum, default_value_t = Runtime::Process)]
     pub(crate) runtime: Runtime,
+    /// How logs are read and failures shown.
+    #[arg(long, value_enum, default_value_t = CompatibilityName::Exact)]
+    pub(crate) compatibility: CompatibilityName,
     /// Print the logs of all pods that the manifests made, each line with its pod and container, until Ctrl-C.
     #[arg(long)]
     pub(crate) follow: bool,
@@ -45,6 +50,24 @@ pub(crate) struct UpArgs {
 pub(crate) enum Runtime {
     /// Plain processes of this machine: needs nothing installed, uses no image.
     Process,
+}
+
+/// How logs are read and failures shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum CompatibilityName {
+    /// Nothing is lost or hidden: whole lines, all generations, a stream that breaks off ends in an error.
+    Exact,
+    /// As Kubernetes 1.36, oddities included: only the newest file, late errors inside the log.
+    Upstream,
+}
+
+impl From<CompatibilityName> for Compatibility {
+    fn from(name: CompatibilityName) -> Self {
+        match name {
+            CompatibilityName::Exact => Compatibility::Exact,
+            CompatibilityName::Upstream => Compatibility::Upstream,
+        }
+    }
 }
 
 pub(super) fn run(args: UpArgs) -> anyhow::Result<Exit> {

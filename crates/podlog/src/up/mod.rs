@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use podlog_api::Compatibility;
 use podlog_apiserver::controllers::{self, ControllerConfig};
 use podlog_apiserver::{ApiServer, ApiServerConfig};
 use podlog_client::manifest::Manifest;
@@ -102,7 +101,7 @@ impl Cluster {
         config: KubeletConfiguration,
     ) -> anyhow::Result<Self> {
         let pki = Pki::prepare(&data_dir.pki(), &node_name).context("cannot prepare certificates")?;
-        let api_server = start_api_server(args.secure_port, data_dir, &pki).await?;
+        let api_server = start_api_server(args, data_dir, &pki).await?;
         let address = api_server.local_addr();
         kubeconfig::write(&data_dir.kubeconfig(), &kubeconfig::kubeconfig(address, &credentials(&pki)?))
             .with_context(|| format!("cannot write {}", data_dir.kubeconfig().display()))?;
@@ -163,9 +162,9 @@ fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-async fn start_api_server(port: u16, data_dir: &DataDir, pki: &Pki) -> anyhow::Result<ApiServer> {
+async fn start_api_server(args: &UpArgs, data_dir: &DataDir, pki: &Pki) -> anyhow::Result<ApiServer> {
     let config = ApiServerConfig {
-        listen: loopback(port),
+        listen: loopback(args.secure_port),
         store: data_dir.store(),
         serving: pki.apiserver.clone(),
         client_ca: pki.ca(),
@@ -177,7 +176,7 @@ async fn start_api_server(port: u16, data_dir: &DataDir, pki: &Pki) -> anyhow::R
         kubelet_ca: Some(pki.ca()),
         // A host name need not resolve; the address that the kubelet listens on always leads to it.
         kubelet_preferred_address_types: vec!["InternalIP".into()],
-        compatibility: Compatibility::default(),
+        compatibility: args.compatibility.into(),
     };
     ApiServer::start(config).await.context("cannot start the API server (--secure-port)")
 }
@@ -209,7 +208,7 @@ async fn start_kubelet(
         pod_logs_dir: data_dir.pod_logs(),
         container_links_dir: data_dir.container_links(),
         config,
-        compatibility: Compatibility::default(),
+        compatibility: args.compatibility.into(),
         serving: ServerTls::load(pki.kubelet.clone()).context("cannot load the kubelet's certificate")?,
         client_ca: Some(pki.ca()),
         client: node::client(api_server, pki).await?,
