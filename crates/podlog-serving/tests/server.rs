@@ -40,6 +40,8 @@ use Protocol::{Http1, Http2};
 #[derive(Default)]
 struct Answers {
     entered: AtomicUsize,
+    /// Bytes that the connection took of `/flood`.
+    flooded: Arc<AtomicUsize>,
     release: Notify,
 }
 
@@ -67,6 +69,15 @@ impl Handler for Answers {
                         "/fail" => sender.fail("disk on fire").await,
                         "/endless" => sender.closed().await,
                         _ => drop(sender),
+                    }
+                });
+                Response::new(stream)
+            }
+            "/flood" => {
+                let flooded = self.flooded.clone();
+                tokio::spawn(async move {
+                    while sender.send(vec![b'x'; 64 << 10]).await.is_ok() {
+                        flooded.fetch_add(64 << 10, Ordering::SeqCst);
                     }
                 });
                 Response::new(stream)
@@ -323,9 +334,9 @@ async fn heads_are_bounded() {
                 Sender::Http1(mut sender) => sender.send_request(request).await,
                 Sender::Http2(mut sender) => sender.send_request(request).await,
             };
-            let status =
-                answer.map(|answer| answer.status()).unwrap_or(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-            assert_eq!(status == StatusCode::OK, accepted, "{protocol:?} {size}: {status}");
+            let expected =
+                if accepted { StatusCode::OK } else { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE };
+            assert_eq!(answer.unwrap().status(), expected, "{protocol:?} {size}");
         }
     }
 }
@@ -336,4 +347,48 @@ async fn a_port_in_use_is_an_error_that_names_it() {
     let tls = ServerTls::load(world.files.clone()).unwrap();
     let error = Server::bind(world.address, tls, Limits::default()).await.map(|_| ()).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot listen on {}", world.address));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_up_its_own_stream_only() {
+    for protocol in [Http1, Http2] {
+        let limits = Limits { stream_grace: Duration::from_millis(50), ..Limits::default() };
+        let world = world(limits).await;
+        let mut sender = world.connect(protocol).await;
+        let unread = sender.get("/flood").await.unwrap();
+        let flooded = || world.handler.flooded.load(Ordering::SeqCst);
+        let is_stalled = async || {
+            let before = flooded();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            before > 0 && flooded() == before
+        };
+        wait_until(is_stalled).await;
+        assert!(flooded() < 16 << 20, "{protocol:?}: {} bytes are held", flooded());
+        let mut neighbour = if protocol == Http2 { sender } else { world.connect(protocol).await };
+        assert_eq!(neighbour.text("/other").await.1, "0");
+        world.shutdown.cancel();
+        let drained = tokio::time::timeout(Duration::from_secs(5), world.served).await.unwrap();
+        assert_eq!(drained.unwrap(), Drained { cut: 1 });
+        assert!(unread.into_body().collect().await.is_err(), "what was cut does not look complete");
+    }
+}
+
+#[tokio::test]
+async fn streams_that_are_opened_and_reset_at_once_leave_nothing_behind() {
+    let world = world(Limits::default()).await;
+    let mut tls = world.tls(Http2, None).await.unwrap();
+    let mut attack = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    // :method GET, :scheme https, :authority x, :path /slow, as RFC 7541 writes them.
+    let head = b"\x82\x87\x41\x01x\x44\x05/slow";
+    for stream in (1..20_000_u32).step_by(2).map(u32::to_be_bytes) {
+        attack.extend([0, 0, u8::try_from(head.len()).unwrap(), 1, 0x5]);
+        attack.extend(stream.iter().chain(head));
+        attack.extend([0, 0, 4, 3, 0].iter().chain(&stream).chain(&[0, 0, 0, 8]));
+    }
+    // The server may hang up before it has read everything.
+    let _ = tls.write_all(&attack).await;
+    closed_by_peer(&mut tls).await;
+    assert_eq!(world.connect(Http2).await.text("/other").await.1, "0");
+    world.shutdown.cancel();
+    assert_eq!(world.served.await.unwrap(), Drained::default());
 }

@@ -133,9 +133,7 @@ impl Connections {
             .http2()
             .timer(TokioTimer::new())
             .max_header_list_size(self.limits.max_header_bytes)
-            .max_concurrent_streams(self.limits.max_concurrent_streams)
-            .keep_alive_interval(self.limits.keep_alive)
-            .keep_alive_timeout(self.limits.keep_alive_timeout);
+            .max_concurrent_streams(self.limits.max_concurrent_streams);
         builder
     }
 
@@ -157,12 +155,14 @@ impl Connections {
     }
 }
 
+/// Finds out about peers that are gone. Probes and not HTTP/2 pings: a client that was suspended (Ctrl-Z) cannot answer a ping,
+/// and goes on reading when it is continued.
 fn tune(tcp: &TcpStream, limits: &Limits) -> std::io::Result<()> {
     use rustix::net::sockopt;
     tcp.set_nodelay(true)?;
     sockopt::set_socket_keepalive(tcp, true)?;
     sockopt::set_tcp_keepidle(tcp, limits.keep_alive)?;
-    sockopt::set_tcp_keepintvl(tcp, limits.keep_alive_timeout)?;
+    sockopt::set_tcp_keepintvl(tcp, limits.keep_alive)?;
     Ok(())
 }
 

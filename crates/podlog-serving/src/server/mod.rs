@@ -25,7 +25,8 @@ const CUT_LINGER: Duration = Duration::from_secs(1);
 /// What a client may use of a server, and how the server ends.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at once; further ones wait to be accepted. Default 10 000.
+    /// Connections at once; further ones wait to be accepted. Default 10 000, but at most a quarter of the files that the
+    /// process may open: a crowd at the door shall not keep those inside from their work.
     pub max_connections: usize,
     /// Requests at once on one HTTP/2 connection. Default 250, as Go's.
     pub max_concurrent_streams: u32,
@@ -37,10 +38,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// For a connection without any request. Default 90 s.
     pub idle_timeout: Duration,
-    /// Between HTTP/2 pings and TCP keep-alive probes. Default 30 s.
+    /// Between TCP keep-alive probes. Default 15 s, as Go's.
     pub keep_alive: Duration,
-    /// For a ping to be answered. Default 15 s.
-    pub keep_alive_timeout: Duration,
     /// For answers of known length to be finished once the server shuts down. Default 30 s.
     pub grace: Duration,
     /// For streams to end by themselves once the server shuts down; then they are cut. Default 1 s.
@@ -50,18 +49,23 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            max_connections: 10_000,
+            max_connections: open_files().map_or(10_000, |files| (files / 4).clamp(1, 10_000)),
             max_concurrent_streams: 250,
             max_header_bytes: 1 << 20,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(90),
             idle_timeout: Duration::from_secs(90),
-            keep_alive: Duration::from_secs(30),
-            keep_alive_timeout: Duration::from_secs(15),
+            keep_alive: Duration::from_secs(15),
             grace: Duration::from_secs(30),
             stream_grace: Duration::from_secs(1),
         }
     }
+}
+
+/// How many files this process may open; none when there is no limit.
+fn open_files() -> Option<usize> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current?;
+    usize::try_from(limit).ok()
 }
 
 /// Why a server does not serve.
