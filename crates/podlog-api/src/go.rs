@@ -40,6 +40,18 @@ pub fn parse_int(text: &str) -> Result<i64, String> {
     })
 }
 
+/// A truth value, as `strconv.ParseBool` reads it.
+///
+/// # Errors
+/// The text of `strconv.ParseBool` for anything else.
+pub fn parse_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!("strconv.ParseBool: parsing {}: invalid syntax", quote(text))),
+    }
+}
+
 /// The text of several errors as `k8s.io/apimachinery/pkg/util/errors.Aggregate` prints it: distinct ones, in
 /// brackets when there are several. `None` when there are none.
 pub fn aggregate<'a>(errors: impl IntoIterator<Item = &'a str>) -> Option<String> {

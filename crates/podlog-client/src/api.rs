@@ -9,8 +9,7 @@ use kube::client::Body;
 use serde_json::Value;
 
 use crate::ClientError;
-use crate::config::chain;
-use crate::error::{ServerStatus, Subject};
+use crate::error::{ServerStatus, Subject, io_text};
 
 /// Bytes of an answer that is not a stream.
 const MAX_ANSWER: usize = 256 << 20;
@@ -123,16 +122,9 @@ fn request(
     builder.body(Body::from(body.to_vec())).map_err(|error| ClientError::Invalid(error.to_string()))
 }
 
-/// The innermost cause says most; I/O errors lose their number.
+/// The innermost cause says most.
 fn cause_of(error: &dyn std::error::Error) -> String {
-    let text = match std::iter::successors(Some(error), |error| error.source()).last() {
-        Some(innermost) => innermost.to_string(),
-        None => chain(error),
-    };
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_lowercase(),
-        None => text,
-    }
+    io_text(std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error))
 }
 
 /// An answer that broke off, in kubectl's words where it has some.

@@ -8,6 +8,7 @@ use http::{HeaderValue, Uri, header};
 use kube::config::{
     AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext,
 };
+use podlog_api::go;
 
 use crate::{ClientError, Connection, GoDuration};
 
@@ -46,7 +47,7 @@ pub struct ConnectionOptions {
     #[arg(long = "as-uid", value_name = "UID", global = true)]
     pub impersonate_uid: Option<String>,
     /// Do not verify the server's certificate: the connection is then not secure.
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
     pub insecure_skip_tls_verify: bool,
     /// File of the certificate authority that the server's certificate comes from.
     #[arg(long, value_name = "FILE", global = true)]

@@ -29,17 +29,11 @@ pub enum ClientError {
     #[error("error: {0}")]
     Broken(String),
     /// Our own output could not be written.
-    #[error("error: write: {0}")]
+    #[error("error: write /dev/stdout: {}", io_text(.0))]
     Output(#[source] io::Error),
 }
 
 impl ClientError {
-    /// The exit code of a command that fails with it: 1, or 141 when the reader of our output has gone, as a program that
-    /// SIGPIPE kills.
-    pub fn exit_code(&self) -> u8 {
-        if self.is_closed_output() { 141 } else { 1 }
-    }
-
     /// Whether the reader of our output has gone; nobody needs to be told.
     pub fn is_closed_output(&self) -> bool {
         matches!(self, ClientError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
@@ -146,6 +140,15 @@ fn unreachable_text(server: &str, cause: &str) -> String {
         format!("The connection to the server {server} was refused - did you specify the right host or port?")
     } else {
         format!("Unable to connect to the server: {cause}")
+    }
+}
+
+/// An I/O error in Go's words: lower case, without a number.
+pub(crate) fn io_text(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_lowercase(),
+        None => text,
     }
 }
 

@@ -340,7 +340,7 @@ impl Follower {
                 }
                 Err(error) => {
                     self.resume.interrupted();
-                    self.lines.discard();
+                    self.lines.discard().await;
                     return Ok(End::Failed(error));
                 }
             }

@@ -1,19 +1,25 @@
 //! Our standard output: large chunks through one writer, whole lines where several logs share it.
 
 use std::io::{self, Write};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use memchr::{memchr, memrchr};
-use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
+use memchr::memrchr;
+use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::ClientError;
 
 /// Chunks that may wait for the writer.
 const QUEUED_CHUNKS: usize = 8;
-/// A line longer than this is written while it still grows, and the others wait for its end.
+/// A line longer than this is written while it still grows.
 const MAX_HELD_LINE: usize = 1 << 20;
+/// How long other logs wait for the end of a line that is written while it grows; then it is broken, visibly.
+const LINE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether prefixes are coloured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,108 +94,141 @@ fn write_all(mut out: Box<dyn Write + Send>, mut receiver: mpsc::Receiver<Bytes>
 
 /// Several logs that share an output.
 #[derive(Clone)]
-pub(crate) struct SharedOutput(Arc<Mutex<Shared>>);
+pub(crate) struct SharedOutput(Arc<Shared>);
 
 struct Shared {
+    state: Mutex<State>,
+    line_ended: Notify,
+    next_writer: AtomicU64,
+}
+
+struct State {
     output: Output,
-    /// The last log ended without a newline: the next one begins with it.
-    open_line: bool,
+    /// What was written last ended without a newline.
+    open_line: Option<OpenLine>,
+}
+
+#[derive(Clone, Copy)]
+struct OpenLine {
+    writer: u64,
+    /// Until then the others wait for the line's end; none when it will not come.
+    reserved_until: Option<Instant>,
 }
 
 impl SharedOutput {
     pub(crate) fn new(output: Output) -> Self {
-        SharedOutput(Arc::new(Mutex::new(Shared { output, open_line: false })))
+        let state = Mutex::new(State { output, open_line: None });
+        SharedOutput(Arc::new(Shared { state, line_ended: Notify::new(), next_writer: AtomicU64::new(0) }))
     }
 
     /// One log's place in it.
     pub(crate) fn lines(&self, prefix: Bytes) -> LineWriter {
-        LineWriter { shared: self.clone(), prefix, held: BytesMut::new(), exclusive: None }
+        let id = self.0.next_writer.fetch_add(1, Ordering::Relaxed);
+        LineWriter { shared: self.0.clone(), id, prefix, held: BytesMut::new() }
     }
 
     /// Waits until everything is written, once nobody else writes.
     pub(crate) async fn close(self) -> Result<(), ClientError> {
         match Arc::try_unwrap(self.0) {
-            Ok(shared) => shared.into_inner().output.close().await,
+            Ok(shared) => shared.state.into_inner().output.close().await,
             Err(_) => Ok(()),
         }
     }
 }
 
 impl Shared {
-    async fn write(&mut self, lines: Bytes) -> Result<(), Gone> {
-        let Some(last) = lines.last() else { return Ok(()) };
-        let open_line = *last != b'\n';
-        self.output.send(lines).await?;
-        self.open_line = open_line;
-        Ok(())
+    /// The output, once no line of another log is in the way.
+    async fn turn(&self, writer: u64) -> MutexGuard<'_, State> {
+        loop {
+            let mut line_ended = pin!(self.line_ended.notified());
+            line_ended.as_mut().enable();
+            let state = self.state.lock().await;
+            let reserved = state.open_line.filter(|line| line.writer != writer);
+            match reserved.and_then(|line| line.reserved_until).filter(|until| *until > Instant::now()) {
+                None => return state,
+                Some(until) => {
+                    drop(state);
+                    // Either is a reason to look again.
+                    let _ = tokio::time::timeout_at(until, line_ended).await;
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    /// Until when the line that was written last is this writer's to go on with.
+    fn reserved_for(&self, writer: u64) -> Option<Instant> {
+        self.open_line.filter(|line| line.writer == writer)?.reserved_until
     }
 
     async fn end_line(&mut self) -> Result<(), Gone> {
-        if self.open_line { self.write(Bytes::from_static(b"\n")).await } else { Ok(()) }
+        if self.open_line.take().is_some() {
+            self.output.send(Bytes::from_static(b"\n")).await
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// Writes whole lines of one log, each with the prefix.
 pub(crate) struct LineWriter {
-    shared: SharedOutput,
+    shared: Arc<Shared>,
+    id: u64,
     prefix: Bytes,
     /// The begin of a line whose end has not come yet.
     held: BytesMut,
-    /// Held while a line is being written that is too long to be held back.
-    exclusive: Option<OwnedMutexGuard<Shared>>,
 }
 
 impl LineWriter {
     pub(crate) async fn write(&mut self, chunk: &[u8]) -> Result<(), Gone> {
-        let mut rest = chunk;
-        if let Some(mut shared) = self.exclusive.take() {
-            let end = memchr(b'\n', rest).map_or(rest.len(), |newline| newline + 1);
-            let (line, after) = rest.split_at(end);
-            shared.write(Bytes::copy_from_slice(line)).await?;
-            if line.last() != Some(&b'\n') {
-                self.exclusive = Some(shared);
-                return Ok(());
-            }
-            rest = after;
-        }
-        if let Some(last) = memrchr(b'\n', rest) {
-            let (lines, tail) = rest.split_at(last + 1);
-            self.held.extend_from_slice(lines);
-            let lines = self.held.split().freeze();
-            self.write_lines(lines).await?;
-            rest = tail;
-        }
-        self.held.extend_from_slice(rest);
-        if self.held.len() > MAX_HELD_LINE {
-            let begin = self.held.split().freeze();
-            let mut shared = self.shared.0.clone().lock_owned().await;
-            shared.end_line().await?;
-            shared.write(prefixed(&self.prefix, begin)).await?;
-            self.exclusive = Some(shared);
-        }
-        Ok(())
+        self.held.extend_from_slice(chunk);
+        let whole = memrchr(b'\n', chunk).map_or(0, |last| self.held.len() - chunk.len() + last + 1);
+        let ready = if self.held.len() - whole > MAX_HELD_LINE { self.held.len() } else { whole };
+        let lines = self.held.split_to(ready).freeze();
+        self.put(lines).await
     }
 
     /// Writes what is left of a log that ended without a newline.
     pub(crate) async fn finish(&mut self) -> Result<(), Gone> {
-        self.exclusive = None;
         let rest = self.held.split().freeze();
-        self.write_lines(rest).await
+        self.put(rest).await?;
+        self.release().await;
+        Ok(())
     }
 
     /// Forgets a line whose end will not come: it will be written again from its begin.
-    pub(crate) fn discard(&mut self) {
-        self.exclusive = None;
+    pub(crate) async fn discard(&mut self) {
         self.held.clear();
+        self.release().await;
     }
 
-    async fn write_lines(&self, lines: Bytes) -> Result<(), Gone> {
-        if lines.is_empty() {
-            return Ok(());
+    async fn put(&self, lines: Bytes) -> Result<(), Gone> {
+        let Some(last) = lines.last() else { return Ok(()) };
+        let is_open = *last != b'\n';
+        let mut state = self.shared.turn(self.id).await;
+        let reserved_until = state.reserved_for(self.id);
+        let text = if reserved_until.is_some() {
+            continued(&self.prefix, lines)
+        } else {
+            state.end_line().await?;
+            prefixed(&self.prefix, lines)
+        };
+        state.output.send(text).await?;
+        let reserved_until = reserved_until.or_else(|| Some(Instant::now() + LINE_PATIENCE));
+        state.open_line = is_open.then_some(OpenLine { writer: self.id, reserved_until });
+        drop(state);
+        self.shared.line_ended.notify_waiters();
+        Ok(())
+    }
+
+    /// The line that was begun does not go on.
+    async fn release(&self) {
+        let mut state = self.shared.state.lock().await;
+        if let Some(line) = state.open_line.as_mut().filter(|line| line.writer == self.id) {
+            line.reserved_until = None;
+            self.shared.line_ended.notify_waiters();
         }
-        let mut shared = self.shared.0.lock().await;
-        shared.end_line().await?;
-        shared.write(prefixed(&self.prefix, lines)).await
     }
 }
 
@@ -205,6 +244,11 @@ pub(crate) fn prefixed(prefix: &[u8], lines: Bytes) -> Bytes {
         text.extend_from_slice(line);
     }
     text.freeze()
+}
+
+/// [`prefixed`] where the first line has its prefix already.
+pub(crate) fn continued(prefix: &[u8], lines: Bytes) -> Bytes {
+    prefixed(prefix, lines).split_off(prefix.len())
 }
 
 #[cfg(test)]
@@ -269,6 +313,25 @@ pub(crate) mod tests {
         assert!(tail == "yyzz\nA next\nB short\n" || tail == "yyzz\nB short\nA next\n", "{tail}");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_does_not_end_is_broken_in_the_end() {
+        let captured = Captured::default();
+        let shared = SharedOutput::new(Output::new(Box::new(captured.clone())));
+        let (mut a, mut b) = (shared.lines("A ".into()), shared.lines("B ".into()));
+        let long = "x".repeat(MAX_HELD_LINE + 1);
+        a.write(long.as_bytes()).await.unwrap();
+        // A clock at rest does not advance by itself beside a thread at work.
+        let (waited, ()) = tokio::join!(b.write(b"waits\n"), tokio::time::advance(LINE_PATIENCE));
+        waited.unwrap();
+        a.write(b"rest\n").await.unwrap();
+        a.write(long.as_bytes()).await.unwrap();
+        a.discard().await;
+        b.write(b"at once\n").await.unwrap();
+        drop((a, b));
+        shared.close().await.unwrap();
+        assert_eq!(captured.text(), format!("A {long}\nB waits\nA rest\nA {long}\nB at once\n"));
+    }
+
     struct Broken;
 
     impl Write for Broken {
@@ -286,7 +349,7 @@ pub(crate) mod tests {
         let output = Output::new(Box::new(Broken));
         while output.send("x".into()).await.is_ok() {}
         let error = output.close().await.unwrap_err();
-        assert!(error.is_closed_output() && error.exit_code() == 141);
+        assert!(error.is_closed_output(), "{error}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod version;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use podlog_client::Colour;
 
 use crate::exit::Exit;
 
@@ -34,7 +35,7 @@ struct Cli {
 enum Applet {
     Up(up::UpArgs),
     Down(down::DownArgs),
-    Logs(logs::LogsArgs),
+    Logs(Box<logs::LogsArgs>),
     Capture(CaptureArgs),
     Completion(completion::CompletionArgs),
     Version(version::VersionArgs),
@@ -53,12 +54,7 @@ struct CaptureArgs {
 pub(crate) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are answers, not errors; clap knows which stream each belongs to.
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Success };
-            let _ = error.print();
-            return exit.into();
-        }
+        Err(error) => return refuse(&error).into(),
     };
     if let Err(error) = start_messages(&cli.log_level) {
         anstream::eprintln!("error: --log-level {:?}: {error}", cli.log_level);
@@ -67,12 +63,34 @@ pub(crate) fn main() -> ExitCode {
     let result = match cli.applet {
         Applet::Up(args) => up::run(args),
         Applet::Down(args) => down::run(&args),
-        Applet::Logs(args) => logs::run(args),
+        Applet::Logs(args) => logs::run(*args),
         Applet::Capture(args) => return podlog_capture::run(&args.dir),
         Applet::Completion(args) => completion::run(&args, &mut Cli::command()),
         Applet::Version(args) => version::run(&args),
     };
     result.unwrap_or_else(|error| report(&error)).into()
+}
+
+/// Help and version are answers, not errors; clap knows which stream each belongs to.
+fn refuse(error: &clap::Error) -> Exit {
+    if !error.use_stderr() {
+        return error.print().map_or_else(|error| report(&error.into()), |()| Exit::Success);
+    }
+    if std::env::args_os().nth(1).is_some_and(|applet| applet == "logs") {
+        anstream::eprintln!("{}", logs::flag_error(error));
+        return Exit::Failure;
+    }
+    // Nobody to tell when stderr is closed.
+    let _ = error.print();
+    Exit::Usage
+}
+
+/// Colours are for terminals, and for those who want them (`NO_COLOR`, `CLICOLOR_FORCE`, `TERM=dumb`).
+pub(crate) fn colour() -> Colour {
+    match anstream::AutoStream::choice(&std::io::stdout()) {
+        anstream::ColorChoice::Never => Colour::Never,
+        _ => Colour::Always,
+    }
 }
 
 /// Prints a failure with its causes, one chain on one line.

@@ -27,41 +27,47 @@ pub struct LogsOptions {
     #[arg(short, long)]
     pub container: Option<String>,
     /// Go on as the log grows.
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
     pub follow: bool,
     /// Print the log of the container's previous, terminated instance.
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
     pub previous: bool,
     /// Begin every line with its time.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
     pub timestamps: bool,
     /// Print only so many of the last lines [default: all, or 10 with a selector].
     #[arg(long, value_name = "LINES", allow_hyphen_values = true, value_parser = go::parse_int)]
     pub tail: Option<i64>,
-    /// Print at most so many bytes of each log.
-    #[arg(long, value_name = "BYTES", default_value = "0", allow_hyphen_values = true, value_parser = go::parse_int)]
+    /// Print at most so many bytes of each log [default: all].
+    #[arg(long, value_name = "BYTES", default_value = "0", hide_default_value = true, allow_hyphen_values = true, value_parser = go::parse_int)]
     pub limit_bytes: i64,
-    /// Print only lines newer than this, e.g. 5s, 2m or 3h.
-    #[arg(long, value_name = "DURATION", default_value = "0s", allow_hyphen_values = true)]
+    /// Print only lines newer than this, e.g. 5s, 2m or 3h [default: all].
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "0s",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     pub since: GoDuration,
     /// Print only lines of this moment and later, RFC 3339.
     #[arg(long, value_name = "TIME")]
     pub since_time: Option<String>,
     /// Print the logs of all containers of the pods.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
     pub all_containers: bool,
     /// Print the logs of all pods of a workload; implies --prefix.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
     pub all_pods: bool,
     /// Begin every line with pod and container.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
     pub prefix: bool,
     /// Go on with the next log when one fails.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
     pub ignore_errors: bool,
     /// Follow at most so many logs at once.
-    #[arg(long, value_name = "COUNT", default_value_t = 5)]
-    pub max_log_requests: usize,
+    #[arg(long, value_name = "COUNT", default_value_t = 5, allow_hyphen_values = true, value_parser = go::parse_int)]
+    pub max_log_requests: i64,
     /// How long to wait for a workload's first pod, and for a followed container to start.
     #[arg(long, value_name = "DURATION", default_value = "20s", allow_hyphen_values = true)]
     pub pod_running_timeout: GoDuration,
@@ -72,7 +78,7 @@ pub struct LogsOptions {
     #[arg(long, value_name = "STREAM")]
     pub stream: Option<StreamChoice>,
     /// Accept any certificate of the kubelet.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
     pub insecure_skip_tls_verify_backend: bool,
     /// Colour of prefixes.
     #[arg(skip)]

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::options::LogsOptions;
 use super::stream::open_patiently;
 use super::target::{Log, Logs, resolve};
-use crate::output::{Gone, Output, SharedOutput, prefix, prefixed};
+use crate::output::{self, Gone, Output, SharedOutput, prefix, prefixed};
 use crate::{ClientError, Connection};
 
 /// Where the command writes to.
@@ -43,8 +43,9 @@ pub async fn run(
         // Nobody to tell when stderr is closed.
         let _ = writeln!(err, "{note}");
     }
-    if options.follow && logs.len() > options.max_log_requests && logs.len() > 1 {
-        return Err(too_many(logs.len(), options.max_log_requests));
+    let count = i64::try_from(logs.len()).unwrap_or(i64::MAX);
+    if options.follow && count > 1 && count > options.max_log_requests {
+        return Err(too_many(count, options.max_log_requests));
     }
     let command =
         Command { connection: connection.clone(), options: options.clone(), notes: Mutex::new(err) };
@@ -55,7 +56,7 @@ pub async fn run(
     }
 }
 
-fn too_many(count: usize, maximum: usize) -> ClientError {
+fn too_many(count: i64, maximum: i64) -> ClientError {
     ClientError::Invalid(format!(
         "you are attempting to follow {count} log streams, but maximum allowed concurrency is {maximum}, use --max-log-requests to increase the limit"
     ))
@@ -183,8 +184,7 @@ fn error_line(error: &ClientError) -> Bytes {
 /// Puts the prefix before the lines of a chunk, of which the first may have begun in an earlier chunk.
 fn continued(prefix: &[u8], chunk: Bytes, at_line_start: &mut bool) -> Bytes {
     let begins_line = std::mem::replace(at_line_start, chunk.last() == Some(&b'\n'));
-    let mut text = prefixed(prefix, chunk);
-    if begins_line { text } else { text.split_off(prefix.len()) }
+    if begins_line { prefixed(prefix, chunk) } else { output::continued(prefix, chunk) }
 }
 
 #[cfg(test)]

@@ -16,6 +16,21 @@ use super::options::{Asked, LogsOptions, Plan};
 use crate::error::Subject;
 use crate::{ClientError, Connection};
 
+/// Other API servers have them.
+static REPLICATION_CONTROLLERS: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "ReplicationController",
+    plural: "replicationcontrollers",
+    singular: "replicationcontroller",
+    short_names: &["rc"],
+    categories: &[],
+    namespaced: true,
+    verbs: &["get"],
+    subresources: &[],
+    schema: "io.k8s.api.core.v1.ReplicationController",
+};
+
 /// One container's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Log {
@@ -111,6 +126,7 @@ fn split_argument(argument: &str) -> Result<(&'static Resource, &str), ClientErr
     let invalid = |text: &str| Err(ClientError::Invalid(text.into()));
     let parts: Vec<&str> = argument.split('/').collect();
     match parts.as_slice() {
+        [""] => invalid("resource name may not be empty"),
         [name] => Ok((kind_named("pods")?, name)),
         [kind, name] if !kind.is_empty() && !name.is_empty() => Ok((kind_named(kind)?, name)),
         [_, _] => invalid("arguments in resource/name form must have a single resource and name"),
@@ -135,6 +151,7 @@ fn kind_named(name: &str) -> Result<&'static Resource, ClientError> {
     };
     resource::all()
         .iter()
+        .chain([&REPLICATION_CONTROLLERS])
         .find(|r| r.is_stored() && is_named(r) && is_of_group(r))
         .ok_or_else(|| ClientError::Invalid(format!("the server doesn't have a resource type \"{name}\"")))
 }
@@ -143,16 +160,23 @@ async fn get(connection: &Connection, kind: &Resource, name: &str) -> Result<Obj
     let namespace = connection.namespace();
     let plural = kind.qualified();
     let subject = Subject { verb: "get", resource: &plural, name };
+    let not_found = |message: &str| {
+        ClientError::Invalid(format!("error from server (NotFound): {message} in namespace \"{namespace}\""))
+    };
+    if !can_be_name(name) {
+        return Err(not_found(&format!("{plural} \"{name}\" not found")));
+    }
     match connection.get(&kind.object_path(namespace, name), subject).await {
         Ok(object) => Ok(Object::new(object)),
-        Err(ClientError::Status(status)) if status.reason == "NotFound" => {
-            let message = &status.message;
-            Err(ClientError::Invalid(format!(
-                "error from server (NotFound): {message} in namespace \"{namespace}\""
-            )))
-        }
+        Err(ClientError::Status(status)) if status.reason == "NotFound" => Err(not_found(&status.message)),
         Err(error) => Err(error),
     }
+}
+
+/// Whether an object may have this name: what stands in a path is nothing else.
+fn can_be_name(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte))
+        && !matches!(name, "." | "..")
 }
 
 /// As `SelectorsForObject` in `k8s.io/kubectl/pkg/polymorphichelpers/helpers.go`.
@@ -163,9 +187,7 @@ fn selector_of(kind: &Resource, object: &Object) -> Result<LabelSelector, Client
     };
     let selector = object.at("/spec/selector").cloned().unwrap_or_default();
     match kind.kind {
-        "Service" | "ReplicationController"
-            if selector.as_object().is_none_or(|labels| labels.is_empty()) =>
-        {
+        "Service" if selector.as_object().is_none_or(|labels| labels.is_empty()) => {
             let name = object.name();
             return Err(wrong(format!("invalid service '{name}': Service is defined without a selector")));
         }
@@ -237,6 +259,8 @@ mod tests {
             ("deployments.v1.apps/web", Ok(("Deployment", "web"))),
             ("rs/web", Ok(("ReplicaSet", "web"))),
             ("svc/web", Ok(("Service", "web"))),
+            ("rc/web", Ok(("ReplicationController", "web"))),
+            ("", Err("error: resource name may not be empty")),
             ("deployment.foo/web", Err("error: the server doesn't have a resource type \"deployment.foo\"")),
             ("foo/web", Err("error: the server doesn't have a resource type \"foo\"")),
             ("deploy/", Err("error: arguments in resource/name form must have a single resource and name")),
@@ -251,6 +275,16 @@ mod tests {
     }
 
     #[test]
+    fn names_cannot_lead_elsewhere() {
+        for name in ["web", "web-0.x", "system:node"] {
+            assert!(can_be_name(name), "{name}");
+        }
+        for name in ["a b", "a?b", "a%2Fb", "..", ".", "a#", "\u{e9}"] {
+            assert!(!can_be_name(name), "{name}");
+        }
+    }
+
+    #[test]
     fn workloads_select_their_pods() {
         let rows = [
             ("deploy", json!({"matchLabels": {"b": "1", "a": "2"}}), Ok("a=2,b=1")),
@@ -260,6 +294,7 @@ mod tests {
                 Ok("a in (x,y)"),
             ),
             ("svc", json!({"app": "web"}), Ok("app=web")),
+            ("rc", json!({"app": "web"}), Ok("app=web")),
             (
                 "svc",
                 json!({}),

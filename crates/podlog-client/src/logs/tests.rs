@@ -29,7 +29,7 @@ pub(super) async fn logs_with_code(api: &FakeApi, arguments: &str) -> (String, S
     let streams = Streams { out: Box::new(out.clone()), err: Box::new(err.clone()) };
     let connection = api.connect().await;
     let result = run(&connection, &options(arguments), streams).await;
-    let code = result.as_ref().err().map_or(0, |error| i32::from(error.exit_code()));
+    let code = i32::from(result.is_err());
     let error = result.err().map(|error| error.to_string()).unwrap_or_default();
     (out.text(), err.text() + &error, code)
 }

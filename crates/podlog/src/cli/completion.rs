@@ -1,5 +1,7 @@
 //! `podlog completion`: shell completions.
 
+use std::io::Write;
+
 use clap_complete::Shell;
 
 use crate::exit::Exit;
@@ -15,6 +17,8 @@ pub(super) struct CompletionArgs {
 pub(super) fn run(args: &CompletionArgs, command: &mut clap::Command) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, command, "podlog", &mut script);
-    std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+    let mut stdout = std::io::stdout();
+    stdout.write_all(&script)?;
+    stdout.flush()?;
     Ok(Exit::Success)
 }
