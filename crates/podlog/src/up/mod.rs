@@ -6,7 +6,7 @@ mod node;
 mod pki;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,12 +15,13 @@ use anyhow::Context as _;
 use podlog_apiserver::controllers::{self, ControllerConfig};
 use podlog_apiserver::{ApiServer, ApiServerConfig};
 use podlog_client::manifest::Manifest;
-use podlog_client::{Colour, Connection, ConnectionOptions};
+use podlog_client::{Connection, ConnectionOptions};
 use podlog_driver::FileLimits;
 use podlog_kubelet::config::KubeletConfiguration;
 use podlog_kubelet::runtime::process::{ProcessRuntime, ProcessRuntimeConfig};
 use podlog_kubelet::{Kubelet, KubeletOptions};
 use podlog_serving::ServerTls;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,7 @@ use pki::Pki;
 /// Runs until Ctrl-C or SIGTERM.
 pub(crate) fn run(args: UpArgs) -> anyhow::Result<Exit> {
     let started = Instant::now();
+    allow_many_files();
     // A mistake in what the user wrote shall not cost a start.
     let config = kubelet_configuration(&args)?;
     let manifests = podlog_client::manifest::read(&args.filenames, &mut std::io::stdin())?;
@@ -55,6 +57,19 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<Exit> {
     // Blocking work of a cancelled request must not hold up the end.
     runtime.shutdown_background();
     outcome
+}
+
+/// Every connection, log and watch is an open file, and the usual limit of 1024 is for programs that use `select`.
+fn allow_many_files() {
+    const ENOUGH: u64 = 65_536;
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(ENOUGH).min(ENOUGH);
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(wanted);
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::debug!(%error, "cannot raise the limit of open files");
+        }
+    }
 }
 
 fn kubelet_configuration(args: &UpArgs) -> anyhow::Result<KubeletConfiguration> {
@@ -132,10 +147,10 @@ impl Cluster {
         }
         announce(data_dir, started, args.follow)?;
         if args.follow {
-            let colour = if std::io::stdout().is_terminal() { Colour::Always } else { Colour::Never };
             let note = Arc::new(|text: &str| tracing::warn!("{text}"));
             let out = Box::new(std::io::stdout());
-            podlog_client::follow::follow_pods(&connection, &pods, out, colour, note, stop).await?;
+            podlog_client::follow::follow_pods(&connection, &pods, out, crate::cli::colour(), note, stop)
+                .await?;
         } else {
             stop.cancelled().await;
         }
