@@ -46,6 +46,9 @@ fn stop_up(data_dir: &DataDir) -> anyhow::Result<Lock> {
             Err(DataDirError::Held { .. }) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(20));
             }
+            Err(DataDirError::Held { pid, .. }) => anyhow::bail!(
+                "`podlog up` with pid {pid} does not end: end it with `kill -KILL {pid}`, its pods are not harmed, then try again"
+            ),
             outcome => return Ok(outcome?),
         }
     }
