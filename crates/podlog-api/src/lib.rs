@@ -29,6 +29,7 @@ mod object;
 pub mod openapi;
 pub mod patch;
 pub mod protobuf;
+pub mod quantity;
 pub mod query;
 pub mod rbac;
 pub mod request_info;

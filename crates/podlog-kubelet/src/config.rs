@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::go;
-use crate::quantity::Quantity;
+use podlog_api::quantity::Quantity;
 use fields::Support;
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";

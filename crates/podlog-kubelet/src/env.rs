@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
 use crate::go;
 use crate::objects::{Data, Kind, ObjectError, ObjectSource};
 use crate::pods::PodId;
-use crate::quantity::Quantity;
+use podlog_api::quantity::Quantity;
 use crate::runtime::EnvVar;
 
 /// Why a container's environment cannot be made.
@@ -278,7 +278,7 @@ pub(crate) fn resource_value(
             .map(|quantity| quantity.0.clone()),
         _ => return Err(unsupported()),
     };
-    let amount = amount.as_deref().and_then(Quantity::parse).unwrap_or(Quantity::whole(0));
+    let amount = amount.as_deref().and_then(Quantity::parse).unwrap_or_default();
     Ok(amount.divided_by(divisor).to_string())
 }
 

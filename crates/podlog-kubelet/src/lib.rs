@@ -13,7 +13,6 @@ mod node;
 mod objects;
 mod pods;
 mod probes;
-mod quantity;
 pub mod runtime;
 mod server;
 mod volumes;

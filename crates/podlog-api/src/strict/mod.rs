@@ -4,7 +4,6 @@
 //! [`FieldValidation`], reported; a value of the wrong type is always an error. What counts and how it is worded follows
 //! `sigs.k8s.io/json` and `transformDecodeError` in `k8s.io/apiserver/pkg/endpoints/handlers/rest.go`.
 
-pub(crate) mod quantity;
 mod scalar;
 mod syntax;
 mod walk;

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Number, Value, json};
 
-use super::quantity;
+use crate::quantity;
 use crate::schema::FieldType;
 
 /// A value as it stands in the document; lists and objects only occur where a single value is expected.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::field::{Errors, NOT_NEGATIVE, child, entries, index, list, text};
 use super::{names, pod};
-use crate::strict::quantity;
+use crate::quantity::Quantity;
 
 /// Which of a pod's lists a container stands in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -284,14 +284,14 @@ fn resources(resources: &Value, path: &str, errors: &mut Errors) {
             let at = format!("{}[{name}]", child(path, field));
             errors.invalid_all(&at, name, names::qualified_name(name));
             let amount = amount.as_str().unwrap_or_default();
-            if quantity::nanos_of(amount).is_some_and(|nanos| nanos < 0) {
+            if Quantity::parse(amount).is_some_and(|amount| amount < Quantity::ZERO) {
                 errors.invalid(&at, amount, NOT_NEGATIVE);
             }
         }
     }
     for (name, requested) in entries(resources, "requests") {
         let (requested, limit) = (requested.as_str().unwrap_or_default(), text(&resources["limits"], name));
-        let exceeds = match (quantity::nanos_of(requested), quantity::nanos_of(limit)) {
+        let exceeds = match (Quantity::parse(requested), Quantity::parse(limit)) {
             (Some(requested), Some(limit)) => requested > limit,
             _ => false,
         };

@@ -17,7 +17,6 @@ mod namespace_defaults;
 mod node_lifecycle;
 mod objects;
 mod pod_gc;
-mod quantity;
 mod queue;
 mod recorder;
 mod replica_set;

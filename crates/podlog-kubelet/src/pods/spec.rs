@@ -147,7 +147,7 @@ pub(crate) fn qos_class(pod: &Pod) -> &'static str {
             let amount = |map: Option<&std::collections::BTreeMap<String, _>>| {
                 map.and_then(|map| map.get(resource))
                     .map(|q: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| q.0.clone())
-                    .filter(|text| crate::quantity::Quantity::parse(text).is_none_or(|q| q.value() != 0))
+                    .filter(|text| podlog_api::quantity::Quantity::parse(text).is_none_or(|q| q.value() != 0))
             };
             let request = amount(resources.and_then(|r| r.requests.as_ref()));
             let limit = amount(resources.and_then(|r| r.limits.as_ref()));

@@ -9,7 +9,7 @@ use rustix::mount::{MountFlags, mount};
 
 use super::VolumeError;
 use crate::pods::all_containers;
-use crate::quantity::Quantity;
+use podlog_api::quantity::Quantity;
 
 /// The group that gets the pod's volumes; `None` when none is asked for or we may not change groups.
 pub(super) fn fs_group(pod: &Pod) -> Option<u32> {

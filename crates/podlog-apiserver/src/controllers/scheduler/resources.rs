@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use podlog_api::Object;
+use podlog_api::{Object, quantity::Quantity};
 use serde_json::Value;
-
-use crate::controllers::quantity::nano;
 
 /// Amounts by resource, in billionths.
 type Amounts = BTreeMap<String, i128>;
@@ -83,13 +81,7 @@ fn requests(pod: &Object) -> Amounts {
 fn amounts(list: &Value) -> Amounts {
     let pairs = list.as_object().into_iter().flatten();
     pairs
-        .filter_map(|(resource, amount)| {
-            let amount = match amount {
-                Value::String(text) => nano(text)?,
-                other => nano(&other.to_string())?,
-            };
-            Some((resource.clone(), amount))
-        })
+        .filter_map(|(resource, amount)| Some((resource.clone(), Quantity::from_json(amount)?.nanos())))
         .collect()
 }
 
