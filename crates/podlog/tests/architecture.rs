@@ -20,16 +20,21 @@ fn documented() -> BTreeMap<String, (u32, BTreeSet<String>)> {
     rows.collect()
 }
 
-/// The crates of the workspace and the crates of it that each uses, tests left out.
-fn actual() -> BTreeMap<String, BTreeSet<String>> {
+/// `cargo metadata` of the workspace's own crates.
+fn packages() -> Vec<serde_json::Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
         .current_dir(root())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let packages = metadata["packages"].as_array().unwrap();
+    let mut metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    metadata["packages"].as_array_mut().map(std::mem::take).unwrap()
+}
+
+/// The crates of the workspace and the crates of it that each uses, tests left out.
+fn actual() -> BTreeMap<String, BTreeSet<String>> {
+    let packages = packages();
     let name = |value: &serde_json::Value| value["name"].as_str().unwrap().to_owned();
     let members: BTreeSet<String> = packages.iter().map(name).collect();
     let edges = |package: &serde_json::Value| {
@@ -62,25 +67,52 @@ fn the_table_of_crates_is_the_workspace() {
     }
 }
 
-/// Every line of a crate's sources outside comments and the tests at the end of a file, as `path:line: text`.
-fn code_lines(name: &str) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut folders = vec![root().join("crates").join(name).join("src")];
+#[test]
+fn every_dependency_is_used() {
+    let declared = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let declared = declared.split("[workspace.dependencies]").nth(1).unwrap();
+    let declared = declared.split("\n[").next().unwrap().lines().filter_map(|line| line.split_once(" = "));
+    let mut unused: BTreeSet<String> = declared.map(|(name, _)| name.to_owned()).collect();
+    for package in packages() {
+        let folder = Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned();
+        let sources: String =
+            rust_files(folder).iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let name = dependency["name"].as_str().unwrap();
+            unused.remove(name);
+            assert!(sources.contains(&name.replace('-', "_")), "{} does not use {name}", package["name"]);
+        }
+    }
+    assert!(unused.is_empty(), "no crate depends on {unused:?}");
+}
+
+/// All Rust files below a folder.
+fn rust_files(folder: PathBuf) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs")
-                && !path.ends_with("tests.rs")
-            {
-                let text = std::fs::read_to_string(&path).unwrap();
-                let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-                let is_code = |line: &str| !line.trim_start().starts_with("//");
-                let numbered = code.lines().enumerate().filter(|(_, line)| is_code(line));
-                lines.extend(numbered.map(|(at, line)| format!("{}:{}: {line}", path.display(), at + 1)));
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
             }
         }
+    }
+    files
+}
+
+/// Every line of a crate's sources outside comments and the tests at the end of a file, as `path:line: text`.
+fn code_lines(name: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let files = rust_files(root().join("crates").join(name).join("src"));
+    for path in files.iter().filter(|path| !path.ends_with("tests.rs")) {
+        let text = std::fs::read_to_string(path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let is_code = |line: &str| !line.trim_start().starts_with("//");
+        let numbered = code.lines().enumerate().filter(|(_, line)| is_code(line));
+        lines.extend(numbered.map(|(at, line)| format!("{}:{}: {line}", path.display(), at + 1)));
     }
     lines
 }
