@@ -1,7 +1,9 @@
 //! Texts that clients know from Kubernetes' Go code, byte for byte: quoting, number and time errors.
 
+mod json;
 mod time;
 
+pub(crate) use json::{json_error, json_type};
 pub use time::{ParseTimeError, parse_rfc3339};
 
 /// A string as Go's `%q` and `strconv.Quote` write it.

@@ -49,6 +49,19 @@ pub fn watch_event(event_type: &str, object: &Value) -> Vec<u8> {
     out
 }
 
+/// How deep objects may be. Clients that read JSON up to 128 levels have to read them within lists and watch events.
+pub(crate) const MAX_DEPTH: usize = 120;
+
+/// Whether lists and maps are within each other more than `levels` times.
+pub(crate) fn is_deeper_than(value: &Value, levels: usize) -> bool {
+    let deeper = |value| is_deeper_than(value, levels - 1);
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(deeper),
+        Value::Object(map) => levels == 0 || map.values().any(deeper),
+        _ => false,
+    }
+}
+
 /// Any serialisable value in the layout asked for, keys in the order of its type.
 pub(crate) fn body(value: &impl Serialize, layout: Layout) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);

@@ -11,6 +11,13 @@
 //! assert_eq!(status["code"], 404);
 //! ```
 //!
+//! What a request is: [`request_info`] (its path), [`query`], [`accept`] (which form of answer), [`log_options`].
+//! Who may: [`rbac`], [`bootstrap_roles`].
+//! What a body says: [`strict`] (into an object, with every complaint), [`protobuf`], [`patch`], [`quantity`].
+//! What objects must be: [`resource`] (the table of kinds), [`defaults`], [`validation`].
+//! How they are found and shown: [`selector`], [`table`], [`json`], [`discovery`], [`openapi`].
+//! What others said, in Kubernetes' words: [`node_response`] (a kubelet's refusal), [`go`] (Go's texts).
+//!
 //! Left to others: transport, TLS and who a certificate belongs to (`podlog-serving`), storage and admission
 //! (`podlog-apiserver`), what a log line is (`podlog-line`).
 
@@ -24,6 +31,7 @@ mod error;
 pub mod go;
 pub mod json;
 pub mod log_options;
+mod names;
 pub mod node_response;
 mod object;
 pub mod openapi;
@@ -34,7 +42,7 @@ pub mod query;
 pub mod rbac;
 pub mod request_info;
 pub mod resource;
-pub mod schema;
+mod schema;
 pub mod selector;
 pub mod strict;
 pub mod table;

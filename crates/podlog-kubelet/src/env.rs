@@ -13,8 +13,8 @@ use k8s_openapi::api::core::v1::{
 use crate::go;
 use crate::objects::{Data, Kind, ObjectError, ObjectSource};
 use crate::pods::PodId;
-use podlog_api::quantity::Quantity;
 use crate::runtime::EnvVar;
+use podlog_api::quantity::Quantity;
 
 /// Why a container's environment cannot be made.
 #[derive(Debug, thiserror::Error)]

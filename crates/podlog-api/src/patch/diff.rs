@@ -1,10 +1,12 @@
 //! The strategic merge patch that leads from one object to another.
 
+use std::collections::{HashMap, VecDeque};
+
 use serde_json::{Map, Value, json};
 
 use super::{
     Problem,
-    order::{Identity, sort_like},
+    order::{Identity, Places},
     strategic::{DELETE_FROM_LIST, DIRECTIVE, RETAIN_KEYS, SET_ORDER, identity},
     strategy::{Lists, Position, Strategy},
 };
@@ -120,12 +122,18 @@ fn keyed_lists(
     options: Options,
 ) -> Result<(), Problem> {
     let identity = Identity::Key(merge_key);
+    let places = Places::of(new, identity);
     let mut changes = Vec::new();
-    for (index, element) in new.iter().enumerate() {
+    // Keys can repeat (one port, two protocols): the nth is compared with the nth.
+    let mut before: HashMap<&Value, VecDeque<&Value>> = HashMap::new();
+    for element in old {
+        if let Some(found) = element.get(merge_key) {
+            before.entry(found).or_default().push_back(element);
+        }
+    }
+    for element in new {
         let wanted = identity.of(element)?;
-        // Keys can repeat (one port, two protocols): the nth is compared with the nth.
-        let repeats = new[..index].iter().filter(|other| other.get(merge_key) == Some(wanted)).count();
-        match old.iter().filter(|other| other.get(merge_key) == Some(wanted)).nth(repeats) {
+        match before.get_mut(wanted).and_then(VecDeque::pop_front) {
             Some(before) => {
                 changes.extend(element_change(before, element, wanted, (merge_key, elements), options)?)
             }
@@ -133,11 +141,11 @@ fn keyed_lists(
             None => {}
         }
     }
-    sort_like(&mut changes, new, identity);
+    places.sort(&mut changes);
     if options.deletions {
         for element in old {
             let wanted = identity.of(element)?;
-            if identity.position(new, wanted).is_none() {
+            if !places.contains(element) {
                 changes.push(json!({merge_key: wanted, DIRECTIVE: "delete"}));
             }
         }
@@ -174,6 +182,7 @@ fn element_change(
 
 fn value_lists(patch: &mut Json, key: &str, old: &[Value], new: &[Value], options: Options) {
     let missing_in = |list: &[Value], other: &[Value]| -> Vec<Value> {
+        let other = Places::of(other, Identity::Value);
         list.iter().filter(|value| !other.contains(value)).cloned().collect()
     };
     let added = if options.additions { missing_in(new, old) } else { Vec::new() };

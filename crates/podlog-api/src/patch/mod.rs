@@ -4,16 +4,16 @@
 //! `k8s.io/apimachinery/pkg/util/strategicpatch`. Server-side apply is something else and not here.
 
 mod diff;
-mod json;
+mod operations;
 mod order;
 mod strategic;
 mod strategy;
 
 use serde_json::{Map, Value};
 
-pub use strategy::{Lists, Strategy, merge_key};
+pub(crate) use strategy::{Lists, Strategy, merge_key};
 
-use crate::{ApiError, Object, Reason, resource::Resource};
+use crate::{ApiError, Object, Reason, go, json, resource::Resource};
 use strategic::Mode;
 use strategy::Position;
 
@@ -52,10 +52,13 @@ pub fn apply(
     patch: &[u8],
 ) -> Result<Object, ApiError> {
     let mut patched = match patch_type {
-        PatchType::Json => json::apply(&original.0, patch)?,
-        PatchType::Merge => json::merge(&original.0, patch)?,
+        PatchType::Json => operations::apply(&original.0, patch)?,
+        PatchType::Merge => operations::merge(&original.0, patch)?,
         PatchType::Strategic => strategic_merge(resource, &original.0, patch)?,
     };
+    if json::is_deeper_than(&patched, json::MAX_DEPTH) {
+        return Err(Problem::Unprocessable.into());
+    }
     drop_nulls(&mut patched);
     match patched {
         Value::Object(_) => Ok(Object(patched)),
@@ -84,11 +87,23 @@ pub fn three_way(
 }
 
 fn strategic_merge(resource: &Resource, original: &Value, patch: &[u8]) -> Result<Value, ApiError> {
-    let patch: Map<String, Value> =
-        serde_json::from_slice(patch).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let patch: Value = serde_json::from_slice(patch)
+        .map_err(|error| ApiError::bad_request(go::json_error(patch, &error)))?;
+    let patch = match patch {
+        Value::Object(patch) => patch,
+        Value::Null => Map::new(),
+        other => return Err(ApiError::bad_request(wrong_type(&other, GO_MAP))),
+    };
     let original = original.as_object().cloned().unwrap_or_default();
     let merged = strategic::merge_map(original, patch, &Position::root(resource.schema), Mode::Apply)?;
     Ok(Value::Object(merged))
+}
+
+/// Go's name of the type of a JSON object.
+const GO_MAP: &str = "map[string]interface {}";
+
+fn wrong_type(value: &Value, go_type: &str) -> String {
+    format!("json: cannot unmarshal {} into Go value of type {go_type}", go::json_type(value))
 }
 
 /// Null stands for "not set" everywhere in Kubernetes' types: it does not survive decoding there.

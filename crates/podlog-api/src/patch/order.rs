@@ -1,5 +1,7 @@
 //! The order of merged lists: what the patch orders comes as it says, the rest keeps its place between.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::Problem;
@@ -23,16 +25,44 @@ impl Identity {
         }
     }
 
-    /// Where in `list` the element of this identity is.
-    pub(super) fn position(self, list: &[Value], wanted: &Value) -> Option<usize> {
-        list.iter().position(|element| match self {
-            Identity::Value => element == wanted,
-            Identity::Key(key) => element.get(key) == Some(wanted),
-        })
+    /// As [`Identity::of`]; `None` where it has none.
+    fn find(self, element: &Value) -> Option<&Value> {
+        match self {
+            Identity::Value => Some(element),
+            Identity::Key(key) => element.get(key),
+        }
+    }
+}
+
+/// Where in a list the elements are, by identity. The first of several with the same one counts.
+pub(super) struct Places<'l> {
+    identity: Identity,
+    places: HashMap<&'l Value, usize>,
+}
+
+impl<'l> Places<'l> {
+    pub(super) fn of(list: &'l [Value], identity: Identity) -> Self {
+        let mut places = HashMap::with_capacity(list.len());
+        for (place, element) in list.iter().enumerate() {
+            if let Some(found) = identity.find(element) {
+                places.entry(found).or_insert(place);
+            }
+        }
+        Places { identity, places }
     }
 
-    fn position_of(self, list: &[Value], element: &Value) -> Option<usize> {
-        self.position(list, self.of(element).ok()?)
+    /// The place of the element that has the same identity as `element`.
+    pub(super) fn get(&self, element: &Value) -> Option<usize> {
+        self.places.get(self.identity.find(element)?).copied()
+    }
+
+    pub(super) fn contains(&self, element: &Value) -> bool {
+        self.get(element).is_some()
+    }
+
+    /// Sorts by these places, elements that have none last.
+    pub(super) fn sort(&self, list: &mut [Value]) {
+        list.sort_by_cached_key(|element| self.get(element).unwrap_or(usize::MAX));
     }
 }
 
@@ -47,19 +77,15 @@ pub(super) fn arrange(
     for element in &merged {
         identity.of(element)?;
     }
+    let (wanted, before) = (Places::of(wanted, identity), Places::of(before, identity));
     let (mut named, mut others): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|element| identity.position_of(wanted, element).is_some());
-    sort_like(&mut named, wanted, identity);
-    sort_like(&mut others, before, identity);
-    Ok(interleave(others, named, before, identity))
+        merged.into_iter().partition(|element| wanted.contains(element));
+    wanted.sort(&mut named);
+    before.sort(&mut others);
+    Ok(interleave(others, named, &before))
 }
 
-/// Sorts by the places in `order`, elements that are not in it last.
-pub(super) fn sort_like(list: &mut [Value], order: &[Value], identity: Identity) {
-    list.sort_by_key(|element| identity.position_of(order, element).unwrap_or(usize::MAX));
-}
-
-fn interleave(others: Vec<Value>, named: Vec<Value>, before: &[Value], identity: Identity) -> Vec<Value> {
+fn interleave(others: Vec<Value>, named: Vec<Value>, before: &Places<'_>) -> Vec<Value> {
     let mut arranged = Vec::with_capacity(others.len() + named.len());
     let (mut others, mut named) = (others.into_iter().peekable(), named.into_iter().peekable());
     loop {
@@ -68,7 +94,7 @@ fn interleave(others: Vec<Value>, named: Vec<Value>, before: &[Value], identity:
             (other, None) => other.is_some(),
             (None, Some(_)) => false,
             (Some(other), Some(name)) => {
-                let places = identity.position_of(before, other).zip(identity.position_of(before, name));
+                let places = before.get(other).zip(before.get(name));
                 places.is_some_and(|(other, name)| other < name)
             }
         };

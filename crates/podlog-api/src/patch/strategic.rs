@@ -1,5 +1,8 @@
 //! Applying a strategic merge patch to an object, or to another patch.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::{
@@ -136,39 +139,37 @@ fn merge_elements(
     mode: Mode,
 ) -> Result<MergedList, Problem> {
     let Some(key) = list_key(&original, &patch, strategy)? else {
-        let mut merged = original.clone();
-        for value in &patch {
-            if !merged.contains(value) {
-                merged.push(value.clone());
-            }
-        }
-        return Ok(MergedList { elements: merged, before: original, patch });
+        let mut known: HashSet<&Value> = original.iter().collect();
+        let added = patch.iter().filter(|value| known.insert(value)).cloned();
+        let elements = original.iter().cloned().chain(added.collect::<Vec<_>>()).collect();
+        return Ok(MergedList { elements, before: original, patch });
     };
     let (original, patch) = carry_out_element_directives(original, patch, key, mode)?;
+    let identity = Identity::Key(key);
     let mut merged = original.clone();
+    let mut places: HashMap<&Value, usize> = HashMap::with_capacity(original.len() + patch.len());
+    for (place, element) in original.iter().enumerate() {
+        if let Some(found) = element.get(key) {
+            places.entry(found).or_insert(place);
+        }
+    }
     for element in &patch {
-        merge_element(&mut merged, element, key, elements, mode)?;
+        match places.entry(identity.of(element)?) {
+            Entry::Occupied(place) => {
+                let slot = &mut merged[*place.get()];
+                if let (Value::Object(old), Value::Object(new)) = (&mut *slot, element) {
+                    *slot = Value::Object(merge_map(std::mem::take(old), new.clone(), elements, mode)?);
+                }
+            }
+            Entry::Vacant(place) => {
+                if let Some(element) = fresh(element.clone(), mode) {
+                    place.insert(merged.len());
+                    merged.push(element);
+                }
+            }
+        }
     }
     Ok(MergedList { elements: merged, before: original, patch })
-}
-
-fn merge_element(
-    merged: &mut Vec<Value>,
-    element: &Value,
-    key: &'static str,
-    elements: &Position,
-    mode: Mode,
-) -> Result<(), Problem> {
-    let identity = Identity::Key(key);
-    let wanted = identity.of(element)?;
-    let Some(at) = identity.position(merged, wanted) else {
-        merged.extend(fresh(element.clone(), mode));
-        return Ok(());
-    };
-    if let (Value::Object(old), Value::Object(new)) = (&merged[at], element) {
-        merged[at] = Value::Object(merge_map(old.clone(), new.clone(), elements, mode)?);
-    }
-    Ok(())
 }
 
 /// Carries out `$patch: delete` and `$patch: replace` elements; what is left of both lists.
@@ -179,13 +180,13 @@ fn carry_out_element_directives(
     mode: Mode,
 ) -> Result<(Vec<Value>, Vec<Value>), Problem> {
     let mut plain = Vec::new();
+    let mut deleted = HashSet::new();
     let mut replace = false;
     for element in patch {
         match element.get(DIRECTIVE).map(|directive| directive.as_str().unwrap_or_default()) {
             None => plain.push(element),
             Some("delete") => {
-                let wanted = Identity::Key(key).of(&element)?.clone();
-                original.retain(|old| old.get(key) != Some(&wanted));
+                deleted.insert(Identity::Key(key).of(&element)?.clone());
             }
             Some("replace") => replace = true,
             Some("merge") => {
@@ -197,6 +198,7 @@ fn carry_out_element_directives(
             }
         }
     }
+    original.retain(|old| old.get(key).is_none_or(|found| !deleted.contains(found)));
     if !replace {
         return Ok((original, plain));
     }
@@ -290,7 +292,8 @@ fn retain_keys(original: &mut Json, patch: &mut Json, mode: Mode) -> Result<(), 
     }
     let malformed = || Problem::Malformed("invalid patch format of retainKeys".into());
     let keys = keys.as_array().ok_or_else(malformed)?;
-    let retained = |key: &str| keys.iter().any(|retained| retained.as_str() == Some(key));
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let retained = |key: &str| keys.contains(key);
     if patch.iter().any(|(key, value)| !value.is_null() && !is_directive(key) && !retained(key)) {
         return Err(malformed());
     }
@@ -302,6 +305,7 @@ fn delete_from_list(original: &mut Json, field: &str, values: &Value) -> Result<
     let malformed = || Problem::Malformed("invalid patch format of primitive list".into());
     let values = values.as_array().ok_or_else(malformed)?;
     if let Some(Value::Array(list)) = original.get_mut(field) {
+        let values: HashSet<&Value> = values.iter().collect();
         list.retain(|value| !values.contains(value));
     }
     Ok(())

@@ -6,7 +6,7 @@ use crate::schema::{FieldType, Schemas};
 
 /// What a strategic merge patch does to a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Lists {
+pub(crate) enum Lists {
     /// It replaces the list: the default.
     #[default]
     Replace,
@@ -18,15 +18,15 @@ pub enum Lists {
 
 /// How a strategic merge patch treats a field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Strategy {
+pub(crate) struct Strategy {
     /// If it is a list.
-    pub lists: Lists,
+    pub(crate) lists: Lists,
     /// Whether a patch names all keys that remain: the fields exclude each other, as the kinds of volume do.
-    pub retain_keys: bool,
+    pub(crate) retain_keys: bool,
 }
 
 /// The strategy of a field of a definition (e.g. `io.k8s.api.core.v1.PodSpec`, `containers`), where it is not the default.
-pub fn merge_key(definition: &str, field: &str) -> Option<Strategy> {
+pub(crate) fn merge_key(definition: &str, field: &str) -> Option<Strategy> {
     let short = definition.strip_prefix("io.k8s.api.").unwrap_or(definition);
     let (_, _, lists, retain_keys) = FACTS.iter().find(|(d, f, _, _)| *d == short && *f == field)?;
     Some(Strategy { lists: *lists, retain_keys: *retain_keys })

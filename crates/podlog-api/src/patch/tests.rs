@@ -56,8 +56,16 @@ fn json_patch_errors() {
         (json!([{"op": "jump", "path": "/a"}]), 422, rejected),
         (json!([{"op": "add", "path": "", "value": 7}]), 422, rejected),
         (json!(doubling(40)), 422, rejected),
-        (json!({"op": "add"}), 400, "json: cannot unmarshal object into Go value of type jsonpatch.Patch"),
-        (json!(["x"]), 400, "json: cannot unmarshal string into Go value of type jsonpatch.Operation"),
+        (
+            json!({"op": "add"}),
+            400,
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
+        ),
+        (
+            json!(["x"]),
+            400,
+            "error decoding patch: json: cannot unmarshal string into Go value of type handlers.jsonPatchOp",
+        ),
         (
             json!(many(10_001)),
             413,
@@ -85,7 +93,13 @@ fn merge_patches() {
         assert_eq!(patched(PatchType::Merge, &original, &patch).unwrap(), expected, "{patch}");
     }
     let error = patched(PatchType::Merge, &original, &json!([1])).unwrap_err();
-    assert_eq!((error.code, error.message.as_str()), (400, "invalid JSON Patch"));
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (
+            400,
+            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
+        )
+    );
 }
 
 #[test]
@@ -310,4 +324,86 @@ fn three_way_patches() {
         let applied = patched(PatchType::Strategic, &current, &patch).unwrap();
         assert_eq!(applied, result.unwrap_or(current), "{patch}");
     }
+}
+
+#[test]
+fn unreadable_patches() {
+    let rows = [
+        (PatchType::Strategic, "{", "unexpected end of JSON input"),
+        (PatchType::Strategic, "nonsense", "invalid character 'o' in literal"),
+        (
+            PatchType::Strategic,
+            r#""nonsense""#,
+            "json: cannot unmarshal string into Go value of type map[string]interface {}",
+        ),
+        (PatchType::Merge, "{]", "error decoding patch: invalid character"),
+        (PatchType::Json, "[1,", "error decoding patch: unexpected end of JSON input"),
+    ];
+    for (patch_type, patch, message) in rows {
+        let error = apply(pods(), patch_type, &Object(json!({})), patch.as_bytes()).unwrap_err();
+        assert_eq!(error.code, 400, "{patch}");
+        assert!(error.message.starts_with(message), "{patch}: {}", error.message);
+    }
+}
+
+#[test]
+fn patches_cannot_nest_without_end() {
+    let mut deep = json!(1);
+    for _ in 0..100 {
+        deep = json!({"a": deep});
+    }
+    let nest = "/a".repeat(100);
+    let rows = [
+        // Doubles the depth with each operation.
+        (1..8).map(|i| json!({"op": "copy", "from": "/a", "path": "/a".repeat(100 << i)})).collect(),
+        (1..3000)
+            .flat_map(|_| {
+                let bottom = format!("/b{nest}");
+                [
+                    json!({"op": "add", "path": "/b", "value": deep}),
+                    json!({"op": "move", "from": "/a", "path": bottom}),
+                    json!({"op": "move", "from": "/b", "path": "/a"}),
+                ]
+            })
+            .collect(),
+        vec![json!({"op": "add", "path": nest, "value": deep})],
+    ];
+    for patch in rows {
+        let error = patched(PatchType::Json, &deep, &Value::Array(patch)).unwrap_err();
+        assert_eq!(error.code, 422);
+    }
+}
+
+/// Lists of ten thousand elements: what is quadratic takes minutes here.
+#[test]
+fn long_lists_merge_in_reasonable_time() {
+    const LENGTH: usize = 10_000;
+    let variables = |value: &str| -> Vec<Value> {
+        (0..LENGTH).map(|i| json!({"name": format!("V{i}"), "value": value})).collect()
+    };
+    let with = |env: Vec<Value>| spec(json!({"containers": [{"name": "a", "env": env}]}));
+    let finalizers = |range: std::ops::Range<usize>| -> Value {
+        let list: Vec<Value> = range.map(|i| json!(format!("example.com/{i}"))).collect();
+        json!({"metadata": {"finalizers": list}})
+    };
+    let deletes = (0..LENGTH).map(|i| json!({"name": format!("V{i}"), "$patch": "delete"})).collect();
+    let mut reversed = variables("2");
+    reversed.reverse();
+    let started = std::time::Instant::now();
+    let count =
+        |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_array).unwrap().len();
+    let env = "/spec/containers/0/env";
+    for (patch, left) in
+        [(with(variables("2")), LENGTH), (with(reversed.clone()), LENGTH), (with(deletes), 0)]
+    {
+        let merged = patched(PatchType::Strategic, &with(variables("1")), &patch).unwrap();
+        assert_eq!(count(&merged, env), left);
+    }
+    let merged =
+        patched(PatchType::Strategic, &finalizers(0..LENGTH), &finalizers(LENGTH / 2..LENGTH + LENGTH / 2));
+    assert_eq!(count(&merged.unwrap(), "/metadata/finalizers"), LENGTH + LENGTH / 2);
+    let (old, new) = (with(variables("1")), with(reversed));
+    let patch = three_way(pods(), &old, &new, &old).unwrap();
+    assert_eq!(patched(PatchType::Strategic, &old, &patch).unwrap(), new);
+    assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
 }

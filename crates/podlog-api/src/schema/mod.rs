@@ -14,7 +14,7 @@ pub(crate) use generate::{REFERENCE_PREFIX, generate};
 
 /// The type of a field or an element.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FieldType {
+pub(crate) enum FieldType {
     /// Another definition, by name, e.g. `io.k8s.api.core.v1.PodSpec`.
     Ref(Arc<str>),
     /// A list.
@@ -47,16 +47,16 @@ pub enum FieldType {
 
 /// One structure: its fields, sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Definition {
+pub(crate) struct Definition {
     /// Field names and their types, in the order of the names.
-    pub fields: Box<[(Box<str>, FieldType)]>,
+    pub(crate) fields: Box<[(Box<str>, FieldType)]>,
     /// Fields that are always present, in the order of the names.
-    pub required: Box<[Box<str>]>,
+    pub(crate) required: Box<[Box<str>]>,
 }
 
 impl Definition {
     /// The type of a field.
-    pub fn field(&self, name: &str) -> Option<&FieldType> {
+    pub(crate) fn field(&self, name: &str) -> Option<&FieldType> {
         let at = self.fields.binary_search_by(|(field, _)| (**field).cmp(name)).ok()?;
         Some(&self.fields[at].1)
     }
@@ -64,30 +64,32 @@ impl Definition {
 
 /// All definitions that the served kinds reach.
 #[derive(Debug)]
-pub struct Schemas {
+pub(crate) struct Schemas {
     definitions: BTreeMap<Arc<str>, Definition>,
 }
 
 impl Schemas {
     /// The one instance, built on first use (a few milliseconds).
-    pub fn shared() -> &'static Schemas {
+    pub(crate) fn shared() -> &'static Schemas {
         static SHARED: OnceLock<Schemas> = OnceLock::new();
         SHARED.get_or_init(|| Schemas::compact(&generate(|_| true)))
     }
 
     /// A definition by its OpenAPI name, e.g. `io.k8s.api.core.v1.ContainerPort`.
-    pub fn definition(&self, name: &str) -> Option<&Definition> {
+    pub(crate) fn definition(&self, name: &str) -> Option<&Definition> {
         self.definitions.get(name)
     }
 
     /// The names of all definitions.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    #[cfg(test)]
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.definitions.keys().map(|name| &**name)
     }
 
     /// The type at a path of field names below a definition; lists and maps are looked through, so that
     /// `spec.containers.ports` of a pod is the list of `ContainerPort`.
-    pub fn field_at(&self, definition: &str, path: &[&str]) -> Option<&FieldType> {
+    #[cfg(test)]
+    pub(crate) fn field_at(&self, definition: &str, path: &[&str]) -> Option<&FieldType> {
         let (field, rest) = path.split_first()?;
         let mut found = self.definition(definition)?.field(field)?;
         for field in rest {
@@ -110,7 +112,8 @@ impl Schemas {
 }
 
 /// The definition that a type refers to, directly or as the element of lists and maps.
-pub fn element_definition(of: &FieldType) -> Option<&str> {
+#[cfg(test)]
+pub(crate) fn element_definition(of: &FieldType) -> Option<&str> {
     match of {
         FieldType::Ref(name) => Some(name),
         FieldType::Array(inner) | FieldType::Map(inner) => element_definition(inner),

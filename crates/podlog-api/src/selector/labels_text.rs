@@ -1,6 +1,7 @@
-//! The text form of label selectors: a lexer, a parser, and the rules of label keys and values.
+//! The text form of label selectors: a lexer and a parser.
 
 use super::{Operator, Requirement};
+use crate::{go, names};
 
 /// Parses `a=b,c in (d,e),!f`; the error is upstream's text.
 pub(super) fn parse(text: &str) -> Result<Vec<Requirement>, String> {
@@ -179,78 +180,17 @@ impl Parser {
     }
 }
 
-const NAME_RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
-    alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
-    '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const SUBDOMAIN_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or \
-    '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-    '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
-    and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for \
-    validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
-
 /// What is wrong with a label key, as `path: Invalid value: …`.
 pub(super) fn key_problem(path: &str, key: &str) -> Option<String> {
-    let problems = key_problems(key);
-    (!problems.is_empty()).then(|| format!("{path}: Invalid value: {key:?}: {}", problems.join("; ")))
+    invalid(path, key, &names::qualified_name(key))
 }
 
 /// What is wrong with a label value, as `path: Invalid value: …`.
 pub(super) fn value_problem(path: &str, value: &str) -> Option<String> {
-    let mut problems = Vec::new();
-    if value.len() > 63 {
-        problems.push("must be no more than 63 bytes");
-    }
-    if !value.is_empty() && !is_name(value) {
-        problems.push(VALUE_RULE);
-    }
-    (!problems.is_empty()).then(|| format!("{path}: Invalid value: {value:?}: {}", problems.join("; ")))
+    invalid(path, value, &names::label_value(value))
 }
 
-fn key_problems(key: &str) -> Vec<String> {
-    let mut problems = Vec::new();
-    let parts: Vec<&str> = key.split('/').collect();
-    let name = match parts.as_slice() {
-        [name] => name,
-        [prefix, name] => {
-            if prefix.is_empty() {
-                problems.push("prefix part must be non-empty".to_owned());
-            } else {
-                if prefix.len() > 253 {
-                    problems.push("prefix part must be no more than 253 bytes".to_owned());
-                }
-                if !prefix.split('.').all(is_dns_label) {
-                    problems.push(format!("prefix part {SUBDOMAIN_RULE}"));
-                }
-            }
-            name
-        }
-        _ => {
-            let prefix = "with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
-            return vec![format!("a valid label key {NAME_RULE} {prefix}")];
-        }
-    };
-    if name.is_empty() {
-        problems.push("name part must be non-empty".to_owned());
-    } else if name.len() > 63 {
-        problems.push("name part must be no more than 63 bytes".to_owned());
-    }
-    if !is_name(name) {
-        problems.push(format!("name part {NAME_RULE}"));
-    }
-    problems
-}
-
-fn is_name(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    let edges = bytes.first().zip(bytes.last());
-    edges.is_some_and(|(first, last)| first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric())
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
-
-fn is_dns_label(label: &str) -> bool {
-    let bytes = label.as_bytes();
-    let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    bytes.first().zip(bytes.last()).is_some_and(|(first, last)| plain(first) && plain(last))
-        && bytes.iter().all(|b| plain(b) || *b == b'-')
+fn invalid(path: &str, value: &str, details: &[String]) -> Option<String> {
+    (!details.is_empty())
+        .then(|| format!("{path}: Invalid value: {}: {}", go::quote(value), details.join("; ")))
 }

@@ -5,7 +5,6 @@
 //! `sigs.k8s.io/json` and `transformDecodeError` in `k8s.io/apiserver/pkg/endpoints/handlers/rest.go`.
 
 mod scalar;
-mod syntax;
 mod walk;
 
 use std::fmt::Write as _;
@@ -14,7 +13,7 @@ use serde::de::DeserializeSeed;
 use serde_json::Value;
 
 use crate::resource::{self, Resource, Subresource};
-use crate::{ApiError, Object};
+use crate::{ApiError, Object, go, json};
 use walk::{Outcome, TypeMeta};
 
 /// What happens to unknown and duplicate fields (`fieldValidation` of a request).
@@ -204,7 +203,7 @@ fn from_json<'de, S: DeserializeSeed<'de>>(body: &'de [u8], seed: S) -> Result<S
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     seed.deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
-        .map_err(|error| ReadError::Json(syntax::go_text(body, &error)))
+        .map_err(|error| ReadError::Json(go::json_error(body, &error)))
 }
 
 fn from_yaml<'de, S: DeserializeSeed<'de>>(body: &'de [u8], seed: S) -> Result<S::Value, ReadError> {
@@ -302,6 +301,9 @@ fn conclude(
 ) -> Result<(Object, Vec<String>), ApiError> {
     if let Some(why) = outcome.type_error {
         return Err(cannot_handle(found, target, why));
+    }
+    if json::is_deeper_than(&outcome.value, json::MAX_DEPTH) {
+        return Err(cannot_handle(found, target, "exceeded max depth"));
     }
     let mut object = Object::new(outcome.value);
     object.0["apiVersion"] = Value::from(found.api_version.as_str());

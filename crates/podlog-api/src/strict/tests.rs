@@ -305,3 +305,35 @@ fn nothing_that_a_client_sends_panics() {
         }
     }
 }
+
+#[test]
+fn findings_are_bounded() {
+    let resource = resource::find("apps", "v1", "deployments").expect("deployments");
+    let long = "k".repeat(100_000);
+    let unknown: Vec<String> = (0..20_000).map(|i| format!(r#""u{i}":1"#)).collect();
+    let long_path = format!(
+        r#"{{"metadata":{{"labels":{{{}}}}}}}"#,
+        format!(r#""{long}":"","#).repeat(20) + r#""a":"b""#
+    );
+    let rows = [
+        (format!("{{{}}}", unknown.join(",")), 100),
+        (format!(r#"{{"spec":{{{}"paused":true}}}}"#, r#""typo":1,"#.repeat(100_000)), 1),
+        (long_path, 1),
+    ];
+    for (body, count) in rows {
+        let read = decode(resource, body.as_bytes(), MediaType::Json, FieldValidation::Warn);
+        assert_eq!(read.expect("read").1.len(), count, "{}", &body[..40]);
+    }
+}
+
+#[test]
+fn objects_are_no_deeper_than_clients_can_read() {
+    let event = |levels: usize| {
+        let fields = format!("{}1{}", r#"{"f:a":"#.repeat(levels), "}".repeat(levels));
+        let body = format!(r#"{{"metadata":{{"name":"a","managedFields":[{{"fieldsV1":{fields}}}]}}}}"#);
+        decode(secrets(), body.as_bytes(), MediaType::Json, FieldValidation::Warn).map(|_| ())
+    };
+    assert_eq!(event(100), Ok(()));
+    let error = event(118).expect_err("too deep");
+    assert!(error.message.ends_with("exceeded max depth"), "{}", error.message);
+}

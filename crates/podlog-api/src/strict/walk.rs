@@ -9,11 +9,13 @@ use serde_json::{Map, Number, Value};
 
 use super::scalar::{self, Scalar};
 use super::{Target, scalar::go_type};
-use crate::resource;
 use crate::schema::{Definition, FieldType, Schemas};
+use crate::{go, resource};
 
 /// No more findings than this are kept, as in `sigs.k8s.io/json`.
 const MAX_STRICT_ERRORS: usize = 100;
+/// Nor are more looked at when their paths together are longer than this: paths can be nearly as long as the body.
+const MAX_STRICT_BYTES: usize = 1024 * 1024;
 
 /// What a body says it is.
 #[derive(Debug, Default)]
@@ -41,23 +43,12 @@ impl TypeMeta {
             Some(Value::String(text)) => slot.clone_from(text),
             None => {}
             Some(other) => {
-                let what = json_word(other);
+                let what = go::json_type(other);
                 self.wrong_type.get_or_insert_with(|| {
                     format!("json: cannot unmarshal {what} into Go struct field .{name} of type string")
                 });
             }
         }
-    }
-}
-
-fn json_word(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
     }
 }
 
@@ -139,6 +130,8 @@ struct Findings {
     /// Go name of the innermost structure.
     owner: String,
     strict_errors: Vec<String>,
+    /// Bytes of the paths of all strict errors so far, repeated ones too.
+    strict_bytes: usize,
     seen: HashSet<String>,
     /// The first value of a wrong type.
     type_error: Option<String>,
@@ -148,17 +141,24 @@ struct Findings {
 
 impl Findings {
     fn strict(&mut self, what: &str) {
+        if self.strict_errors.len() >= MAX_STRICT_ERRORS || self.strict_bytes > MAX_STRICT_BYTES {
+            return;
+        }
+        self.strict_bytes += self.path.len();
         let text = format!("{what} field \"{}\"", self.path);
-        if self.strict_errors.len() < MAX_STRICT_ERRORS && self.seen.insert(text.clone()) {
+        if self.seen.insert(text.clone()) {
             self.strict_errors.push(text);
         }
     }
 
     fn wrong_type(&mut self, value: &str, expected: &FieldType) {
+        if self.type_error.is_some() {
+            return;
+        }
         let field = self.fields.last().map(String::as_str).unwrap_or_default();
         let go_type = go_type(expected, &self.owner, field);
         let text = self.type_text(value, &go_type);
-        self.type_error.get_or_insert(text);
+        self.type_error = Some(text);
     }
 
     fn type_text(&self, value: &str, go_type: &str) -> String {
@@ -170,11 +170,14 @@ impl Findings {
     }
 
     fn refused(&mut self, refusal: scalar::Refusal) {
+        if self.scalar_error.is_some() {
+            return;
+        }
         let text = match refusal {
             scalar::Refusal::Text(text) => text,
             scalar::Refusal::Type { value, go_type } => self.type_text(&value, go_type),
         };
-        self.scalar_error.get_or_insert(text);
+        self.scalar_error = Some(text);
     }
 
     /// Runs `step` one level deeper: `key` is appended to the path and taken off afterwards.

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::field::{Errors, NOT_NEGATIVE, child, entries, index, list, text};
-use super::{names, pod};
+use super::pod;
+use crate::names;
 use crate::quantity::Quantity;
 
 /// Which of a pod's lists a container stands in.

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::container::port;
 use super::field::{Errors, at, child, entries, index, list, same, text};
-use super::{metadata, names};
+use super::metadata;
 use crate::Object;
+use crate::names;
 
 /// What a config map or a secret may hold at most (1 MiB).
 const MAX_DATA_BYTES: usize = 1024 * 1024;

@@ -13,20 +13,34 @@ pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 #[derive(Debug, Default)]
 pub(super) struct Errors {
     list: Vec<Cause>,
+    message_bytes: usize,
 }
+
+/// What all messages about one object may be long together. One list can be wrong as often as it has elements, and be shown
+/// each time.
+const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 impl Errors {
     pub(super) fn into_causes(self) -> Vec<Cause> {
         self.list
     }
 
+    fn is_full(&self) -> bool {
+        self.message_bytes > MAX_MESSAGE_BYTES
+    }
+
     fn add(&mut self, reason: &str, field: impl Into<String>, kind: &str, parts: &[&str]) {
+        if self.is_full() {
+            return;
+        }
         let mut message = kind.to_owned();
         for part in parts.iter().filter(|part| !part.is_empty()) {
             message.push_str(": ");
             message.push_str(part);
         }
-        self.list.push(Cause { reason: reason.to_owned(), message, field: field.into() });
+        let field = field.into();
+        self.message_bytes += message.len() + field.len();
+        self.list.push(Cause { reason: reason.to_owned(), message, field });
     }
 
     pub(super) fn required(&mut self, field: impl Into<String>, detail: &str) {
@@ -39,7 +53,9 @@ impl Errors {
         value: impl Into<Shown<'v>>,
         detail: &str,
     ) {
-        self.add("FieldValueInvalid", field, "Invalid value", &[&value.into().text(), detail]);
+        if !self.is_full() {
+            self.add("FieldValueInvalid", field, "Invalid value", &[&value.into().text(), detail]);
+        }
     }
 
     /// One [`Errors::invalid`] for each detail.

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::field::{Errors, at, child, entries, index, list, text};
-use super::names;
 use crate::Object;
+use crate::names;
 use crate::resource::Resource;
 
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
@@ -88,7 +88,7 @@ fn common(metadata: &Value, errors: &mut Errors) {
     errors.not_negative(metadata, "metadata", "generation");
     labels(metadata, "labels", "metadata.labels", errors);
     annotations(metadata, "metadata.annotations", errors);
-    owners(list(metadata, "ownerReferences"), errors);
+    owners(&metadata["ownerReferences"], errors);
     let finalizers = list(metadata, "finalizers").iter().filter_map(Value::as_str);
     for finalizer in finalizers {
         errors.invalid_all("metadata.finalizers", finalizer, names::qualified_name(finalizer));
@@ -116,10 +116,10 @@ pub(super) fn annotations(parent: &Value, path: &str, errors: &mut Errors) {
     }
 }
 
-fn owners(owners: &[Value], errors: &mut Errors) {
+fn owners(owners: &Value, errors: &mut Errors) {
     let path = "metadata.ownerReferences";
     let mut controller = String::new();
-    for (i, owner) in owners.iter().enumerate() {
+    for (i, owner) in owners.as_array().into_iter().flatten().enumerate() {
         let at = index(path, i);
         let must_not_be_empty = [
             ("apiVersion", "version must not be empty"),
@@ -144,7 +144,7 @@ fn owners(owners: &[Value], errors: &mut Errors) {
                     "Only one reference can have Controller set to true. Found \"true\" in references for \
                      {controller} and {name}"
                 );
-                errors.invalid(path, &Value::from(owners.to_vec()), &detail);
+                errors.invalid(path, owners, &detail);
             }
         }
     }

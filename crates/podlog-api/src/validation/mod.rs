@@ -7,7 +7,6 @@ mod container;
 mod core;
 mod field;
 mod metadata;
-mod names;
 mod pod;
 mod pod_update;
 mod rbac;

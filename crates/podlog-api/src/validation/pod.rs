@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use super::container::{self, Role};
 use super::field::{Errors, at, child, index, list, text};
-use super::{metadata, names, volume};
+use super::{metadata, volume};
 use crate::Object;
+use crate::names;
 
 const MAX_ID: i64 = i32::MAX as i64;
 const ID_RANGE: &str = "must be between 0 and 2147483647, inclusive";

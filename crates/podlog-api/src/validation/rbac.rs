@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::field::{Errors, at, child, index, list, text};
-use super::names;
 use crate::Object;
+use crate::names;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 

@@ -630,3 +630,14 @@ fn warnings_of_what_is_probably_not_meant() {
     assert_eq!(check("apps/v1", "Deployment", deployment), expected("spec.template.spec"));
     assert!(check("v1", "ConfigMap", json!({})).is_empty());
 }
+
+#[test]
+fn messages_are_bounded() {
+    let owners: Vec<Value> = (0..3000)
+        .map(|i| json!({"apiVersion": "v1", "kind": "Pod", "name": i.to_string(), "uid": "u", "controller": true}))
+        .collect();
+    let object = Object::new(json!({"metadata": {"name": "a", "namespace": "b", "ownerReferences": owners}}));
+    let resource = crate::resource::find("", "v1", "configmaps").unwrap();
+    let bytes: usize = create(resource, &object).iter().map(|cause| cause.message.len()).sum();
+    assert!((1 << 20..3 << 20).contains(&bytes), "{bytes}");
+}

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::container::{field_reference, local_path};
 use super::field::{Errors, child, index, list, text};
-use super::names;
+use crate::names;
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 

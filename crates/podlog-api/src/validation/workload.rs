@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::field::{Errors, at, child, index, list, text};
-use super::{names, pod};
+use super::pod;
 use crate::Object;
+use crate::names;
 use crate::resource::Resource;
 use crate::selector::LabelSelector;
 

@@ -256,18 +256,16 @@ fn check_version(target: &Target, object: &Object) -> Result<(), ApiError> {
 }
 
 fn patch_type(content_type: &str) -> Result<PatchType, ApiError> {
-    match content_type.split(';').next().unwrap_or_default().trim() {
-        "application/json-patch+json" => Ok(PatchType::Json),
-        "application/merge-patch+json" => Ok(PatchType::Merge),
-        "application/strategic-merge-patch+json" => Ok(PatchType::Strategic),
-        _ => Err(ApiError::new(
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    PatchType::from_media_type(media_type).ok_or_else(|| {
+        ApiError::new(
             415,
             Reason::UnsupportedMediaType,
             format!(
                 "the body of the request was in an unknown format - accepted media types include: {PATCH_TYPES}"
             ),
-        )),
-    }
+        )
+    })
 }
 
 async fn changed_scale(

@@ -7,7 +7,9 @@ use serde_json::Value;
 pub(super) fn class(pod: &Object) -> &'static str {
     let containers = || pod.array("/spec/containers").iter().chain(pod.array("/spec/initContainers"));
     let stated = |c: &Value| {
-        ["requests", "limits"].iter().any(|part| ["cpu", "memory"].iter().any(|r| amount(c, part, r) > Quantity::ZERO))
+        ["requests", "limits"]
+            .iter()
+            .any(|part| ["cpu", "memory"].iter().any(|r| amount(c, part, r) > Quantity::ZERO))
     };
     if !containers().any(stated) {
         return "BestEffort";

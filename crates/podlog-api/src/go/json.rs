@@ -1,9 +1,22 @@
-//! Syntax errors in Go's words, which is what users of the API know.
+//! What `encoding/json` says of bodies that it cannot read, which is what users of the API know.
 
+use serde_json::Value;
 use serde_json::error::{Category, Error};
 
+/// Go's word for the type of a value, as in `cannot unmarshal …`.
+pub(crate) fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
 /// The text that Go's `encoding/json` has for a body that is not JSON.
-pub(super) fn go_text(body: &[u8], error: &Error) -> String {
+pub(crate) fn json_error(body: &[u8], error: &Error) -> String {
     if error.classify() == Category::Eof || body.is_empty() {
         return "unexpected end of JSON input".into();
     }
@@ -64,7 +77,7 @@ mod tests {
         ];
         for (body, expected) in rows {
             let error = serde_json::from_str::<serde_json::Value>(body).expect_err(body);
-            assert_eq!(go_text(body.as_bytes(), &error), expected, "{body}");
+            assert_eq!(json_error(body.as_bytes(), &error), expected, "{body}");
         }
     }
 }

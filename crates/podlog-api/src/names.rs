@@ -1,4 +1,5 @@
-//! What names may look like: `k8s.io/apimachinery/pkg/util/validation` and `…/pkg/api/validation/path`.
+//! What names may look like: `k8s.io/apimachinery/pkg/util/validation`, `…/pkg/api/validate/content` and
+//! `…/pkg/api/validation/path`.
 //!
 //! Every function returns what is wrong with a value; nothing when it is right.
 
@@ -26,7 +27,7 @@ const ENV_NAME: &str =
     "a valid environment variable name must consist only of printable ASCII characters other than '='";
 
 fn too_long(max: usize) -> String {
-    format!("must be no more than {max} characters")
+    format!("must be no more than {max} bytes")
 }
 
 fn check(value: &str, max: usize, is_right: impl FnOnce(&str) -> bool, wrong: &str) -> Vec<String> {
@@ -57,28 +58,33 @@ fn is_dns_label(value: &str) -> bool {
     is_word(value, is_lower_alphanumeric, |b| is_lower_alphanumeric(b) || b == b'-')
 }
 
+fn is_dns_subdomain(value: &str) -> bool {
+    value.split('.').all(is_dns_label)
+}
+
 fn is_qualified_word(value: &str) -> bool {
     is_word(value, |b| b.is_ascii_alphanumeric(), |b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// RFC 1123 label.
-pub(super) fn dns_label(value: &str) -> Vec<String> {
-    check(value, LABEL_MAX, is_dns_label, DNS_LABEL)
+pub(crate) fn dns_label(value: &str) -> Vec<String> {
+    let wrong = if is_dns_subdomain(value) { "must not contain dots" } else { DNS_LABEL };
+    check(value, LABEL_MAX, is_dns_label, wrong)
 }
 
 /// RFC 1123 subdomain.
-pub(super) fn dns_subdomain(value: &str) -> Vec<String> {
-    check(value, SUBDOMAIN_MAX, |value| value.split('.').all(is_dns_label), DNS_SUBDOMAIN)
+pub(crate) fn dns_subdomain(value: &str) -> Vec<String> {
+    check(value, SUBDOMAIN_MAX, is_dns_subdomain, DNS_SUBDOMAIN)
 }
 
 /// RFC 1035 label.
-pub(super) fn dns_1035_label(value: &str) -> Vec<String> {
+pub(crate) fn dns_1035_label(value: &str) -> Vec<String> {
     let is_right = |value: &str| is_dns_label(value) && value.starts_with(|c: char| c.is_ascii_lowercase());
     check(value, LABEL_MAX, is_right, DNS_1035_LABEL)
 }
 
 /// A label key: a name, optionally with a domain in front.
-pub(super) fn qualified_name(value: &str) -> Vec<String> {
+pub(crate) fn qualified_name(value: &str) -> Vec<String> {
     let mut details = Vec::new();
     let name = match value.split('/').collect::<Vec<_>>()[..] {
         [name] => name,
@@ -93,7 +99,7 @@ pub(super) fn qualified_name(value: &str) -> Vec<String> {
         }
         _ => {
             return vec![format!(
-                "a qualified name {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. \
+                "a valid label key {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. \
                  'example.com/MyName')"
             )];
         }
@@ -110,12 +116,12 @@ pub(super) fn qualified_name(value: &str) -> Vec<String> {
 }
 
 /// A label's value.
-pub(super) fn label_value(value: &str) -> Vec<String> {
+pub(crate) fn label_value(value: &str) -> Vec<String> {
     check(value, LABEL_MAX, |value| value.is_empty() || is_qualified_word(value), LABEL_VALUE)
 }
 
 /// A key of a config map or secret.
-pub(super) fn config_key(value: &str) -> Vec<String> {
+pub(crate) fn config_key(value: &str) -> Vec<String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
     let mut details =
         check(value, SUBDOMAIN_MAX, |value| !value.is_empty() && value.bytes().all(allowed), CONFIG_KEY);
@@ -129,7 +135,7 @@ pub(super) fn config_key(value: &str) -> Vec<String> {
 }
 
 /// A name that stands in a path as it is, such as a role's: nearly anything.
-pub(super) fn path_segment(value: &str) -> Vec<String> {
+pub(crate) fn path_segment(value: &str) -> Vec<String> {
     if value == "." || value == ".." {
         return vec![format!("may not be '{value}'")];
     }
@@ -138,18 +144,18 @@ pub(super) fn path_segment(value: &str) -> Vec<String> {
 }
 
 /// Name of an environment variable.
-pub(super) fn environment_variable(value: &str) -> Vec<String> {
+pub(crate) fn environment_variable(value: &str) -> Vec<String> {
     let allowed = |b: u8| (b' '..=b'~').contains(&b) && b != b'=';
     if value.bytes().all(allowed) { Vec::new() } else { vec![ENV_NAME.to_owned()] }
 }
 
 /// Name of a port.
-pub(super) fn port_name(value: &str) -> Vec<String> {
+pub(crate) fn port_name(value: &str) -> Vec<String> {
     let rules: [(bool, &str); 5] = [
-        (value.len() > 15, "must be no more than 15 characters"),
+        (value.len() > 15, "must be no more than 15 bytes"),
         (
             !value.bytes().all(|b| is_lower_alphanumeric(b) || b == b'-') || value.is_empty(),
-            "must contain only alphanumeric characters (a-z, 0-9), and hyphens ('-')",
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
         ),
         (!value.bytes().any(|b| b.is_ascii_lowercase()), "must contain at least one letter (a-z)"),
         (value.contains("--"), "must not contain consecutive hyphens"),
@@ -159,7 +165,7 @@ pub(super) fn port_name(value: &str) -> Vec<String> {
 }
 
 /// Number of a port.
-pub(super) fn port_number(value: i64) -> Option<&'static str> {
+pub(crate) fn port_number(value: i64) -> Option<&'static str> {
     (!(1..=65_535).contains(&value)).then_some("must be between 1 and 65535, inclusive")
 }
 
@@ -174,8 +180,9 @@ mod tests {
         let rows: Vec<(Rule, &str, Vec<&str>)> = vec![
             (dns_label, "web-1", vec![]),
             (dns_label, "Web", vec![DNS_LABEL]),
-            (dns_label, "a.b", vec![DNS_LABEL]),
-            (dns_label, &long, vec!["must be no more than 63 characters"]),
+            (dns_label, "a.b", vec!["must not contain dots"]),
+            (dns_label, "a..b", vec![DNS_LABEL]),
+            (dns_label, &long, vec!["must be no more than 63 bytes"]),
             (dns_subdomain, "a.b-c", vec![]),
             (dns_subdomain, "a..b", vec![DNS_SUBDOMAIN]),
             (dns_subdomain, "a_b", vec![DNS_SUBDOMAIN]),
