@@ -9,7 +9,9 @@ mod version;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use podlog_client::Colour;
+use podlog_client::apply::ApplyError;
+use podlog_client::manifest::ManifestError;
+use podlog_client::{ClientError, Colour};
 
 use crate::exit::Exit;
 
@@ -98,11 +100,17 @@ fn report(error: &anyhow::Error) -> Exit {
     if is_broken_pipe(error) {
         return Exit::Success;
     }
-    anstream::eprintln!("error: {error:#}");
+    anstream::eprintln!("{}", message(error));
     match error.downcast_ref::<crate::up::DataDirError>() {
         Some(crate::up::DataDirError::Held { .. }) => Exit::AlreadyRunning,
         _ => Exit::Failure,
     }
+}
+
+/// Causes follow after colons. What the client says are whole texts already, as kubectl prints them.
+fn message(error: &anyhow::Error) -> String {
+    let is_whole = error.is::<ClientError>() || error.is::<ApplyError>() || error.is::<ManifestError>();
+    if is_whole { error.to_string() } else { format!("error: {error:#}") }
 }
 
 /// Whether whoever read our output went away, which is no failure of ours.

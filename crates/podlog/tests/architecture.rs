@@ -1,5 +1,7 @@
 //! Holds `ARCHITECTURE.md` true: the edges between crates, and what each crate must not know.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -11,7 +11,6 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::files::{KeyPairFiles, PUBLIC, PkiError, SECRET, read_if_present, write_atomically};
@@ -22,8 +21,6 @@ const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60
 const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Certificates are valid from a little before now, for peers whose clock is behind.
 const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
-/// How often [`CertificateAuthority::keep_fresh`] looks.
-const RENEWAL_CHECK: Duration = Duration::from_secs(60 * 60);
 
 /// What a certificate is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,23 +186,6 @@ impl CertificateAuthority {
         let key = KeyPair::generate()?;
         let certificate = leaf_parameters(request, now)?.signed_by(&key, &self.issuer)?;
         Ok((certificate.pem(), key.serialize_pem()))
-    }
-
-    /// Looks once an hour, and renews what is due, until `shutdown`. Servers and clients of this crate take up the new
-    /// files by themselves. A failure is reported and tried again.
-    pub async fn keep_fresh(
-        &self,
-        leaves: Vec<(KeyPairFiles, CertificateRequest)>,
-        shutdown: CancellationToken,
-    ) {
-        let mut ticks = tokio::time::interval(RENEWAL_CHECK);
-        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            for (files, request) in &leaves {
-                if let Err(error) = self.ensure(files, request) {
-                    tracing::error!(certificate = %files.certificate.display(), %error, source = ?std::error::Error::source(&error), "cannot renew a certificate");
-                }
-            }
-        }
     }
 
     fn is_good(

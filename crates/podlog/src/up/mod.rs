@@ -4,6 +4,7 @@ mod data_dir;
 mod kubeconfig;
 mod node;
 mod pki;
+mod renewal;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -32,6 +33,7 @@ use crate::exit::Exit;
 pub(crate) use data_dir::{DataDir, DataDirError, Lock};
 use kubeconfig::Credentials;
 use pki::Pki;
+use renewal::NodeConnection;
 
 /// Runs until Ctrl-C or SIGTERM.
 pub(crate) fn run(args: UpArgs) -> anyhow::Result<Exit> {
@@ -118,16 +120,16 @@ impl Cluster {
         let pki = Pki::prepare(&data_dir.pki(), &node_name).context("cannot prepare certificates")?;
         let api_server = start_api_server(args, data_dir, &pki).await?;
         let address = api_server.local_addr();
-        kubeconfig::write(&data_dir.kubeconfig(), &kubeconfig::kubeconfig(address, &credentials(&pki)?))
-            .with_context(|| format!("cannot write {}", data_dir.kubeconfig().display()))?;
+        write_kubeconfig(data_dir, address, &pki)?;
 
         let stop = CancellationToken::new();
         let root_ca_pem = std::fs::read_to_string(pki.ca())?;
         let controllers =
             controllers::spawn_all(api_server.registry(), ControllerConfig { root_ca_pem }, &stop);
-        let kubelet = start_kubelet(args, data_dir, node_name.clone(), config, &pki, address).await?;
+        let connection = NodeConnection::load(address, &pki).await?;
+        let kubelet = start_kubelet(args, data_dir, node_name.clone(), config, &pki, &connection).await?;
         node::ready(api_server.registry(), &node_name).await;
-        let certificates = tokio::spawn(pki.keep_fresh(stop.clone()));
+        let certificates = tokio::spawn(renewal::keep_fresh(pki, connection, data_dir.clone(), stop.clone()));
         Ok(Cluster { api_server, kubelet, controllers, certificates, stop })
     }
 
@@ -202,7 +204,7 @@ async fn start_kubelet(
     node_name: String,
     config: KubeletConfiguration,
     pki: &Pki,
-    api_server: SocketAddr,
+    connection: &NodeConnection,
 ) -> anyhow::Result<Kubelet> {
     let runtime = match args.runtime {
         Runtime::Process => ProcessRuntime::open(ProcessRuntimeConfig {
@@ -226,10 +228,16 @@ async fn start_kubelet(
         compatibility: args.compatibility.into(),
         serving: ServerTls::load(pki.kubelet.clone()).context("cannot load the kubelet's certificate")?,
         client_ca: Some(pki.ca()),
-        client: node::client(api_server, pki).await?,
-        api_server,
+        client: connection.client(),
+        api_server: connection.api_server(),
     };
     Kubelet::start(options, runtime).await.context("cannot start the kubelet (--kubelet-port)")
+}
+
+fn write_kubeconfig(data_dir: &DataDir, api_server: SocketAddr, pki: &Pki) -> anyhow::Result<()> {
+    let path = data_dir.kubeconfig();
+    kubeconfig::write(&path, &kubeconfig::kubeconfig(api_server, &credentials(pki)?))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The administrator's credentials, as they stand in the kubeconfig.

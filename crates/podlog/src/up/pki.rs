@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use podlog_api::bootstrap_roles::KUBELET_CLIENT;
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles, PkiError};
-use tokio_util::sync::CancellationToken;
 
 /// All certificates of one data directory, issued and fresh.
 pub(super) struct Pki {
@@ -44,9 +43,7 @@ impl Pki {
             leaves: requests(node_name).into_iter().map(|(name, request)| (files(name), request)).collect(),
             authority,
         };
-        for (files, request) in &pki.leaves {
-            pki.authority.ensure(files, request)?;
-        }
+        pki.renew()?;
         Ok(pki)
     }
 
@@ -55,9 +52,16 @@ impl Pki {
         self.authority.certificate_path().to_owned()
     }
 
-    /// Renews what is due, until `shutdown`.
-    pub(super) async fn keep_fresh(self, shutdown: CancellationToken) {
-        self.authority.keep_fresh(self.leaves, shutdown).await;
+    /// Issues what is missing or due, and says whether anything was.
+    ///
+    /// # Errors
+    /// When the files cannot be read or written.
+    pub(super) fn renew(&self) -> Result<bool, PkiError> {
+        let mut is_renewed = false;
+        for (files, request) in &self.leaves {
+            is_renewed |= self.authority.ensure(files, request)?;
+        }
+        Ok(is_renewed)
     }
 }
 
