@@ -47,11 +47,23 @@ fn root_space_kib() -> Option<u64> {
     Some(stat.f_blocks * stat.f_frsize / 1024)
 }
 
-/// Share of the root file system that is free, in percent, and of its inodes.
-pub(super) fn root_free_percent() -> Option<(u64, u64)> {
+/// What is left of a file system.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    pub(super) free_bytes: u64,
+    pub(super) free_percent: u64,
+    pub(super) free_inodes_percent: u64,
+}
+
+/// What is left of the root file system.
+pub(super) fn root_room() -> Option<Room> {
     let stat = rustix::fs::statvfs("/").ok()?;
     let share = |free: u64, all: u64| (free * 100).checked_div(all).unwrap_or(100);
-    Some((share(stat.f_bavail, stat.f_blocks), share(stat.f_favail, stat.f_files)))
+    Some(Room {
+        free_bytes: stat.f_bavail * stat.f_frsize,
+        free_percent: share(stat.f_bavail, stat.f_blocks),
+        free_inodes_percent: share(stat.f_favail, stat.f_files),
+    })
 }
 
 /// Processes now, and how many there may be.

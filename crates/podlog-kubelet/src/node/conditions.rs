@@ -4,19 +4,20 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{NodeCondition, NodeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::capacity;
+use super::capacity::{self, Room};
 
 /// Memory below which the node has memory pressure (`memory.available<100Mi`, the default of `evictionHard`).
 const LEAST_MEMORY_KIB: u64 = 100 * 1024;
 /// Shares of file system and inodes below which it has disk pressure (`nodefs.available<10%`, `inodesFree<5%`).
 const LEAST_SPACE_PERCENT: u64 = 10;
 const LEAST_INODES_PERCENT: u64 = 5;
+/// Space that is enough whatever its share: a machine that pulls no images can work with it.
+const ENOUGH_BYTES: u64 = 1 << 30;
 
 /// The conditions of this machine now.
 pub(super) fn now(old: Option<&NodeStatus>, at: Timestamp) -> Vec<NodeCondition> {
     let memory = capacity::memory_available_kib().is_some_and(|kib| kib < LEAST_MEMORY_KIB);
-    let disk = capacity::root_free_percent()
-        .is_some_and(|(space, inodes)| space < LEAST_SPACE_PERCENT || inodes < LEAST_INODES_PERCENT);
+    let disk = capacity::root_room().is_some_and(is_short);
     let pids = capacity::processes().is_some_and(|(now, limit)| now * 10 > limit * 9);
     let pressures = [
         ("MemoryPressure", memory, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory", "memory"),
@@ -37,6 +38,11 @@ pub(super) fn now(old: Option<&NodeStatus>, at: Timestamp) -> Vec<NodeCondition>
     let message = "kubelet is posting ready status".to_owned();
     conditions.push(condition(old, at, "Ready", true, "KubeletReady", message));
     conditions
+}
+
+fn is_short(room: Room) -> bool {
+    let is_space_short = room.free_percent < LEAST_SPACE_PERCENT && room.free_bytes < ENOUGH_BYTES;
+    is_space_short || room.free_inodes_percent < LEAST_INODES_PERCENT
 }
 
 fn condition(
@@ -78,4 +84,22 @@ pub(super) fn same(a: &NodeStatus, b: &NodeStatus) -> bool {
         status
     };
     quiet(a) == quiet(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_short_of_space_or_inodes() {
+        let check = |free_bytes, free_percent, free_inodes_percent, expected| {
+            let room = Room { free_bytes, free_percent, free_inodes_percent };
+            assert_eq!(is_short(room), expected, "{room:?}");
+        };
+        check(20 << 30, 50, 90, false);
+        check(20 << 30, 8, 90, false);
+        check(1 << 29, 12, 90, false);
+        check(1 << 29, 9, 90, true);
+        check(20 << 30, 50, 4, true);
+    }
 }
