@@ -10,6 +10,9 @@ use tempfile::TempDir;
 /// How long anything may take before a test gives up. Conditions are met far earlier; a loaded machine gets its time.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// The folder of the workspace: where the README's commands are typed.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
 /// A running `podlog up`.
 pub(crate) struct Podlog {
     home: TempDir,
@@ -67,7 +70,11 @@ impl Podlog {
     /// `podlog` with this data directory in the environment that its user would have.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_podlog"));
-        command.args(arguments).env("HOME", self.home.path()).env("KUBECONFIG", self.kubeconfig());
+        command
+            .args(arguments)
+            .current_dir(ROOT)
+            .env("HOME", self.home.path())
+            .env("KUBECONFIG", self.kubeconfig());
         if matches!(arguments.first(), Some(&("up" | "down"))) {
             command.arg("--data-dir").arg(self.data_dir());
         }
@@ -87,7 +94,11 @@ impl Podlog {
     /// Stock kubectl against this API server.
     pub(crate) fn kubectl_command(&self, kubectl: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(kubectl);
-        command.args(arguments).env("HOME", self.home.path()).env("KUBECONFIG", self.kubeconfig());
+        command
+            .args(arguments)
+            .current_dir(ROOT)
+            .env("HOME", self.home.path())
+            .env("KUBECONFIG", self.kubeconfig());
         command.stdin(Stdio::null());
         command
     }
@@ -140,7 +151,7 @@ impl Drop for Podlog {
 /// The kubectl to test with: `$KUBECTL`, the one that `.ci/kubectl` installs, or the one of the PATH.
 /// `None` says loudly that the test is skipped.
 pub(crate) fn kubectl() -> Option<PathBuf> {
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/kubectl");
+    let installed = Path::new(ROOT).join("target/tools/kubectl");
     let candidates =
         [std::env::var_os("KUBECTL").map(PathBuf::from), Some(installed), Some("kubectl".into())];
     let found = candidates.into_iter().flatten().find(|kubectl| {
