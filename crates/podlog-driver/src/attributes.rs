@@ -9,6 +9,8 @@ use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 
 /// Present when no record is older than one before it; counts the files of the log.
 const GENERATION: &str = "user.podlog.generation";
+/// Bytes of all earlier files of the log, those included that have been deleted.
+const BASE: &str = "user.podlog.base";
 /// Present when the file is complete: nanoseconds of its last record, and in which streams it ends inside a line.
 const END: &str = "user.podlog.end";
 
@@ -29,6 +31,18 @@ pub(crate) fn mark_generation(file: impl AsFd, number: u64) {
 /// The number of a file whose records are in order.
 pub(crate) fn generation(file: impl AsFd) -> Option<u64> {
     std::str::from_utf8(&get(file, GENERATION)?).ok()?.parse().ok()
+}
+
+#[expect(dead_code, reason = "the writer is about to set it")]
+/// So many bytes are in the files before this one.
+pub(crate) fn mark_base(file: impl AsFd, bytes: u64) {
+    set(file, BASE, bytes.to_string().as_bytes());
+}
+
+#[expect(dead_code, reason = "cursors are about to need it")]
+/// How many bytes were written to the log before this file was begun.
+pub(crate) fn base(file: impl AsFd) -> Option<u64> {
+    std::str::from_utf8(&get(file, BASE)?).ok()?.parse().ok()
 }
 
 pub(crate) fn mark_end(file: impl AsFd, end: FileEnd) {
@@ -55,7 +69,7 @@ pub(crate) fn file_end(file: impl AsFd) -> Option<FileEnd> {
 
 /// Gives `to` what is known of `from`.
 pub(crate) fn copy(from: impl AsFd, to: impl AsFd) {
-    for name in [GENERATION, END] {
+    for name in [GENERATION, BASE, END] {
         if let Some(value) = get(&from, name) {
             set(&to, name, &value);
         }

@@ -6,10 +6,14 @@
 //! * [`Timestamp`], [`Rfc3339`], [`TimestampFormatter`]: the times of records
 //! * [`cri`], [`json_file`]: the two record formats that container runtimes write
 //! * [`Selection`]: what a reader asked for (`tail`, `since`, `limitBytes`, `timestamps`, `stream`)
+//! * [`LineMatch`]: lines by what is in them
+//! * [`Gap`]: what stands where something is missing
 //! * [`Renderer`]: raw bytes of a log file to the bytes that a client sees
 
 pub mod cri;
+mod gap;
 pub mod json_file;
+mod line_match;
 mod quote;
 mod record;
 mod renderer;
@@ -17,6 +21,8 @@ mod selection;
 mod stream;
 mod timestamp;
 
+pub use gap::{GAP_TAG, Gap, GapReason};
+pub use line_match::{LineMatch, PatternError, PatternSyntax, Patterns};
 pub use quote::quote;
 pub use record::{Format, LineEnd, Record, RecordParser};
 pub use renderer::{RenderError, RenderState, RenderStats, Rendered, Renderer};

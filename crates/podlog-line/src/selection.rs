@@ -1,6 +1,6 @@
 //! What a reader asked for.
 
-use crate::{Streams, Timestamp};
+use crate::{LineMatch, Streams, Timestamp};
 
 /// How records become lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -21,6 +21,12 @@ pub enum Mode {
 pub struct Selection {
     /// Only what was logged at this time or later. A line counts as logged when its first record was.
     pub since: Option<Timestamp>,
+    /// Only what was logged at this time or earlier. A line counts as logged when its first record was. Taken before
+    /// `tail`: "the last N of what there was at that time". [`Mode::Exact`] only.
+    pub until: Option<Timestamp>,
+    /// Only lines with such content. Taken before `tail`: "the last N of these lines". Declared gaps are always shown.
+    /// [`Mode::Exact`] only.
+    pub line_match: Option<LineMatch>,
     /// Only the last so many lines ([`Mode::Exact`]) or records ([`Mode::Upstream`]) of what is there when reading
     /// starts. Taken before `since`: "of the last N, those that are new enough". 0 is nothing.
     pub tail: Option<u64>,

@@ -146,6 +146,8 @@ fn selection(options: &PodLogOptions, compatibility: Compatibility, now: Timesta
     };
     Selection {
         since: since.map(nanoseconds),
+        until: None,
+        line_match: None,
         tail: options.tail_lines.and_then(|lines| u64::try_from(lines).ok()),
         limit_bytes: options.limit_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
         timestamps: options.timestamps,
