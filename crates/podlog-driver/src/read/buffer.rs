@@ -19,6 +19,12 @@ impl Buffer {
         &self.bytes[self.start..self.end]
     }
 
+    /// What is to be rendered, once more.
+    pub(super) fn rest_only(&self) -> Buffer {
+        let bytes = self.rest().to_vec();
+        Buffer { end: bytes.len(), start: 0, bytes }
+    }
+
     /// Where to read to; call [`Buffer::filled`] afterwards.
     pub(super) fn room(&mut self) -> &mut [u8] {
         self.bytes.copy_within(self.start..self.end, 0);

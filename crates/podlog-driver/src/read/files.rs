@@ -3,6 +3,8 @@
 use std::{
     fs::{self, File},
     io,
+    os::fd::AsRawFd,
+    path::PathBuf,
 };
 
 use super::inflate;
@@ -80,6 +82,16 @@ impl LogFile {
         Ok(self.descriptor())
     }
 
+    /// The same file once more, without opening it by name: it may have none any more.
+    pub(super) fn try_clone(&self) -> io::Result<LogFile> {
+        let content = match &self.content {
+            Content::Plain(file) => Content::Plain(file.try_clone()?),
+            // A descriptor of its own: decompressing moves the file's position.
+            Content::Compressed(file) => Content::Compressed(File::open(descriptor_path(file))?),
+        };
+        Ok(LogFile { id: self.id, age: self.age.clone(), content, damage: self.damage.clone() })
+    }
+
     pub(super) fn is_compressed(&self) -> bool {
         matches!(self.content, Content::Compressed(_))
     }
@@ -89,6 +101,10 @@ impl LogFile {
             Content::Plain(file) | Content::Compressed(file) => file,
         }
     }
+}
+
+fn descriptor_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// Opens the current file. `None` when there is none at the moment.

@@ -13,11 +13,36 @@ use super::{
     position::Position,
     reader::newest_age,
 };
-use crate::ReadError;
+use crate::{ReadError, generations::FileId};
 
 const COMPARE_BLOCK: usize = 64 * 1024;
 
+/// Where a follower stands that has read everything there was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The file, and how much of it was delivered.
+    at: (FileId, u64),
+    /// The file before it, to which a writer may still append; `None` when reading began behind it.
+    previous: Option<(FileId, u64)>,
+}
+
+impl Place {
+    /// Whether a follower that stands here delivers from here on what one does that stands at `other` and has the same
+    /// selection (but for `since` and `tail`, which chose where they began).
+    pub fn covers(&self, other: &Place) -> bool {
+        self.at == other.at && (other.previous.is_none() || self.previous == other.previous)
+    }
+}
+
 impl LogReader {
+    /// Where this follower stands; `None` while there is more to read, or a line has begun whose rest is to come.
+    pub fn place(&self) -> Option<Place> {
+        let is_settled = self.upcoming.is_empty() && !self.is_rotated && !self.is_done;
+        let at = self.at.as_ref().filter(|_| is_settled && self.renderer.is_between_lines())?;
+        let previous = self.previous.as_ref().map(|previous| previous.point(0));
+        Some(Place { at: at.point(self.buffer.rest().len()), previous })
+    }
+
     /// At the end of the newest file that is open: whether there is more, in it or in newer ones (which are then
     /// upcoming).
     pub(super) fn notice_rotation(&mut self) -> Result<bool, ReadError> {

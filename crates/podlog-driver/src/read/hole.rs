@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use crate::ReadError;
 
 /// Why reading cannot go on as if nothing were missing.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Hole {
     /// So many files were deleted between the last one that was read and the next one.
     Deleted(u64),

@@ -12,6 +12,7 @@ mod since;
 mod source;
 mod tail;
 
+pub use follow::Place;
 pub use reader::{LogReader, ReadState, ReadStats};
 pub use source::LogSource;
 

@@ -29,6 +29,17 @@ impl Position {
         Ok(Position { file, offset, end: None, is_at_end: false, rendered: Vec::new() })
     }
 
+    /// The same place once more.
+    pub(super) fn try_clone(&self) -> io::Result<Position> {
+        let (rendered, file) = (self.rendered.clone(), self.file.try_clone()?);
+        Ok(Position { file, offset: self.offset, end: self.end, is_at_end: self.is_at_end, rendered })
+    }
+
+    /// The file, and what was read of it but for the last `held` bytes.
+    pub(super) fn point(&self, held: usize) -> (FileId, u64) {
+        (self.id(), self.offset - held as u64)
+    }
+
     pub(super) fn id(&self) -> FileId {
         self.file.id()
     }

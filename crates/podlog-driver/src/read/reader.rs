@@ -190,6 +190,26 @@ impl LogReader {
         Ok(ReadState::CaughtUp)
     }
 
+    /// A second reader at the same place: both deliver the same from here on. It keeps the files open that this one
+    /// holds open.
+    ///
+    /// # Errors
+    /// When the process may not open more files.
+    pub fn try_clone(&self) -> io::Result<LogReader> {
+        let clone = |position: &Option<Position>| position.as_ref().map(Position::try_clone).transpose();
+        Ok(LogReader {
+            source: self.source.clone(),
+            renderer: self.renderer.clone(),
+            at: clone(&self.at)?,
+            upcoming: self.upcoming.iter().map(LogFile::try_clone).collect::<io::Result<_>>()?,
+            previous: clone(&self.previous)?,
+            newest_age: self.newest_age.clone(),
+            buffer: self.buffer.rest_only(),
+            hole: self.hole.clone(),
+            ..*self
+        })
+    }
+
     /// What was met so far.
     pub fn stats(&self) -> ReadStats {
         let rendered = self.renderer.stats();

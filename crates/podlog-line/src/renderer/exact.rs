@@ -14,7 +14,7 @@ const MAX_HELD: usize = 1 << 20;
 /// A line that no parser understands is remembered up to this length, for the error message.
 const MAX_QUOTED: usize = 4096;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Exact {
     filter: Filter,
     lines: [Line; 2],
@@ -30,7 +30,7 @@ pub(super) struct Exact {
 }
 
 /// The line that a stream is writing.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Line {
     state: LineState,
     held: Vec<u8>,
@@ -75,6 +75,13 @@ impl Exact {
                 line.state = if inside { LineState::Ignored } else { LineState::Start };
             }
         }
+    }
+
+    /// Whether every line that has begun has ended.
+    pub(super) fn is_between_lines(&self) -> bool {
+        self.open.is_none()
+            && self.waiting.is_empty()
+            && self.lines.iter().all(|line| line.state == LineState::Start)
     }
 
     pub(super) fn remember_malformed(&mut self, line: &[u8], terminator: Terminator, stats: &RenderStats) {

@@ -13,7 +13,7 @@ use upstream::Upstream;
 ///
 /// Feed it a log from its beginning or from a record boundary; [`Rendered::consumed`] says how much was used, the
 /// rest is to be given again with what follows it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Renderer {
     budget: Budget,
     parser: RecordParser,
@@ -25,7 +25,7 @@ pub struct Renderer {
     kind: Kind,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Kind {
     Exact(Exact),
     Upstream(Upstream),
@@ -92,7 +92,7 @@ impl Terminator {
 }
 
 /// A record that is longer than the reader's buffer: its header, parsed anew for each piece of content.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Overlong {
     Record { header: Vec<u8> },
     Malformed,
@@ -231,6 +231,12 @@ impl Renderer {
         }
     }
 
+    /// Whether no line has begun whose rest is to come: two renderers of one selection that are between lines at the same
+    /// place of a log have the same output from there on. Never in [`Mode::Upstream`].
+    pub fn is_between_lines(&self) -> bool {
+        matches!(&self.kind, Kind::Exact(exact) if exact.is_between_lines()) && self.overlong.is_none()
+    }
+
     /// What was counted so far.
     pub fn stats(&self) -> RenderStats {
         self.stats
@@ -334,7 +340,7 @@ impl Renderer {
 }
 
 /// The bytes of output that are still allowed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Budget {
     left: Option<u64>,
 }

@@ -4,7 +4,7 @@ use crate::{Format, LineEnd, Record, RecordParser, Selection};
 
 use super::{Filter, RenderError, RenderStats, Terminator};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Upstream {
     filter: Filter,
     /// Chosen by the first line, for good.
