@@ -240,7 +240,8 @@ mod tests {
     /// A drain whose log is in a directory, and the program's end of its stdout.
     fn drain(directory: &Path) -> (Drain, PipeWriter) {
         let path = directory.join("0.log");
-        let mut drain = Drain::open(&Log { path, max_bytes: u64::MAX, max_files: 5 }).expect("a log");
+        let mut drain =
+            Drain::open(&Log { path, max_bytes: u64::MAX, max_files: 5, ..Log::default() }).expect("a log");
         let (reader, writer) = std::io::pipe().expect("a pipe");
         fcntl_setpipe_size(&writer, 1 << 20).expect("a large pipe");
         drain.attach(Ours { stdout: reader.into(), stderr: None, held: None });

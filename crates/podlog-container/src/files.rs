@@ -145,8 +145,8 @@ pub enum Propagation {
     HostToContainer,
 }
 
-/// The log file of a container and when it is rotated.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The log file of a container, when it is rotated, and what is kept of too much output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Log {
     /// Absolute path of the current file.
@@ -155,6 +155,58 @@ pub struct Log {
     pub max_bytes: u64,
     /// Files kept, the current one included.
     pub max_files: u32,
+    /// What happens when the program prints faster than the log can be written. Default [`BackPressure::Block`].
+    #[serde(default)]
+    pub back_pressure: BackPressure,
+    /// What [`BackPressure::DropNewest`] and [`BackPressure::DropOldest`] keep in memory, in bytes. Default 1 MiB; at least
+    /// 64 KiB are used.
+    #[serde(default = "default_buffer_bytes")]
+    pub buffer_bytes: u64,
+    /// Lines that may be logged in a second, both streams together. Default 0: no limit.
+    #[serde(default)]
+    pub lines_per_second: u64,
+    /// Bytes that may be logged in a second, both streams together. Default 0: no limit.
+    #[serde(default)]
+    pub bytes_per_second: u64,
+    /// Longest content of a record, in bytes; longer lines are split. Default 0: 16 KiB.
+    #[serde(default)]
+    pub max_record_bytes: u64,
+}
+
+/// [`Log::buffer_bytes`] when nothing is said.
+pub const DEFAULT_BUFFER_BYTES: u64 = 1 << 20;
+
+fn default_buffer_bytes() -> u64 {
+    DEFAULT_BUFFER_BYTES
+}
+
+/// A log without a path, of no size.
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            max_bytes: 0,
+            max_files: 0,
+            back_pressure: BackPressure::Block,
+            buffer_bytes: DEFAULT_BUFFER_BYTES,
+            lines_per_second: 0,
+            bytes_per_second: 0,
+            max_record_bytes: 0,
+        }
+    }
+}
+
+/// What happens when a program prints faster than its log can be written, or the disk is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackPressure {
+    /// The program waits: nothing is lost.
+    #[default]
+    Block,
+    /// The program goes on. What comes when the buffer is full is dropped and declared.
+    DropNewest,
+    /// The program goes on. What has waited longest is dropped and declared.
+    DropOldest,
 }
 
 /// `state.json`: the program has been started.
@@ -218,5 +270,28 @@ impl Exit {
 
     fn because(reason: &str, exit_code: i32, message: String, finished_at: Timestamp) -> Self {
         Self { exit_code, signal: None, reason: reason.to_owned(), message, finished_at, lost_bytes: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_of_an_older_kubelet_waits_and_has_no_limits() {
+        let old = r#"{"path":"/0.log","maxBytes":10,"maxFiles":5}"#;
+        let log: Log = serde_json::from_str(old).expect("JSON");
+        assert_eq!(log, Log { path: "/0.log".into(), max_bytes: 10, max_files: 5, ..Log::default() });
+    }
+
+    #[test]
+    fn policies_have_the_names_of_their_gaps() {
+        for (policy, name) in [
+            (BackPressure::Block, "\"block\""),
+            (BackPressure::DropNewest, "\"drop-newest\""),
+            (BackPressure::DropOldest, "\"drop-oldest\""),
+        ] {
+            assert_eq!(serde_json::to_string(&policy).expect("JSON"), name);
+        }
     }
 }

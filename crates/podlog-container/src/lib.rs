@@ -22,7 +22,8 @@ pub const STARTED: &[u8] = b"started\n";
 
 pub use directory::{Claim, ClaimError, ContainerDir, FileError, Liveness, write_atomically};
 pub use files::{
-    Config, EnvVar, Exit, Log, Metadata, Mount, Process, Propagation, REASON_COMPLETED, REASON_ERROR,
-    REASON_START_ERROR, REASON_UNKNOWN, START_ERROR_EXIT_CODE, State, UNKNOWN_EXIT_CODE, User,
+    BackPressure, Config, DEFAULT_BUFFER_BYTES, EnvVar, Exit, Log, Metadata, Mount, Process, Propagation,
+    REASON_COMPLETED, REASON_ERROR, REASON_START_ERROR, REASON_UNKNOWN, START_ERROR_EXIT_CODE, State,
+    UNKNOWN_EXIT_CODE, User,
 };
 pub use identity::{ProcessIdentity, ProcessStat};

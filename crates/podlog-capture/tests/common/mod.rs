@@ -48,7 +48,7 @@ impl Scene {
         let temp = tempfile::tempdir().expect("a temporary directory");
         let container = temp.path().join("container");
         fs::create_dir(&container).expect("mkdir");
-        let log = Log { path: temp.path().join("0.log"), max_bytes: 1 << 40, max_files: 5 };
+        let log = Log { path: temp.path().join("0.log"), max_bytes: 1 << 40, max_files: 5, ..Log::default() };
         let path = EnvVar { name: "PATH".to_owned(), value: "/usr/bin:/bin".to_owned() };
         let process = Process {
             argv: argv.iter().map(|&word| word.to_owned()).collect(),

@@ -56,6 +56,7 @@ pub(super) fn process(
             path: sandbox.log_directory.join(&config.log_path),
             max_bytes: limits.max_bytes,
             max_files: limits.max_files,
+            ..Log::default()
         },
     })
 }
