@@ -17,6 +17,7 @@ mod clients;
 mod drain;
 mod launch;
 mod memory;
+pub mod policy;
 mod program;
 mod run;
 mod stdio;
