@@ -1,11 +1,12 @@
 //! The CRI log format: `<time> <stream> <tags> <content>` and a line feed.
 //!
 //! Writers differ in the time: containerd trims zeros of the fraction, conmon writes nine digits and an offset. The
-//! first of the `:`-separated tags is `P` (the line goes on) or `F`; readers take everything but `P` for `F`.
+//! first of the `:`-separated tags is `P` (the line goes on) or `F`; readers take everything but `P` for `F`. The tag
+//! [`GAP_TAG`] behind `F` marks a declared [`Gap`](crate::Gap).
 
 use memchr::memchr;
 
-use crate::{LineEnd, Record, Rfc3339, SecondCache, Stream};
+use crate::{GAP_TAG, LineEnd, Record, Rfc3339, SecondCache, Stream};
 
 /// Reads the record in `line`, which has no line feed. `None` when it is damaged.
 #[inline]
@@ -19,7 +20,12 @@ pub fn parse<'a>(line: &'a [u8], seconds: &mut SecondCache) -> Option<Record<'a>
     };
     let (tags, content) = rest.split_at(tags_length);
     let end = if tags == b"P" || tags.starts_with(b"P:") { LineEnd::Partial } else { LineEnd::Full };
-    Some(Record { time, stream, end, content: &content[1..] })
+    Some(Record { time, stream, end, content: &content[1..], is_gap: tags.len() > 1 && is_gap(tags) })
+}
+
+fn is_gap(tags: &[u8]) -> bool {
+    let mut tags = tags.split(|byte| *byte == b':');
+    tags.next() == Some(b"F") && tags.any(|tag| tag == GAP_TAG.as_bytes())
 }
 
 #[inline]
@@ -88,6 +94,24 @@ mod tests {
                 "{}",
                 String::from_utf8_lossy(line)
             );
+        }
+    }
+
+    #[test]
+    fn gaps_are_known_by_their_tags_alone() {
+        for (tags, expected) in [
+            ("F:podlog-gap", true),
+            ("F:new:podlog-gap", true),
+            ("F:podlog-gap:new", true),
+            ("F", false),
+            ("F:podlog-gaps", false),
+            ("P:podlog-gap", false),
+            ("podlog-gap", false),
+            ("F:", false),
+        ] {
+            let line = format!(r#"2026-01-01T00:00:01Z stdout {tags} {{"podlog.gap":{{}}}}"#);
+            let record = parse(line.as_bytes(), &mut SecondCache::default()).expect("a record");
+            assert_eq!(record.is_gap, expected, "{tags}");
         }
     }
 

@@ -23,7 +23,7 @@ impl<'a> Fields<'a> {
             [content @ .., b'\n'] => (content, LineEnd::Full),
             content => (content, LineEnd::Partial),
         };
-        Some(Record { time: self.time, stream, end, content })
+        Some(Record { time: self.time, stream, end, content, is_gap: false })
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use regex::bytes::{RegexSet, RegexSetBuilder};
 
+use crate::MAX_HELD;
+
 /// How patterns are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum PatternSyntax {
@@ -57,8 +59,9 @@ impl LineMatch {
         Ok(LineMatch { compiled: Arc::new(Compiled { source, include, exclude }) })
     }
 
-    /// Whether a line is wanted.
+    /// Whether a line is wanted. It is judged by its first [`MAX_HELD`] bytes: longer ones are never held as a whole.
     pub fn is_match(&self, content: &[u8]) -> bool {
+        let content = &content[..content.len().min(MAX_HELD)];
         let Compiled { include, exclude, .. } = &*self.compiled;
         include.as_ref().is_none_or(|set| set.is_match(content))
             && !exclude.as_ref().is_some_and(|set| set.is_match(content))

@@ -22,6 +22,8 @@ pub struct Record<'a> {
     pub end: LineEnd,
     /// The bytes the container wrote.
     pub content: &'a [u8],
+    /// Whether it declares a [`Gap`](crate::Gap): then `content` is not the container's.
+    pub is_gap: bool,
 }
 
 /// The formats of log files.

@@ -1,6 +1,6 @@
 //! What a reader asked for.
 
-use crate::{LineMatch, Streams, Timestamp};
+use crate::{Cursor, LineMatch, Stream, Streams, Timestamp};
 
 /// How records become lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -34,10 +34,26 @@ pub struct Selection {
     pub limit_bytes: Option<u64>,
     /// Whether each line begins with the time of its first record and a space.
     pub timestamps: bool,
+    /// Whether each line begins with the [`Cursor`] behind it and a space, before the time. Lines then come when they
+    /// have ended, and one longer than [`MAX_HELD`](crate::MAX_HELD) comes in several. [`Mode::Exact`] only.
+    pub cursors: bool,
+    /// Only what comes after this place. It is the business of the one who feeds the [`Renderer`](crate::Renderer).
+    /// [`Mode::Exact`] only.
+    pub after: Option<Cursor>,
     /// The wanted streams.
     pub streams: Streams,
     /// How records become lines.
     pub mode: Mode,
     /// Whether reading goes on after the end was reached. Without it, the log ends where it ended when reading began.
     pub follow: bool,
+}
+
+impl Selection {
+    /// Whether `tail` counts the line of `stream` that was begun at that time, has this content (all of it, or at least
+    /// the first [`MAX_HELD`](crate::MAX_HELD) bytes) and is a declared gap or not.
+    pub fn wants(&self, stream: Stream, begun: Timestamp, is_gap: bool, content: &[u8]) -> bool {
+        self.streams.contains(stream)
+            && self.until.is_none_or(|until| begun <= until)
+            && (is_gap || self.line_match.as_ref().is_none_or(|wanted| wanted.is_match(content)))
+    }
 }

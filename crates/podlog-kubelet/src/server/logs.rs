@@ -146,8 +146,6 @@ fn selection(options: &PodLogOptions, compatibility: Compatibility, now: Timesta
     };
     Selection {
         since: since.map(nanoseconds),
-        until: None,
-        line_match: None,
         tail: options.tail_lines.and_then(|lines| u64::try_from(lines).ok()),
         limit_bytes: options.limit_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
         timestamps: options.timestamps,
@@ -161,5 +159,6 @@ fn selection(options: &PodLogOptions, compatibility: Compatibility, now: Timesta
             Compatibility::Upstream => Mode::Upstream,
         },
         follow: options.follow,
+        ..Selection::default()
     }
 }

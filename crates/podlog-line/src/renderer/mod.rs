@@ -1,12 +1,20 @@
 //! From the raw bytes of a log to the bytes a client sees.
 
+mod budget;
 mod exact;
+mod filter;
 mod upstream;
 
 use memchr::memchr;
 
-use crate::{Mode, Record, RecordParser, Selection, Timestamp, quote};
-use exact::Exact;
+use crate::{
+    Cursor, FileMark, Gap, LineEnd, Mode, Record, RecordParser, Rfc3339, SecondCache, Selection, Stream,
+    Timestamp, TimestampFormatter, quote,
+};
+use budget::{Budget, Room};
+pub use exact::MAX_HELD;
+use exact::{Exact, LetGo, Span, Step};
+use filter::Filter;
 use upstream::Upstream;
 
 /// Turns raw log bytes into output, whole records at a time, by copying ranges of them.
@@ -22,6 +30,10 @@ pub struct Renderer {
     position: u64,
     /// The record in whose middle we are, when it did not fit the reader's buffer.
     overlong: Option<Overlong>,
+    /// Where the output was cut by the limit, if inside that of a record.
+    cut: Option<Cursor>,
+    /// Where the output stood when it was resumed, and the position of that place.
+    resumed: Option<(Cursor, u64)>,
     kind: Kind,
 }
 
@@ -98,41 +110,19 @@ enum Overlong {
     Malformed,
 }
 
-/// What every record is judged by.
-#[derive(Debug, Clone, Copy)]
-struct Filter {
-    streams: crate::Streams,
-    since: Option<Timestamp>,
-    timestamps: bool,
-}
-
-impl Filter {
-    #[inline]
-    fn is_too_old(&self, record: &Record<'_>) -> bool {
-        self.since.is_some_and(|since| record.time.timestamp() < since)
-    }
-
-    #[inline]
-    fn append_prefix(&self, record: &Record<'_>, out: &mut Vec<u8>) {
-        if self.timestamps {
-            record.time.append_nine_digits(out);
-            out.push(b' ');
-        }
-    }
-}
-
 impl Renderer {
     /// A renderer for a log that is fed from where `tail` begins; `tail` itself is the business of the one who feeds it,
     /// but for the record limit of [`Mode::Upstream`].
     pub fn new(selection: &Selection) -> Renderer {
-        let filter =
-            Filter { streams: selection.streams, since: selection.since, timestamps: selection.timestamps };
+        let filter = Filter::new(selection);
         Renderer {
-            budget: Budget { left: selection.limit_bytes },
+            budget: Budget::new(selection.limit_bytes),
             parser: RecordParser::default(),
             stats: RenderStats::default(),
             position: 0,
             overlong: None,
+            cut: None,
+            resumed: None,
             kind: match selection.mode {
                 Mode::Exact => Kind::Exact(Exact::new(filter)),
                 Mode::Upstream => Kind::Upstream(Upstream::new(filter, selection)),
@@ -157,18 +147,63 @@ impl Renderer {
         }
     }
 
+    /// Says that the input that comes next stands at `offset` of that file: cursors name it, and
+    /// [`Renderer::is_past_until`] is about what comes from now on.
+    pub fn begin_file(&mut self, file: FileMark, offset: u64) {
+        if let Kind::Exact(exact) = &mut self.kind {
+            exact.begin_file(file, offset, self.position);
+        }
+    }
+
+    /// Goes on at a place where an earlier renderer of the same selection stood. The input will begin `back` bytes before
+    /// it, no less than [`Place::back`](crate::Place::back); otherwise what was begun there and is not given is missing. To
+    /// be called before any input. [`Mode::Exact`] only.
+    pub fn resume(&mut self, cursor: Cursor, back: u64) {
+        if let Kind::Exact(exact) = &mut self.kind {
+            exact.resume(&cursor.place, back);
+            self.budget.skip(cursor.place.skip);
+            self.resumed = Some((cursor, back));
+        }
+    }
+
+    /// The place behind everything that was delivered, also when `limit_bytes` has cut it inside a line. `None` in
+    /// [`Mode::Upstream`].
+    pub fn cursor(&self) -> Option<Cursor> {
+        let Kind::Exact(exact) = &self.kind else { return None };
+        let cursor = match (self.cut, self.resumed) {
+            (Some(cut), _) => cut,
+            // What comes before that place, comes behind it.
+            (None, Some((mut cursor, at))) if self.position < at => {
+                cursor.place.skip = cursor.place.skip.max(self.budget.made());
+                cursor
+            }
+            _ => {
+                let mut cursor = exact.cursor(self.position);
+                cursor.place.skip += self.budget.skip_left();
+                cursor
+            }
+        };
+        Some(cursor)
+    }
+
+    /// Whether a line later than `until` was met in the file, and no line that began before it is unfinished. If the records that
+    /// follow are in the order of their times, none of them is wanted.
+    pub fn is_past_until(&self) -> bool {
+        matches!(&self.kind, Kind::Exact(exact) if exact.is_past_until())
+    }
+
     /// Appends the output of all whole records in `input`.
     pub fn render(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Rendered, RenderError> {
         let room = self.budget.begin(out);
         let mut consumed = 0;
         let mut result = Ok(());
-        out.reserve(input.len().min(room - out.len()));
+        out.reserve(input.len().min(room.left(out)));
         while !self.is_done(out, room)
             && let Some(length) = memchr(b'\n', &input[consumed..])
         {
-            result = self.line(&input[consumed..consumed + length], Terminator::LineFeed, out);
+            let line = &input[consumed..consumed + length];
+            result = self.limited_line(line, Terminator::LineFeed, length + 1, room, out);
             consumed += length + 1;
-            self.position += length as u64 + 1;
             if result.is_err() {
                 break;
             }
@@ -177,14 +212,28 @@ impl Renderer {
         result.map(|()| Rendered { consumed, state })
     }
 
-    /// Appends the output of `rest`, a last record without a line feed: the file ends there.
+    /// Appends the output of `rest`, a last record without a line feed: the log ends there.
     pub fn render_rest(&mut self, rest: &[u8], out: &mut Vec<u8>) -> Result<RenderState, RenderError> {
+        self.last_record(rest, Terminator::EndOfFile, out)
+    }
+
+    /// Appends the output of `rest`, a last record without a line feed, as if it had one: the file ends there, and the
+    /// log goes on in another. Nothing is glued to a record that was torn.
+    pub fn end_file(&mut self, rest: &[u8], out: &mut Vec<u8>) -> Result<RenderState, RenderError> {
+        self.last_record(rest, Terminator::LineFeed, out)
+    }
+
+    fn last_record(
+        &mut self,
+        rest: &[u8],
+        terminator: Terminator,
+        out: &mut Vec<u8>,
+    ) -> Result<RenderState, RenderError> {
         let room = self.budget.begin(out);
         let mut result = Ok(());
         let has_rest = !rest.is_empty() || self.overlong.is_some();
         if has_rest && !self.is_done(out, room) {
-            result = self.line(rest, Terminator::EndOfFile, out);
-            self.position += rest.len() as u64;
+            result = self.limited_line(rest, terminator, rest.len(), room, out);
         }
         let state = self.settle(out, room);
         result.map(|()| state)
@@ -196,30 +245,69 @@ impl Renderer {
         let room = self.budget.begin(out);
         let mut result = Ok(());
         if !self.is_done(out, room) {
+            let before = self.place_in(out, room);
             result = self.piece(piece, out);
             self.position += piece.len() as u64;
+            self.note_cut(before, out, room);
         }
         let state = self.settle(out, room);
         result.map(|()| state)
     }
 
     /// Nothing was logged for a while: shows what there is of an unfinished line, and lines that waited for its end.
+    /// An unfinished line is not shown where lines are matched or carry cursors.
     pub fn idle(&mut self, out: &mut Vec<u8>) -> RenderState {
-        let room = self.budget.begin(out);
-        if let Kind::Exact(exact) = &mut self.kind {
-            exact.idle(out);
-        }
-        self.settle(out, room)
+        self.let_go(LetGo::Idle, out)
     }
 
     /// The log has ended: shows unfinished lines.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<RenderState, RenderError> {
         self.check_format()?;
+        Ok(self.let_go(LetGo::End, out))
+    }
+
+    fn let_go(&mut self, why: LetGo, out: &mut Vec<u8>) -> RenderState {
         let room = self.budget.begin(out);
-        if let Kind::Exact(exact) = &mut self.kind {
-            exact.finish(out);
+        while !self.is_done(out, room)
+            && let Kind::Exact(exact) = &mut self.kind
+            && let Some(step) = exact.next_step(why)
+        {
+            let (mut cursor, length) = (exact.cursor(self.position), out.len());
+            exact.take_step(step, self.position, out);
+            if let (Step::Open(stream), Some(_)) = (step, exact.cursor(self.position).place.open) {
+                // The line is open, however much of it was shown.
+                cursor.place.open = Some(stream);
+            }
+            self.note_cut(Some((cursor, length)), out, room);
         }
-        Ok(self.settle(out, room))
+        self.settle(out, room)
+    }
+
+    /// The lines that are unfinished will not be finished: what there is of them is ended by line feeds.
+    /// [`Mode::Exact`] only.
+    pub fn end_lines(&mut self, out: &mut Vec<u8>) -> RenderState {
+        let room = self.budget.begin(out);
+        let before = self.place_in(out, room);
+        if let Kind::Exact(exact) = &mut self.kind {
+            exact.end_lines(self.position, out);
+        }
+        self.note_cut(before, out, room);
+        self.settle(out, room)
+    }
+
+    /// Something is missing here: [`Renderer::end_lines`], and the marker of `gap` as a line of that time, whatever was
+    /// selected. [`Mode::Exact`] only.
+    pub fn gap(&mut self, gap: &Gap, at: Timestamp, out: &mut Vec<u8>) -> RenderState {
+        if self.end_lines(out) == RenderState::LimitReached {
+            return RenderState::LimitReached;
+        }
+        let room = self.budget.begin(out);
+        let before = self.place_in(out, room);
+        if let Kind::Exact(exact) = &mut self.kind {
+            append_gap(exact, gap, at, self.position, out);
+        }
+        self.note_cut(before, out, room);
+        self.settle(out, room)
     }
 
     /// Fails when there was input and nothing of it was a record: it is no log. [`Mode::Upstream`] has judged it by its
@@ -234,7 +322,9 @@ impl Renderer {
     /// Whether no line has begun whose rest is to come: two renderers of one selection that are between lines at the same
     /// place of a log have the same output from there on. Never in [`Mode::Upstream`].
     pub fn is_between_lines(&self) -> bool {
-        matches!(&self.kind, Kind::Exact(exact) if exact.is_between_lines()) && self.overlong.is_none()
+        matches!(&self.kind, Kind::Exact(exact) if exact.is_between_lines(self.position))
+            && self.overlong.is_none()
+            && self.budget.skip_left() == 0
     }
 
     /// What was counted so far.
@@ -242,16 +332,39 @@ impl Renderer {
         self.stats
     }
 
+    /// A record and its place in the input, of which it takes `length` bytes.
+    fn limited_line(
+        &mut self,
+        line: &[u8],
+        terminator: Terminator,
+        length: usize,
+        room: Room,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RenderError> {
+        let before = self.place_in(out, room);
+        let end = self.position + length as u64;
+        let result = self.line(line, terminator, Span { start: self.position, end }, out);
+        self.position = end;
+        self.note_cut(before, out, room);
+        result
+    }
+
     #[inline]
-    fn line(&mut self, line: &[u8], terminator: Terminator, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    fn line(
+        &mut self,
+        line: &[u8],
+        terminator: Terminator,
+        span: Span,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RenderError> {
         if self.overlong.is_some() {
-            return self.last_piece(line, terminator, out);
+            return self.last_piece(line, terminator, span, out);
         }
         match &mut self.kind {
             Kind::Exact(exact) => match self.parser.parse(line) {
                 Some(record) => {
                     self.stats.records += 1;
-                    exact.record(&record, terminator, self.position, out);
+                    exact.record(&record, terminator, span, out);
                 }
                 None => self.malformed(line, terminator),
             },
@@ -270,6 +383,7 @@ impl Renderer {
     }
 
     fn piece(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Result<(), RenderError> {
+        let span = Span { start: self.position, end: self.position + piece.len() as u64 };
         let Some(overlong) = self.overlong.take() else {
             let header = self
                 .parser
@@ -282,12 +396,12 @@ impl Renderer {
             };
             let content = &piece[header.len()..];
             self.stats.records += 1;
-            self.content_piece(&header, content, None, out)?;
+            self.content_piece(&header, content, None, span, out)?;
             self.overlong = Some(Overlong::Record { header });
             return Ok(());
         };
         if let Overlong::Record { header } = &overlong {
-            self.content_piece(header, piece, None, out)?;
+            self.content_piece(header, piece, None, span, out)?;
         }
         self.overlong = Some(overlong);
         Ok(())
@@ -297,10 +411,13 @@ impl Renderer {
         &mut self,
         piece: &[u8],
         terminator: Terminator,
+        span: Span,
         out: &mut Vec<u8>,
     ) -> Result<(), RenderError> {
         match self.overlong.take() {
-            Some(Overlong::Record { header }) => self.content_piece(&header, piece, Some(terminator), out),
+            Some(Overlong::Record { header }) => {
+                self.content_piece(&header, piece, Some(terminator), span, out)
+            }
             Some(Overlong::Malformed) | None => Ok(()),
         }
     }
@@ -311,16 +428,17 @@ impl Renderer {
         header: &[u8],
         content: &[u8],
         end: Option<Terminator>,
+        span: Span,
         out: &mut Vec<u8>,
     ) -> Result<(), RenderError> {
         let Some(mut record) = self.parser.parse_cri(header) else { return Ok(()) };
         record.content = content;
         if end.is_none() {
-            record.end = crate::LineEnd::Partial;
+            record.end = LineEnd::Partial;
         }
         match &mut self.kind {
             Kind::Exact(exact) => {
-                exact.record(&record, end.unwrap_or(Terminator::LineFeed), self.position, out);
+                exact.record(&record, end.unwrap_or(Terminator::LineFeed), span, out);
             }
             Kind::Upstream(upstream) => upstream.piece(&record, end, out),
         }
@@ -328,36 +446,52 @@ impl Renderer {
     }
 
     #[inline]
-    fn is_done(&self, out: &[u8], room: usize) -> bool {
-        out.len() >= room || matches!(&self.kind, Kind::Upstream(upstream) if upstream.is_done())
+    fn is_done(&self, out: &[u8], room: Room) -> bool {
+        room.is_full(out) || matches!(&self.kind, Kind::Upstream(upstream) if upstream.is_done())
     }
 
-    fn settle(&mut self, out: &mut Vec<u8>, room: usize) -> RenderState {
+    fn settle(&mut self, out: &mut Vec<u8>, room: Room) -> RenderState {
         let done = self.is_done(out, room);
         self.budget.settle(out, room);
         if done { RenderState::LimitReached } else { RenderState::More }
     }
-}
 
-/// The bytes of output that are still allowed.
-#[derive(Debug, Clone)]
-struct Budget {
-    left: Option<u64>,
-}
-
-impl Budget {
-    /// The length at which `out` is full.
-    fn begin(&self, out: &[u8]) -> usize {
-        let left = self.left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
-        out.len().saturating_add(left)
+    /// Where the output stands and its length, if it may be cut.
+    fn place_in(&self, out: &[u8], room: Room) -> Option<(Cursor, usize)> {
+        if !room.is_limited() {
+            return None;
+        }
+        let Kind::Exact(exact) = &self.kind else { return None };
+        let cursor = match self.resumed {
+            Some((mut cursor, at)) if self.position < at => {
+                cursor.place.skip = self.budget.made() + room.made(out);
+                cursor
+            }
+            _ => exact.cursor(self.position),
+        };
+        Some((cursor, out.len()))
     }
 
-    /// Cuts what is too much, and pays for the rest.
-    fn settle(&mut self, out: &mut Vec<u8>, room: usize) {
-        out.truncate(room);
-        if let Some(left) = &mut self.left {
-            *left = (room - out.len()) as u64;
+    /// Remembers where the output was cut, if what came after `before` did not fit.
+    fn note_cut(&mut self, before: Option<(Cursor, usize)>, out: &[u8], room: Room) {
+        if let Some((mut cursor, length)) = before
+            && let Some(fitting) = room.cuts(length, out)
+        {
+            cursor.place.skip += fitting;
+            self.cut = Some(cursor);
         }
+    }
+}
+
+fn append_gap(exact: &Exact, gap: &Gap, at: Timestamp, position: u64, out: &mut Vec<u8>) {
+    let mut content = Vec::new();
+    gap.append_content(&mut content);
+    let mut formatter = TimestampFormatter::default();
+    let text = formatter.format(at);
+    if let Some(time) = Rfc3339::parse_prefix(text, &mut SecondCache::default()) {
+        let stream = gap.stream.unwrap_or(Stream::Stdout);
+        let record = Record { time, stream, end: LineEnd::Full, content: &content, is_gap: true };
+        exact.append_line(&record, position, out);
     }
 }
 

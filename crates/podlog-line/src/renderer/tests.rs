@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{LineEnd, Stream, Streams, cri};
+use crate::{GapReason, LineMatch, Patterns, Streams, cri};
 
 /// `o1P x` is `2026-01-01T00:00:01Z stdout P x` and a line feed, `e` is stderr; anything else stands for itself.
 fn log(records: &[&str]) -> Vec<u8> {
@@ -49,11 +49,22 @@ fn selection(options: &str) -> Selection {
             ("since", second) => {
                 selection.since = Some(format!("2026-01-01T00:00:0{second}Z").parse().expect("a time"));
             }
+            ("until", second) => {
+                selection.until = Some(format!("2026-01-01T00:00:0{second}Z").parse().expect("a time"));
+            }
+            ("match", pattern) => selection.line_match = Some(line_match(&[pattern], &[])),
+            ("exclude", pattern) => selection.line_match = Some(line_match(&[], &[pattern])),
             ("limit", bytes) => selection.limit_bytes = Some(bytes.parse().expect("a number")),
             _ => panic!("unknown option {option}"),
         }
     }
     selection
+}
+
+fn line_match(include: &[&str], exclude: &[&str]) -> LineMatch {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    let patterns = Patterns { include: owned(include), exclude: owned(exclude), ..Patterns::default() };
+    LineMatch::new(patterns).expect("patterns")
 }
 
 #[test]
@@ -93,6 +104,139 @@ fn exact_lines() {
         (&[], "", ""),
     ] {
         assert_eq!(render_all(&selection(options), &log(records)), expected, "{records:?} {options}");
+    }
+}
+
+#[test]
+fn a_line_is_as_late_as_its_first_record() {
+    for (records, options, expected) in [
+        (&["o1F a", "o2F b", "o3F c"][..], "until=2", "a\nb\n"),
+        (&["o1F a", "o3F c", "o2F b"], "until=2", "a\nb\n"),
+        (&["o1F a", "o2F b", "o3F c"], "since=2 until=2", "b\n"),
+        (&["o2P a", "o3F b", "o3P c", "o3F d"], "until=2", "ab\n"),
+        (&["o3P a", "e2F b", "o3F c", "o2F d"], "until=2", "b\nd\n"),
+        (&["o1P a", "e3F b"], "until=2", "a"),
+    ] {
+        assert_eq!(render_all(&selection(options), &log(records)), expected, "{records:?} {options}");
+    }
+}
+
+#[test]
+fn the_end_of_a_time_is_known() {
+    for (records, expected) in [
+        (&["o1F a", "o2F b"][..], false),
+        (&["o1F a", "o3F b"], true),
+        (&["o1P a", "e3F b"], false),
+        (&["o1P a", "e3F b", "o3F c"], true),
+        (&["o1F a", "e3P b"], true),
+    ] {
+        let mut renderer = Renderer::new(&selection("until=2"));
+        renderer.render(&log(records), &mut Vec::new()).expect("a log");
+        assert_eq!(renderer.is_past_until(), expected, "{records:?}");
+    }
+}
+
+#[test]
+fn whole_lines_are_matched() {
+    for (records, options, expected) in [
+        (&["o1F error", "o2F fine", "e3F terror"][..], "match=err", "error\nterror\n"),
+        (&["o1F error", "o2F fine", "e3F terror"], "exclude=err", "fine\n"),
+        (&["o1F error", "o2F fine"], "match=^err ts", "T1 error\n"),
+        (&["o1P er", "e2F x", "o3F ror"], "match=err", "error\n"),
+        (&["o1P er", "e2F x", "o3F ror"], "match=^error$", "error\n"),
+        (&["o1P er", "e2F x", "o3F ror"], "exclude=rr", "x\n"),
+        (&["o1P er", "e2F x", "o3P ror"], "match=err", "error"),
+        (&["o1F a", "o2F 2026", "o3F stdout"], "match=2026", "2026\n"),
+        (&["o1F a", "o2F b"], "match=^$", ""),
+        (&["o1F a", "o2F "], "match=^$", "\n"),
+        (&["o1F aa", "o2F ab", "o3F ac"], "match=a limit=4", "aa\na"),
+        (&["o1F aa", "o2F ab", "e3F ab", "o4F ab"], "match=b stdout since=3 until=4", "ab\n"),
+        (&[r#"{"log":"x\u0041\n","stream":"stdout","time":"2026-01-01T00:00:02Z"}"#], "match=xA", "xA\n"),
+    ] {
+        assert_eq!(render_all(&selection(options), &log(records)), expected, "{records:?} {options}");
+    }
+}
+
+#[test]
+fn an_unfinished_line_is_matched_when_it_has_ended() {
+    let mut renderer = Renderer::new(&selection("match=b"));
+    let mut out = Vec::new();
+    renderer.render(&log(&["o1P a"]), &mut out).expect("a log");
+    renderer.idle(&mut out);
+    assert_eq!(out, b"");
+    renderer.render(&log(&["o2F b"]), &mut out).expect("a log");
+    assert_eq!(out, b"ab\n");
+}
+
+#[test]
+fn a_line_too_long_to_be_held_is_matched_by_what_is_held() {
+    let part = "x".repeat(MAX_HELD + 1);
+    for (begin, end, is_shown) in
+        [("hit", "", true), ("", "hit", false), ("", "", false), ("hit", "hit", true)]
+    {
+        let line = if is_shown { format!("{begin}{part}{end}\n") } else { String::new() };
+        for records in [
+            &[&format!("o1P {begin}{part}"), &format!("o2F {end}"), "o3F hit"][..],
+            &[&format!("o1F {begin}{part}{end}"), "o3F hit"],
+        ] {
+            let mut out = Vec::new();
+            Renderer::new(&selection("match=hit")).render(&log(records), &mut out).expect("a log");
+            assert!(out == format!("{line}hit\n").as_bytes(), "{begin} {end} {}", out.len());
+        }
+    }
+}
+
+const MARKER: &str = r#"{"podlog.gap":{"reason":"drop-oldest"}}"#;
+
+#[test]
+fn gaps_are_lines_that_always_match() {
+    let gap = |second: u8| format!("o{second}F:podlog-gap {MARKER}");
+    let marker = format!("{MARKER}\n");
+    for (records, options, expected) in [
+        (&["o1F a", &gap(2), "o3F b"][..], "", format!("a\n{marker}b\n")),
+        (&["o1F a", &gap(2), "o3F b"], "match=b", format!("{marker}b\n")),
+        (&["o1F a", &gap(2), "o3F b"], "exclude=gap ts", format!("T1 a\nT2 {marker}T3 b\n")),
+        (&["o1F a", &gap(2), "e3F b"], "stderr", "b\n".to_owned()),
+        (&["o1F a", &gap(2), "o3F b"], "since=3", "b\n".to_owned()),
+        (&["o1F a", &gap(2), "o3F b"], "until=1", "a\n".to_owned()),
+        (&["o1P a", &gap(2), "o3F b"], "", format!("a\n{marker}b\n")),
+        (&["o1P a", &gap(2), "o3F b"], "match=b", format!("{marker}b\n")),
+        (&["e1P a", &gap(2), "e3F b"], "", format!("{marker}ab\n")),
+        (&["o1P a", &gap(3), "o3F b"], "since=2", format!("{marker}b\n")),
+        (&["o1F a", &format!("o2F {MARKER}")], "match=a", format!("a\n{marker}")),
+        (&["o1F a", &format!("o2F {MARKER}")], "exclude=gap", "a\n".to_owned()),
+    ] {
+        assert_eq!(render_all(&selection(options), &log(records)), expected, "{records:?} {options}");
+    }
+}
+
+#[test]
+fn a_reader_declares_gaps_of_its_own() {
+    let gap = Gap { bytes: Some(7), ..Gap::new(GapReason::Retention) };
+    let at = Timestamp::parse(b"2026-01-01T00:00:02Z").expect("a time");
+    let content = r#"{"podlog.gap":{"reason":"retention","bytes":7}}"#;
+    for (records, idle, options, expected) in [
+        (&["o1F a"][..], false, "", format!("a\n{content}\n")),
+        (&["o1P a", "e1P b"], false, "ts", format!("T1 a\nT1 b\nT2 {content}\n")),
+        (&["o1P a", "e1P b"], true, "", format!("a\nb\n{content}\n")),
+        (&["o1P a", "e1P b"], false, "stderr match=x", format!("{content}\n")),
+        (&["o1P a"], false, "limit=4", "a\n{\"".to_owned()),
+        (&["o1P a"], false, "limit=1", "a".to_owned()),
+    ] {
+        let mut renderer = Renderer::new(&selection(options));
+        let mut out = Vec::new();
+        renderer.render(&log(records), &mut out).expect("a log");
+        if idle {
+            renderer.idle(&mut out);
+        }
+        if renderer.gap(&gap, at, &mut out) == RenderState::More {
+            renderer.render(&log(&["o3F next"]), &mut out).expect("a log");
+            assert!(out.ends_with(b"next\n") || options.contains("match"), "nothing is glued");
+            out.truncate(out.len() - if out.ends_with(b"next\n") { 5 } else { 0 });
+        }
+        let text =
+            String::from_utf8_lossy(&out).replace("2026-01-01T00:00:0", "T").replace(".000000000Z", "");
+        assert_eq!(text.trim_end_matches("T3 "), expected, "{records:?} {options}");
     }
 }
 
@@ -264,6 +408,162 @@ proptest! {
         if let Ok(rendered) = renderer.render(&bytes, &mut out) {
             let _ = renderer.render_rest(&bytes[rendered.consumed..], &mut out);
             let _ = renderer.finish(&mut out);
+        }
+    }
+}
+
+/// A log whose records are as many seconds apart, and of which some are damaged.
+fn arbitrary_file() -> impl Strategy<Value = Text> {
+    (arbitrary_log(), prop::collection::vec(0..20usize, 60)).prop_map(|(records, kinds)| {
+        let mut file = b"2026-01-01T00:00:00Z stdout F first\n".to_vec();
+        for ((second, (stream, end, content)), kind) in records.iter().enumerate().zip(kinds) {
+            let time = format!("2026-01-01T00:00:{second:02}Z");
+            match kind {
+                0 => file.extend_from_slice(b"damaged\n"),
+                1 => cri::append_record(&mut file, b"2026-01-01T00:00:05Z", *stream, *end, content),
+                2 => file.extend_from_slice(format!("{time} {stream} F:podlog-gap {MARKER}\n").as_bytes()),
+                _ => cri::append_record(&mut file, time.as_bytes(), *stream, *end, content),
+            }
+        }
+        Text(file)
+    })
+}
+
+/// Bytes that a failing test can print.
+#[derive(Clone)]
+struct Text(Vec<u8>);
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.escape_ascii().to_string().replace("\\n", "\n"))
+    }
+}
+
+fn arbitrary_selection() -> impl Strategy<Value = Selection> {
+    let times = (prop::option::of(0..40i64), prop::option::of(20..60i64));
+    (any::<bool>(), 0..3usize, times, 0..4usize).prop_map(|(timestamps, streams, (since, until), wanted)| {
+        let at = |second| Timestamp::from_seconds(1_767_225_600 + second, 0);
+        Selection {
+            timestamps,
+            streams: [Streams::Both, Streams::Stdout, Streams::Stderr][streams],
+            since: since.map(at),
+            until: until.map(at),
+            line_match: [None, None, Some(line_match(&["a|\\d"], &[])), Some(line_match(&[], &["[a-m]"]))]
+                [wanted]
+                .clone(),
+            ..Selection::default()
+        }
+    })
+}
+
+/// Feeds a log from `fed` on in such steps; a step of 0 says that nothing comes for a while. What was consumed.
+fn feed(renderer: &mut Renderer, file: &[u8], fed: usize, steps: &[usize], out: &mut Vec<u8>) -> usize {
+    let (mut done, mut end) = (fed, fed);
+    for step in steps {
+        end = (end + step).min(file.len());
+        done += renderer.render(&file[done..end], out).expect("a log").consumed;
+        if *step == 0 {
+            renderer.idle(out);
+        }
+    }
+    done
+}
+
+const MARK: FileMark = FileMark { base: Some(100), fingerprint: 7 };
+
+/// A renderer that goes on where another one stood, having read up to `done` again.
+fn resumed(selection: &Selection, file: &[u8], cursor: Cursor, out: &mut Vec<u8>) -> Renderer {
+    assert_eq!(cursor.file, MARK);
+    let mut renderer = Renderer::new(selection);
+    let back = cursor.place.back();
+    let begin = cursor.place.offset - back;
+    renderer.resume(cursor, back);
+    renderer.begin_file(MARK, begin);
+    let again = &file[begin as usize..cursor.place.offset as usize];
+    let rendered = renderer.render(again, out).expect("a log");
+    assert!(rendered.consumed == again.len() || rendered.state == RenderState::LimitReached);
+    renderer
+}
+
+/// Renders the rest of a log, as far as there is room.
+fn go_on(renderer: &mut Renderer, file: &[u8], out: &mut Vec<u8>) {
+    let begin = renderer.cursor().expect("a place").place.offset as usize;
+    if renderer.render(&file[begin..], out).expect("a log").state == RenderState::More {
+        renderer.finish(out).expect("a log");
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_resumed_is_exactly_the_rest(
+        Text(file) in arbitrary_file(),
+        selection in arbitrary_selection(),
+        before in prop::collection::vec(0..200usize, 0..20),
+        after in prop::collection::vec(0..200usize, 0..20),
+    ) {
+        let mut whole = Vec::new();
+        let mut renderer = Renderer::new(&selection);
+        renderer.begin_file(MARK, 0);
+        let done = feed(&mut renderer, &file, 0, &before, &mut whole);
+        let (cursor, delivered) = (renderer.cursor().expect("a place"), whole.len());
+        feed(&mut renderer, &file, done, &after, &mut whole);
+        let mut rest = Vec::new();
+        let mut renderer = resumed(&selection, &file, cursor, &mut rest);
+        prop_assert_eq!(rest.len(), 0, "everything up to there was delivered");
+        prop_assert_eq!(renderer.cursor(), Some(cursor));
+        feed(&mut renderer, &file, done, &after, &mut rest);
+        prop_assert_eq!(String::from_utf8_lossy(&whole[delivered..]), String::from_utf8_lossy(&rest));
+    }
+
+    #[test]
+    fn what_a_limit_has_cut_off_is_resumed(
+        Text(file) in arbitrary_file(),
+        selection in arbitrary_selection(),
+        limit in 0..400u64,
+        second_limit in 1..50u64,
+    ) {
+        let mut whole = Vec::new();
+        let mut renderer = Renderer::new(&selection);
+        renderer.render(&file, &mut whole).expect("a log");
+        renderer.finish(&mut whole).expect("a log");
+        let mut parts = Vec::new();
+        let mut renderer = Renderer::new(&Selection { limit_bytes: Some(limit), ..selection.clone() });
+        renderer.begin_file(MARK, 0);
+        for limit_bytes in [Some(second_limit), None] {
+            go_on(&mut renderer, &file, &mut parts);
+            let cursor = renderer.cursor().expect("a place");
+            renderer = resumed(&Selection { limit_bytes, ..selection.clone() }, &file, cursor, &mut parts);
+        }
+        prop_assert_eq!(String::from_utf8_lossy(&whole[..parts.len().min(whole.len())]), String::from_utf8_lossy(&parts));
+        go_on(&mut renderer, &file, &mut parts);
+        prop_assert_eq!(String::from_utf8_lossy(&whole), String::from_utf8_lossy(&parts));
+    }
+
+    #[test]
+    fn each_line_names_the_place_behind_it(Text(file) in arbitrary_file(), selection in arbitrary_selection()) {
+        let plain = finished(&selection, &file);
+        let with_cursors = Selection { cursors: true, ..selection.clone() };
+        let mut out = Vec::new();
+        let mut renderer = Renderer::new(&with_cursors);
+        renderer.begin_file(MARK, 0);
+        renderer.render(&file, &mut out).expect("a log");
+        renderer.finish(&mut out).expect("a log");
+        let mut lines = Vec::new();
+        for line in out.split_inclusive(|byte| *byte == b'\n') {
+            let space = memchr(b' ', line).expect("a cursor");
+            let cursor: Cursor = std::str::from_utf8(&line[..space]).expect("text").parse().expect("a cursor");
+            lines.push((cursor, &line[space + 1..]));
+        }
+        let texts: Vec<&[u8]> = lines.iter().map(|(_, text)| *text).collect();
+        let texts = texts.concat();
+        prop_assert_eq!(String::from_utf8_lossy(&texts), String::from_utf8_lossy(&plain));
+        for (index, (cursor, _)) in lines.iter().enumerate() {
+            let mut rest = Vec::new();
+            let mut renderer = resumed(&with_cursors, &file, *cursor, &mut rest);
+            renderer.render(&file[cursor.place.offset as usize..], &mut rest).expect("a log");
+            renderer.finish(&mut rest).expect("a log");
+            let expected: usize = out.split_inclusive(|byte| *byte == b'\n').take(index + 1).map(<[u8]>::len).sum();
+            prop_assert_eq!(String::from_utf8_lossy(&out[expected..]), String::from_utf8_lossy(&rest));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{Format, LineEnd, Record, RecordParser, Selection};
 
-use super::{Filter, RenderError, RenderStats, Terminator};
+use super::{RenderError, RenderStats, Terminator, filter::Filter};
 
 #[derive(Debug, Clone)]
 pub(super) struct Upstream {
@@ -73,7 +73,7 @@ impl Upstream {
         };
         if !self.filter.is_too_old(record) && self.filter.streams.contains(record.stream) {
             if self.at_line_start {
-                self.filter.append_prefix(record, out);
+                self.filter.append_time(record, out);
             }
             out.extend_from_slice(record.content);
             out.extend_from_slice(ending);

@@ -1,0 +1,55 @@
+//! What every record is judged by.
+
+use crate::{LineMatch, Record, Selection, Streams, Timestamp};
+
+#[derive(Debug, Clone)]
+pub(super) struct Filter {
+    pub(super) streams: Streams,
+    pub(super) since: Option<Timestamp>,
+    pub(super) timestamps: bool,
+    /// Not in [`Mode::Upstream`](crate::Mode::Upstream), as what follows.
+    pub(super) until: Option<Timestamp>,
+    pub(super) line_match: Option<LineMatch>,
+    pub(super) cursors: bool,
+}
+
+impl Filter {
+    pub(super) fn new(selection: &Selection) -> Filter {
+        Filter {
+            streams: selection.streams,
+            since: selection.since,
+            timestamps: selection.timestamps,
+            until: selection.until,
+            line_match: selection.line_match.clone(),
+            cursors: selection.cursors,
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_too_old(&self, record: &Record<'_>) -> bool {
+        self.since.is_some_and(|since| record.time.timestamp() < since)
+    }
+
+    #[inline]
+    pub(super) fn is_too_late(&self, record: &Record<'_>) -> bool {
+        self.until.is_some_and(|until| record.time.timestamp() > until)
+    }
+
+    #[inline]
+    pub(super) fn is_match(&self, content: &[u8]) -> bool {
+        self.line_match.as_ref().is_none_or(|wanted| wanted.is_match(content))
+    }
+
+    /// Whether an unfinished line can be shown before all of it is known.
+    pub(super) fn shows_unfinished(&self) -> bool {
+        self.line_match.is_none() && !self.cursors
+    }
+
+    #[inline]
+    pub(super) fn append_time(&self, record: &Record<'_>, out: &mut Vec<u8>) {
+        if self.timestamps {
+            record.time.append_nine_digits(out);
+            out.push(b' ');
+        }
+    }
+}
