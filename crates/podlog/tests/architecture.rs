@@ -105,10 +105,15 @@ fn rust_files(folder: PathBuf) -> Vec<PathBuf> {
     files
 }
 
+fn folder_of(name: &str) -> PathBuf {
+    let package = packages().into_iter().find(|package| package["name"] == name).unwrap();
+    Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned()
+}
+
 /// Every line of a crate's sources outside comments and the tests at the end of a file, as `path:line: text`.
 fn code_lines(name: &str) -> Vec<String> {
     let mut lines = Vec::new();
-    let files = rust_files(root().join("crates").join(name).join("src"));
+    let files = rust_files(folder_of(name).join("src"));
     for path in files.iter().filter(|path| !path.ends_with("tests.rs")) {
         let text = std::fs::read_to_string(path).unwrap();
         let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();

@@ -1,0 +1,119 @@
+//! The program whose output is captured.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// The last line.
+pub(crate) const LAST: &str = "that was all";
+/// Every line is so long, line feed included.
+pub(crate) const LINE: usize = 100;
+
+/// Prints lines of 100 bytes to stdout, then [`LAST`], reports, and sleeps until it is killed.
+#[derive(clap::Args)]
+pub(crate) struct Spam {
+    /// How many lines.
+    #[arg(long)]
+    lines: u64,
+    /// Bytes of each write(2).
+    #[arg(long, default_value_t = LINE)]
+    chunk: usize,
+    /// Lines a second, each with the time of its writing in front; as fast as possible without.
+    #[arg(long)]
+    rate: Option<u64>,
+    /// Where to say how long it took.
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+/// What it says when it has printed everything.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SpamReport {
+    /// From the first write(2) to the end of the last.
+    pub(crate) seconds: f64,
+}
+
+impl Spam {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        match self.rate {
+            Some(rate) => self.pace(rate)?,
+            None => self.flood()?,
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        let mut out = io::stdout().lock();
+        out.write_all(&padded(LAST))?;
+        out.flush()?;
+        if let Some(path) = &self.report {
+            write_report(path, &SpamReport { seconds })?;
+        }
+        loop {
+            std::thread::sleep(Duration::from_secs(3600));
+        }
+    }
+
+    fn flood(&self) -> io::Result<()> {
+        let chunk = self.chunk.max(1);
+        // Whole lines, and at least a chunk from wherever in the first of them.
+        let text = padded(&"x".repeat(LINE)).repeat(chunk / LINE + 2);
+        let total = self.lines * LINE as u64;
+        let mut written = 0;
+        while written < total {
+            let from = (written % LINE as u64) as usize;
+            let size = chunk.min(usize::try_from(total - written).unwrap_or(usize::MAX));
+            written += rustix::io::write(rustix::stdio::stdout(), &text[from..from + size])? as u64;
+        }
+        Ok(())
+    }
+
+    fn pace(&self, rate: u64) -> io::Result<()> {
+        exact_sleep();
+        let begin = Instant::now();
+        for number in 0..self.lines {
+            let due = begin + Duration::from_nanos(number * 1_000_000_000 / rate.max(1));
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            write_all(&padded(&format!("{} ", now())))?;
+        }
+        Ok(())
+    }
+}
+
+/// Nanoseconds of the clock that all processes share.
+pub(crate) fn now() -> i128 {
+    let time = clock_gettime(ClockId::Monotonic);
+    i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+}
+
+/// Lets this thread's sleeps end when they should, instead of 50 µs later.
+pub(crate) fn exact_sleep() {
+    // A sleep that is too long makes a figure worse, never better.
+    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+}
+
+/// A line that begins with `text`.
+fn padded(text: &str) -> Vec<u8> {
+    let width = LINE - 1;
+    format!("{text:x<width$.width$}\n").into_bytes()
+}
+
+/// By one call a line, whatever stdout's buffer thinks.
+fn write_all(mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = rustix::io::write(rustix::stdio::stdout(), bytes)?;
+        bytes = &bytes[count..];
+    }
+    Ok(())
+}
+
+/// It is there whole, or not at all.
+fn write_report(path: &Path, report: &SpamReport) -> anyhow::Result<()> {
+    let temporary = path.with_extension("tmp");
+    fs::write(&temporary, serde_json::to_vec(report)?)?;
+    Ok(fs::rename(temporary, path)?)
+}
