@@ -32,5 +32,5 @@ mod watch;
 
 pub use error::{ReadError, SinkError};
 pub use read::{LogReader, LogSource, Place, ReadState, ReadStats};
-pub use sink::{CriFileSink, FileLimits, MAX_CONTENT, SinkStats};
+pub use sink::{CriFileSink, FileLimits, MAX_CONTENT, SinkOptions, SinkStats, WhenFull};
 pub use watch::{LogChanges, LogWatcher};

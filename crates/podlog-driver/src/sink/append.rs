@@ -8,6 +8,8 @@ use std::{
 use memchr::{memchr, memrchr};
 use podlog_line::{LineEnd, SecondCache, cri};
 
+use super::batch::Batch;
+
 /// The two things that are done to a log file.
 pub(super) trait RawFile {
     /// As `write(2)` on a file opened for appending.
@@ -32,8 +34,8 @@ pub(super) struct Appender<F> {
     file: F,
     /// Bytes in the file.
     pub(super) length: u64,
-    /// Records, each with its line feed.
-    pub(super) batch: Vec<u8>,
+    /// What is to be written.
+    pub(super) batch: Batch,
     /// Bytes of the batch that are in the file already.
     written: usize,
     /// The file ends in a torn record that could not be cut off.
@@ -53,7 +55,7 @@ pub(super) enum Written {
 impl<F: RawFile> Appender<F> {
     /// `torn`: the file does not end in a line feed.
     pub(super) fn new(file: F, length: u64, torn: bool, inside_line: [bool; 2]) -> Appender<F> {
-        Appender { file, length, batch: Vec::new(), written: 0, torn, inside_line }
+        Appender { file, length, batch: Batch::default(), written: 0, torn, inside_line }
     }
 
     pub(super) fn raw(&self) -> &F {
@@ -66,15 +68,6 @@ impl<F: RawFile> Appender<F> {
         self.file = file;
         self.length = 0;
         self.torn = false;
-    }
-
-    #[inline]
-    pub(super) fn push(&mut self, header: &[u8], held: &[u8], content: &[u8]) {
-        self.batch.reserve(header.len() + held.len() + content.len() + 1);
-        self.batch.extend_from_slice(header);
-        self.batch.extend_from_slice(held);
-        self.batch.extend_from_slice(content);
-        self.batch.push(b'\n');
     }
 
     /// Writes records while the file has no more than `max_bytes` bytes. On failure what was not written stays in the
@@ -165,7 +158,7 @@ impl<F: RawFile> Appender<F> {
     }
 
     fn drop_written(&mut self) {
-        self.batch.drain(..self.written);
+        self.batch.drop_first(self.written);
         self.written = 0;
     }
 }
@@ -215,7 +208,7 @@ mod tests {
     fn a_full_disk_leaves_no_torn_record() {
         let mut file = appender(10, true);
         for text in ["one", "two", "three"] {
-            file.push(b"", b"", text.as_bytes());
+            file.batch.push(&[text.as_bytes()]);
         }
         let mut written = 0;
         assert!(file.flush(u64::MAX, &mut written).is_err());
@@ -234,7 +227,7 @@ mod tests {
         let records = ["T stdout P a", "T stderr F b", "T stdout F c"]
             .map(|text| text.replace('T', "2026-01-01T00:00:01Z"));
         let mut file = appender(70, true);
-        records.iter().for_each(|record| file.push(b"", b"", record.as_bytes()));
+        records.iter().for_each(|record| file.batch.push(&[record.as_bytes()]));
         assert!(file.flush(u64::MAX, &mut 0).is_err());
         assert_eq!((file.inside_line, file.batch.len()), ([true, false], records[2].len() + 1));
     }
@@ -242,8 +235,8 @@ mod tests {
     #[test]
     fn a_torn_record_that_cannot_be_cut_off_gets_its_line_feed() {
         let mut file = appender(6, false);
-        file.push(b"", b"", b"one");
-        file.push(b"", b"", b"two");
+        file.batch.push(&[b"one"]);
+        file.batch.push(&[b"two"]);
         assert!(file.flush(u64::MAX, &mut 0).is_err());
         assert_eq!(file.raw().content, b"one\ntw");
         file.file.room = 100;
@@ -256,8 +249,8 @@ mod tests {
         #[test]
         fn files_are_cut_at_records(lengths in prop::collection::vec(0..30usize, 0..40), max_bytes in 0..100u64) {
             let mut file = appender(usize::MAX, true);
-            lengths.iter().for_each(|length| file.push(b"", b"", &vec![b'x'; *length]));
-            let expected = file.batch.clone();
+            lengths.iter().for_each(|length| file.batch.push(&[&vec![b'x'; *length]]));
+            let expected = file.batch.to_vec();
             let (mut files, mut written) = (Vec::new(), 0);
             while file.flush(max_bytes, &mut written).expect("a big disk") == Written::FileIsFull {
                 files.push(file.raw().content.clone());

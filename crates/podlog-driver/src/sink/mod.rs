@@ -1,29 +1,30 @@
 //! Writing a container log in CRI format.
 
 mod append;
+mod batch;
 mod compress;
+mod options;
 mod rotate;
 mod start;
 
 use std::{io, path::PathBuf};
 
-use memchr::memchr;
-use podlog_line::{LineEnd, Stream, Timestamp, TimestampFormatter, cri};
+use memchr::{memchr, memchr_iter};
+use podlog_line::{GAP_TAG, Gap, GapReason, LineEnd, Stream, Timestamp, TimestampFormatter};
 
 use crate::{
     SinkError,
     attributes::{self, FileEnd},
-    error::reason,
     generations::{FileId, LogPath},
 };
 use append::{Appender, Written};
+use batch::Header;
 use compress::Compressor;
+pub use options::{FileLimits, MAX_CONTENT, SinkOptions, SinkStats, WhenFull};
 
-/// The longest content of a record; longer lines are split into `P` records, as containerd does by default.
-pub const MAX_CONTENT: usize = 16 * 1024;
 /// A batch of records is written when it has this size, or when the chunk ends.
 const FLUSH_AT: usize = 256 * 1024;
-/// So many bytes of records are kept for later when the disk is full; what comes then is dropped,
+/// With [`WhenFull::Drop`] so many bytes of records are kept for later; what comes then is dropped,
 const MAX_BACKLOG: usize = 1024 * 1024;
 /// until no more than this is left of them.
 const RESUME_AT: usize = MAX_BACKLOG / 2;
@@ -31,47 +32,17 @@ const RESUME_AT: usize = MAX_BACKLOG / 2;
 /// begins a new file.
 const MAX_CLOCK_HOLD: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// How large a log may become.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileLimits {
-    /// A file is rotated before it would exceed this; only a single record can be larger. `u64::MAX`: never rotated.
-    pub max_bytes: u64,
-    /// Files that are kept, the current one included.
-    pub max_files: u32,
-}
-
-/// The kubelet's: 10 MiB, 5 files.
-impl Default for FileLimits {
-    fn default() -> FileLimits {
-        FileLimits { max_bytes: 10 * 1024 * 1024, max_files: 5 }
-    }
-}
-
-/// What a sink counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SinkStats {
-    /// Bytes that came in.
-    pub bytes_in: u64,
-    /// Bytes that are in files, headers included.
-    pub bytes_written: u64,
-    /// Records that were dropped because they could not be written.
-    pub dropped_records: u64,
-    /// Bytes of content in those.
-    pub dropped_bytes: u64,
-    /// Bytes of records that wait until they can be written.
-    pub backlog_bytes: u64,
-    /// How often the file was rotated.
-    pub rotations: u64,
-}
-
 /// Writes the output of one container to its log file, and rotates it.
 ///
-/// Everything that is a whole record after a call has been handed to the kernel, or waits because the disk is full, or
-/// is counted as dropped; nothing blocks. The time of records never goes back within a file.
+/// Everything that is a whole record after [`CriFileSink::write`] has been handed to the kernel, or waits because the disk
+/// is full, or is counted as dropped ([`WhenFull`]); nothing waits for room on the disk. The time of records never goes back
+/// within a file.
 #[derive(Debug)]
 pub struct CriFileSink {
     path: LogPath,
     limits: FileLimits,
+    max_content: usize,
+    when_full: WhenFull,
     file: Appender<std::fs::File>,
     compressor: Compressor,
     formatter: TimestampFormatter,
@@ -83,15 +54,14 @@ pub struct CriFileSink {
     generation: u64,
     /// Set while writing fails.
     failing: bool,
-    failure: String,
     stats: SinkStats,
 }
 
 /// The headers of the chunk that is being written: records of a chunk differ only in their tag.
 #[derive(Debug, Default)]
 struct Headers {
-    full: Vec<u8>,
-    partial: Vec<u8>,
+    full: Header,
+    partial: Header,
 }
 
 /// The line a stream is in.
@@ -107,15 +77,47 @@ struct Line {
 /// What a stream has lost since its last marker.
 #[derive(Debug, Default)]
 struct Dropped {
-    records: u64,
+    /// Lines that ended in what was dropped.
+    lines: u64,
+    /// Whether the last record that was dropped did not end its line.
+    begun: bool,
     bytes: u64,
+    between: Option<(Timestamp, Timestamp)>,
+}
+
+impl Dropped {
+    fn add(&mut self, end: LineEnd, content: u64, at: Timestamp) -> u64 {
+        let line_feed = u64::from(end == LineEnd::Full);
+        self.lines += line_feed;
+        self.begun = end == LineEnd::Partial;
+        self.bytes += content + line_feed;
+        self.between = Some((self.between.map_or(at, |(from, _)| from), at));
+        content + line_feed
+    }
+
+    fn gap(&self, stream: Stream) -> Option<Gap> {
+        let (from, to) = self.between?;
+        Some(Gap {
+            reason: GapReason::WriteFailed,
+            stream: Some(stream),
+            lines: Some(self.lines + u64::from(self.begun)),
+            bytes: Some(self.bytes),
+            from: Some(from),
+            to: Some(to),
+        })
+    }
 }
 
 impl CriFileSink {
+    /// As [`CriFileSink::open_with`], and otherwise as options are by default.
+    pub fn open(path: impl Into<PathBuf>, limits: FileLimits) -> Result<CriFileSink, SinkError> {
+        CriFileSink::open_with(path, SinkOptions { limits, ..SinkOptions::default() })
+    }
+
     /// Opens the log for appending, makes it (mode 0640) and its directory if they are missing, and repairs what an
     /// interrupted writer left: a torn last record gets its line feed, unfinished rotations and compressions are
     /// undone or finished.
-    pub fn open(path: impl Into<PathBuf>, limits: FileLimits) -> Result<CriFileSink, SinkError> {
+    pub fn open_with(path: impl Into<PathBuf>, options: SinkOptions) -> Result<CriFileSink, SinkError> {
         let path = path.into();
         let name = LogPath::new(&path);
         let open_error = |source| SinkError::Open { path: path.clone(), source };
@@ -123,7 +125,9 @@ impl CriFileSink {
         let mut sink = CriFileSink {
             compressor: Compressor::new(name.clone()),
             path: name,
-            limits,
+            limits: options.limits,
+            max_content: options.max_content(),
+            when_full: options.when_full,
             file: opened.file,
             formatter: TimestampFormatter::default(),
             last: opened.last,
@@ -131,7 +135,6 @@ impl CriFileSink {
             lines: [Line::default(), Line::default()],
             generation: opened.generation,
             failing: false,
-            failure: String::new(),
             stats: SinkStats::default(),
         };
         for (line, inside) in sink.lines.iter_mut().zip(sink.file.inside_line) {
@@ -141,25 +144,54 @@ impl CriFileSink {
         Ok(sink)
     }
 
-    /// Takes a chunk of a stream that was read `at` a time. What follows its last line feed is held back, up to
-    /// [`MAX_CONTENT`].
+    /// Takes a chunk of a stream that was read `at` a time, and writes it. What follows its last line feed is held back, up
+    /// to the size of a record.
     ///
-    /// An error says that writing has begun to fail: it is news, not a request to repeat the call. The records wait;
-    /// when too many do, they are dropped and counted, and a record says so as soon as there is room again.
+    /// An error says that writing has begun to fail: it is news, not a request to repeat the call. What was taken waits:
+    /// see [`WhenFull`].
     pub fn write(&mut self, stream: Stream, chunk: &[u8], at: Timestamp) -> Result<(), SinkError> {
+        let added = self.add(stream, chunk, at);
+        added.and(self.flush())
+    }
+
+    /// As [`CriFileSink::write`], but leaves the writing to [`CriFileSink::flush`] until there is enough for a large one:
+    /// for many small chunks that are at hand at once.
+    pub fn add(&mut self, stream: Stream, chunk: &[u8], at: Timestamp) -> Result<(), SinkError> {
         self.stats.bytes_in += chunk.len() as u64;
         let mut result = Ok(());
         self.stamp(stream, at);
         let mut rest = chunk;
         while let Some(length) = memchr(b'\n', rest) {
-            self.line(stream, &rest[..length]);
-            rest = &rest[length + 1..];
+            if self.is_plain(stream, length) {
+                rest = self.plain_lines(stream, rest);
+            } else {
+                self.line(stream, &rest[..length]);
+                rest = &rest[length + 1..];
+            }
             if self.file.batch.len() >= FLUSH_AT && !self.failing {
                 result = result.and(self.flush());
             }
         }
         self.hold(stream, rest);
-        result.and(self.flush())
+        result
+    }
+
+    /// Declares that something is missing here: a record with the tag `F:podlog-gap` in the stream of `gap`, in stdout if
+    /// that is not known. A line of this stream that has begun is ended first: what is held back of it becomes a partial
+    /// record, then an empty one follows.
+    pub fn gap(&mut self, gap: Gap, at: Timestamp) -> Result<(), SinkError> {
+        let stream = gap.stream.unwrap_or(Stream::Stdout);
+        self.stamp(stream, at);
+        if !self.lines[stream.index()].held.is_empty() {
+            self.push(stream, LineEnd::Partial, b"");
+        }
+        self.marker(stream, &gap);
+        self.flush()
+    }
+
+    /// Whether writing fails just now, so that what was taken waits: [`CriFileSink::flush`] tries again.
+    pub fn is_stalled(&self) -> bool {
+        self.failing
     }
 
     /// Writes what is held back of unfinished lines as partial records, so that a prompt becomes visible.
@@ -212,17 +244,41 @@ impl CriFileSink {
     /// Prepares the headers of a chunk.
     fn stamp(&mut self, stream: Stream, at: Timestamp) {
         let was_set_back = at.saturating_add(MAX_CLOCK_HOLD) < self.last;
-        if was_set_back && self.file.length > 0 && !self.failing && self.rotate_or_warn() {
+        // What waits was stamped before: it belongs into the old file.
+        let is_written = !was_set_back || self.file.batch.is_empty() || self.flush().is_ok();
+        if was_set_back && is_written && self.file.length > 0 && !self.failing && self.rotate_or_warn() {
             self.last = at;
         }
         self.last = self.last.max(at);
         let time = self.formatter.format(self.last);
-        for (header, end) in
-            [(&mut self.headers.full, LineEnd::Full), (&mut self.headers.partial, LineEnd::Partial)]
-        {
-            header.clear();
-            cri::append_header(header, time, stream, end);
+        self.headers.full = Header::new(time, stream, LineEnd::Full);
+        self.headers.partial = Header::new(time, stream, LineEnd::Partial);
+    }
+
+    /// Whether a line of such a length is a record of its own, made of nothing else.
+    #[inline]
+    fn is_plain(&self, stream: Stream, length: usize) -> bool {
+        length <= self.max_content
+            && self.file.batch.len() < FLUSH_AT
+            && !self.failing
+            && self.lines[stream.index()].held.is_empty()
+    }
+
+    /// Makes records of lines until one is not plain, or until there is enough to be written; returns the rest. The first
+    /// line is plain. Nearly everything that is ever logged passes here.
+    fn plain_lines<'a>(&mut self, stream: Stream, chunk: &'a [u8]) -> &'a [u8] {
+        let header = self.headers.full;
+        let batch = &mut self.file.batch;
+        let mut begin = 0;
+        for end in memchr_iter(b'\n', chunk) {
+            if end - begin > self.max_content || batch.len() >= FLUSH_AT {
+                break;
+            }
+            batch.push_line(&header, &chunk[begin..=end]);
+            begin = end + 1;
         }
+        self.lines[stream.index()].inside = false;
+        &chunk[begin..]
     }
 
     /// The end of a line, without its line feed.
@@ -242,57 +298,59 @@ impl CriFileSink {
     fn split<'a>(&mut self, stream: Stream, mut content: &'a [u8]) -> &'a [u8] {
         loop {
             let held = self.lines[stream.index()].held.len();
-            if held + content.len() <= MAX_CONTENT {
+            if held + content.len() <= self.max_content {
                 return content;
             }
-            let (part, rest) = content.split_at(MAX_CONTENT - held);
+            let (part, rest) = content.split_at(self.max_content - held);
             self.push(stream, LineEnd::Partial, part);
             content = rest;
         }
     }
 
     /// Adds a record of what is held and `content` to the batch.
-    #[inline]
     fn push(&mut self, stream: Stream, end: LineEnd, content: &[u8]) {
-        if self.failing && !self.make_room(stream, content.len()) {
+        if self.failing && !self.make_room(stream, end, content.len()) {
             return;
         }
         let line = &mut self.lines[stream.index()];
         let header = if end == LineEnd::Full { &self.headers.full } else { &self.headers.partial };
-        self.file.push(header, &line.held, content);
+        self.file.batch.push(&[header.text(), &line.held, content]);
         line.inside = end == LineEnd::Partial;
         line.held.clear();
     }
 
-    /// While writing fails: whether a record may wait for better times. If not, it is dropped. Where something was dropped, the
-    /// first thing that waits again says so.
+    /// While writing fails: whether a record may wait for better times. If not, it is dropped. Where something was dropped,
+    /// the first thing that waits again says so.
     #[cold]
-    fn make_room(&mut self, stream: Stream, content: usize) -> bool {
-        let is_dropping = self.lines.iter().any(|line| line.dropped.records > 0);
-        if self.file.batch.len() < if is_dropping { RESUME_AT } else { MAX_BACKLOG } {
+    fn make_room(&mut self, stream: Stream, end: LineEnd, content: usize) -> bool {
+        let is_dropping = self.lines.iter().any(|line| line.dropped.between.is_some());
+        let limit = if is_dropping { RESUME_AT } else { MAX_BACKLOG };
+        if self.when_full == WhenFull::Wait || self.file.batch.len() < limit {
             self.mark_missing();
             return true;
         }
         let line = &mut self.lines[stream.index()];
-        let bytes = (line.held.len() + content) as u64;
+        let bytes = line.dropped.add(end, (line.held.len() + content) as u64, self.last);
         line.held.clear();
-        line.dropped.records += 1;
-        line.dropped.bytes += bytes;
         self.stats.dropped_records += 1;
         self.stats.dropped_bytes += bytes;
         false
     }
 
-    /// Writes the batch, into as many files as it needs. Reports only the beginning of a failure.
-    fn flush(&mut self) -> Result<(), SinkError> {
+    /// Writes what waits, into as many files as it needs. An error says that writing has begun to fail; that it still does
+    /// says [`CriFileSink::is_stalled`].
+    pub fn flush(&mut self) -> Result<(), SinkError> {
         let result = self.try_flush();
         let was_failing = std::mem::replace(&mut self.failing, result.is_err());
         match result {
             Ok(()) if was_failing => self.recovered(),
             Ok(()) => Ok(()),
             Err(error) => {
-                self.failure = reason(&error);
-                if was_failing { Ok(()) } else { Err(self.write_error(error)) }
+                if was_failing {
+                    Ok(())
+                } else {
+                    Err(self.write_error(error))
+                }
             }
         }
     }
@@ -314,32 +372,30 @@ impl CriFileSink {
 
     /// There is room again.
     fn recovered(&mut self) -> Result<(), SinkError> {
-        self.file.batch.shrink_to(FLUSH_AT);
         self.mark_missing();
         self.flush()
     }
 
-    /// Says in each stream what is missing. A line that was cut off is ended first.
+    /// Says in each stream what was dropped.
     fn mark_missing(&mut self) {
         for stream in Stream::ALL {
             let dropped = std::mem::take(&mut self.lines[stream.index()].dropped);
-            if dropped.records > 0 {
-                self.marker(stream, &dropped);
+            if let Some(gap) = dropped.gap(stream) {
+                self.marker(stream, &gap);
             }
         }
     }
 
-    fn marker(&mut self, stream: Stream, dropped: &Dropped) {
-        let text = format!(
-            "podlog: {} records ({} bytes) are missing here: {}",
-            dropped.records, dropped.bytes, self.failure
-        );
+    /// A line that was cut off is ended first.
+    fn marker(&mut self, stream: Stream, gap: &Gap) {
         let time = self.formatter.format(self.last);
-        let line = &mut self.lines[stream.index()];
-        if std::mem::take(&mut line.inside) {
-            cri::append_record(&mut self.file.batch, time, stream, LineEnd::Full, b"");
+        if std::mem::take(&mut self.lines[stream.index()].inside) {
+            self.file.batch.push(&[Header::new(time, stream, LineEnd::Full).text()]);
         }
-        cri::append_record(&mut self.file.batch, time, stream, LineEnd::Full, text.as_bytes());
+        let mut content = Vec::new();
+        gap.append_content(&mut content);
+        let header = [b" ", stream.as_str().as_bytes(), b" F:", GAP_TAG.as_bytes(), b" "].concat();
+        self.file.batch.push(&[time, &header, &content]);
     }
 
     /// Whether there is a new file now.

@@ -339,26 +339,120 @@ fn a_full_disk_is_survived_and_marked() {
     }
     let stats = sink.stats();
     assert!(stats.dropped_records > 0 && stats.dropped_records < 1100, "{stats:?}");
-    assert_eq!(stats.dropped_bytes, stats.dropped_records * 1000);
+    assert_eq!(stats.dropped_bytes, stats.dropped_records * 1001);
     assert!(
         stats.backlog_bytes as usize >= MAX_BACKLOG && (stats.backlog_bytes as usize) < MAX_BACKLOG + 20_000
     );
+    assert!(sink.is_stalled());
     let backlog = std::mem::replace(&mut sink.file, writable).batch;
     sink.file.batch = backlog;
     sink.write(Stream::Stdout, b"lost\n", at(4)).expect("room");
     sink.write(Stream::Stdout, b"after\n", at(5)).expect("room");
     let [stdout, stderr] = contents(&log.files());
     let kept = 1100 - stats.dropped_records as usize;
-    let marker = format!(
-        "podlog: {} records ({} bytes) are missing here: bad file descriptor\n",
-        stats.dropped_records + 1,
-        stats.dropped_bytes + 4
-    );
+    let gap = Gap {
+        reason: GapReason::WriteFailed,
+        stream: Some(Stream::Stdout),
+        lines: Some(stats.dropped_records + 1),
+        bytes: Some(stats.dropped_bytes + 5),
+        from: Some(at(3)),
+        to: Some(at(4)),
+    };
     let expected =
-        [b"before\nkept\n".to_vec(), line.repeat(kept), marker.into_bytes(), b"after\n".to_vec()].concat();
+        [b"before\nkept\n".to_vec(), line.repeat(kept), content_of(&gap), b"after\n".to_vec()].concat();
     assert!(stdout == expected, "{}", String::from_utf8_lossy(&stdout[stdout.len() - 200..]));
     assert!(stderr.is_empty());
     assert_eq!(sink.stats().backlog_bytes, 0);
+}
+
+fn content_of(gap: &Gap) -> Vec<u8> {
+    let mut content = Vec::new();
+    gap.append_content(&mut content);
+    content.push(b'\n');
+    content
+}
+
+#[test]
+fn a_sink_that_waits_drops_nothing() {
+    let log = Log::new();
+    let options = SinkOptions {
+        limits: FileLimits { max_bytes: 500_000, max_files: 50 },
+        when_full: WhenFull::Wait,
+        ..SinkOptions::default()
+    };
+    let mut sink = CriFileSink::open_with(log.path(), options).expect("a sink");
+    sink.write(Stream::Stdout, b"before\n", at(1)).expect("room");
+    let full = Appender::new(fs::File::open(log.path()).expect("a file"), 0, false, [false; 2]);
+    let mut writable = std::mem::replace(&mut sink.file, full);
+    sink.write(Stream::Stdout, b"kept\n", at(2)).expect_err("the beginning of the failure is reported");
+    let line = [vec![b'x'; 1000], vec![b'\n']].concat();
+    for _ in 0..3000 {
+        sink.write(Stream::Stdout, &line, at(3)).expect("reported already");
+        assert!(sink.is_stalled());
+    }
+    assert!(sink.stats().backlog_bytes > 3_000_000);
+    std::mem::swap(&mut writable.batch, &mut sink.file.batch);
+    sink.file = writable;
+    sink.flush().expect("room");
+    assert!(!sink.is_stalled());
+    assert_eq!((sink.stats().dropped_records, sink.stats().backlog_bytes), (0, 0));
+    drop(sink);
+    assert!(contents(&log.files())[0] == [b"before\nkept\n".to_vec(), line.repeat(3000)].concat());
+}
+
+#[test]
+fn gaps_stand_in_their_stream_and_end_what_was_cut_off() {
+    let log = Log::new();
+    let mut sink = log.sink(u64::MAX, 5);
+    let gap = |stream| Gap { stream, lines: Some(2), ..Gap::new(GapReason::DropOldest) };
+    sink.write(Stream::Stdout, b"a\nb", at(1)).expect("room");
+    sink.write(Stream::Stderr, b"c", at(1)).expect("room");
+    sink.flush_partial(at(2)).expect("room");
+    sink.write(Stream::Stdout, b"d", at(3)).expect("room");
+    sink.gap(gap(Some(Stream::Stdout)), at(4)).expect("room");
+    sink.gap(gap(None), at(5)).expect("room");
+    sink.write(Stream::Stdout, b"e\n", at(6)).expect("room");
+    sink.write(Stream::Stderr, b"f\n", at(7)).expect("room");
+    let expected = [
+        "1Z stdout F a",
+        "2Z stdout P b",
+        "2Z stderr P c",
+        "4Z stdout P d",
+        "4Z stdout F ",
+        r#"4Z stdout F:podlog-gap {"podlog.gap":{"reason":"drop-oldest","stream":"stdout","lines":2}}"#,
+        r#"5Z stdout F:podlog-gap {"podlog.gap":{"reason":"drop-oldest","lines":2}}"#,
+        "6Z stdout F e",
+        "7Z stderr F f",
+        "",
+    ];
+    assert_eq!(log.text().replace("2026-01-01T00:00:0", ""), expected.join("\n"));
+}
+
+#[test]
+fn the_size_of_records_is_bounded() {
+    for (asked, expected) in [(0, MAX_CONTENT), (1, 1024), (5000, 5000), (usize::MAX, 256 * 1024)] {
+        let log = Log::new();
+        let options = SinkOptions { max_record_bytes: asked, ..SinkOptions::default() };
+        let mut sink = CriFileSink::open_with(log.path(), options).expect("a sink");
+        sink.write(Stream::Stdout, &vec![b'x'; expected + 1], at(0)).expect("room");
+        sink.write(Stream::Stdout, b"\n", at(0)).expect("room");
+        let header = "2026-01-01T00:00:00Z stdout P ".len();
+        let lengths: Vec<usize> = log.text().lines().map(|line| line.len() - header).collect();
+        assert_eq!(lengths, [expected, 1], "{asked}");
+    }
+}
+
+#[test]
+fn chunks_that_are_added_are_written_at_once() {
+    let log = Log::new();
+    let mut sink = log.sink(u64::MAX, 5);
+    for number in 0..100 {
+        sink.add(Stream::ALL[number % 2], b"line\n", at(number as i64)).expect("room");
+    }
+    assert_eq!(log.text(), "");
+    sink.flush().expect("room");
+    let [stdout, stderr] = contents(&log.files());
+    assert_eq!((stdout, stderr), (b"line\n".repeat(50), b"line\n".repeat(50)));
 }
 
 #[test]
