@@ -1,0 +1,289 @@
+//! The whole engine: whatever is written, however it is cut into chunks, files and lives of writers, comes out once, in
+//! order, byte for byte; and what retention has deleted is missing at the beginning and nowhere else.
+
+use std::{fs, path::Path};
+
+use podlog_driver::{CriFileSink, FileLimits, LogReader, LogSource, MAX_CONTENT, ReadState};
+use podlog_line::{Gap, GapReason, Selection, Stream, Streams, Timestamp};
+use proptest::prelude::*;
+
+/// What happens to a log.
+#[derive(Debug, Clone)]
+enum Step {
+    /// Lines of such lengths arrive, without the last so many bytes of them, which come with the next ones.
+    Write { stream: Stream, lengths: Vec<usize>, cut: usize },
+    /// Unfinished lines have waited long enough.
+    ShowPartial,
+    /// The writer dies, and another one begins.
+    Die,
+    /// Somebody else rotates.
+    Rename,
+    /// The followers look.
+    Look,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let length = prop_oneof![
+        20 => 0..300_usize,
+        4 => MAX_CONTENT - 2..MAX_CONTENT + 3,
+        2 => 0..100_000_usize,
+        1 => 0..1_048_577_usize,
+    ];
+    let write = (any::<bool>(), prop::collection::vec(length, 0..12), 0..200_usize).prop_map(
+        |(stderr, lengths, cut)| Step::Write { stream: Stream::ALL[usize::from(stderr)], lengths, cut },
+    );
+    prop_oneof![
+        12 => write,
+        1 => Just(Step::ShowPartial),
+        1 => Just(Step::Die),
+        1 => Just(Step::Rename),
+        3 => Just(Step::Look),
+    ]
+}
+
+/// What one stream should look like.
+#[derive(Default)]
+struct Model {
+    /// What has been written.
+    expected: Vec<u8>,
+    /// How much of its end is in no record yet.
+    held: usize,
+    /// What was cut off from the last write.
+    later: Vec<u8>,
+    lines: usize,
+}
+
+impl Model {
+    /// The next chunk.
+    fn chunk(&mut self, tag: u8, lengths: &[usize], cut: usize) -> Vec<u8> {
+        let mut chunk = std::mem::take(&mut self.later);
+        for &length in lengths {
+            chunk.extend_from_slice(&line(tag, self.lines, length));
+            self.lines += 1;
+        }
+        self.later = chunk.split_off(chunk.len() - cut.min(chunk.len()));
+        self.wrote(&chunk);
+        chunk
+    }
+
+    fn wrote(&mut self, chunk: &[u8]) {
+        self.expected.extend_from_slice(chunk);
+        self.held = match chunk.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => chunk.len() - end - 1,
+            None => self.held + chunk.len(),
+        };
+        // So much is written as soon as it cannot be the end of a line that fits.
+        while self.held > MAX_CONTENT {
+            self.held -= MAX_CONTENT;
+        }
+    }
+
+    /// What was in no record is gone.
+    fn died(&mut self) {
+        self.expected.truncate(self.expected.len() - self.held);
+        self.held = 0;
+    }
+}
+
+/// A line of any bytes, told from every other one by its beginning if it is long enough.
+fn line(tag: u8, number: usize, length: usize) -> Vec<u8> {
+    let mut line = vec![tag];
+    line.extend_from_slice(format!("{number} ").as_bytes());
+    line.extend((0_u8..=255).filter(|byte| *byte != b'\n').cycle().skip(number % 256).take(length));
+    line.truncate(length);
+    line.push(b'\n');
+    line
+}
+
+/// A log under test.
+struct Scene {
+    directory: tempfile::TempDir,
+    limits: FileLimits,
+    sink: Option<CriFileSink>,
+    models: [Model; 2],
+    /// So far apart that no name of a rotated file, of which each takes a second, overtakes the next step.
+    seconds: i64,
+}
+
+impl Scene {
+    fn new(limits: FileLimits) -> Scene {
+        let directory = tempfile::tempdir().expect("a directory");
+        let sink = CriFileSink::open(directory.path().join("0.log"), limits).expect("a sink");
+        Scene { directory, limits, sink: Some(sink), models: Default::default(), seconds: 1_767_225_600 }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.directory.path().join("0.log")
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_seconds(self.seconds, 0)
+    }
+
+    fn sink(&mut self) -> &mut CriFileSink {
+        self.sink.as_mut().expect("a writer lives")
+    }
+
+    fn carry_out(&mut self, step: &Step) {
+        self.seconds += 100_000;
+        let now = self.now();
+        match step {
+            Step::Write { stream, lengths, cut } => {
+                let tag = [b'o', b'e'][stream.index()];
+                let chunk = self.models[stream.index()].chunk(tag, lengths, *cut);
+                self.sink().write(*stream, &chunk, now).expect("room");
+            }
+            Step::ShowPartial => {
+                self.sink().flush_partial(now).expect("room");
+                self.models.iter_mut().for_each(|model| model.held = 0);
+            }
+            Step::Die => {
+                self.sink = None;
+                self.models.iter_mut().for_each(Model::died);
+                self.sink = Some(CriFileSink::open(self.path(), self.limits).expect("a sink"));
+            }
+            Step::Rename => {
+                let digits: String = now.to_string().chars().filter(char::is_ascii_digit).collect();
+                let rotated = format!("0.log.{}-{}", &digits[..8], &digits[8..14]);
+                fs::rename(self.path(), self.directory.path().join(rotated)).expect("a rename");
+                self.sink().reopen().expect("a new file");
+            }
+            Step::Look => {}
+        }
+    }
+
+    /// Ends the last lines, so that there is one way to show them.
+    fn end(&mut self) {
+        for stream in Stream::ALL {
+            let cut_off = std::mem::take(&mut self.models[stream.index()].later);
+            let chunk = [&cut_off[..], b"\n"].concat();
+            self.models[stream.index()].wrote(&chunk);
+            let now = self.now();
+            self.sink().write(stream, &chunk, now).expect("room");
+        }
+    }
+}
+
+fn read(path: &Path, selection: &Selection) -> Vec<u8> {
+    let mut reader = LogSource::open(path).and_then(|source| source.read(selection)).expect("a log");
+    let mut out = Vec::new();
+    catch_up(&mut reader, &mut out);
+    reader.finish(&mut out).expect("a log");
+    assert_eq!(reader.stats().malformed, 0);
+    out
+}
+
+fn catch_up(reader: &mut LogReader, out: &mut Vec<u8>) {
+    while reader.read_chunk(out).expect("a log") == ReadState::More {}
+}
+
+fn of(stream: Stream) -> Selection {
+    Selection { streams: Streams::from(stream), ..Selection::default() }
+}
+
+fn last_lines(text: &[u8], count: usize) -> &[u8] {
+    let ends = text.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(index, _)| index + 1);
+    let begin = ends.skip(1).nth(count.saturating_sub(1)).unwrap_or(0);
+    &text[begin..]
+}
+
+/// What stands behind the word that the beginning is missing.
+fn without_marker(text: &[u8]) -> &[u8] {
+    let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
+    let marker = Gap::parse_content(&text[..end]).filter(|gap| gap.reason == GapReason::Retention);
+    if marker.is_some() { &text[end + 1..] } else { text }
+}
+
+/// Fails at the first difference, with a word that can be read.
+fn assert_same(what: &str, actual: &[u8], expected: &[u8]) {
+    if actual != expected {
+        let at = actual.iter().zip(expected).take_while(|(left, right)| left == right).count();
+        let near = |text: &[u8]| {
+            String::from_utf8_lossy(&text[at.min(text.len())..][..60.min(text.len() - at.min(text.len()))])
+                .into_owned()
+        };
+        panic!(
+            "{what}: {} bytes instead of {}, different from {at} on: {:?} instead of {:?}",
+            actual.len(),
+            expected.len(),
+            near(actual),
+            near(expected)
+        );
+    }
+}
+
+fn check_order(path: &Path, models: &[Model; 2]) {
+    let both = read(path, &Selection::default());
+    assert_eq!(both.len(), models[0].expected.len() + models[1].expected.len());
+    for (tag, model) in [b'o', b'e'].into_iter().zip(models) {
+        let tagged = |text: &[u8]| -> Vec<u8> {
+            let lines = text.split_inclusive(|byte| *byte == b'\n');
+            lines.filter(|line| line[0] == tag).flatten().copied().collect()
+        };
+        // A writer that died may have taken the tag of a line with it.
+        if model
+            .expected
+            .split_inclusive(|byte| *byte == b'\n')
+            .all(|line| matches!(line[0], b'\n' | b'o' | b'e'))
+        {
+            assert_same("both streams", &tagged(&both), &tagged(&model.expected));
+        }
+    }
+}
+
+/// A few cases; `PROPTEST_CASES` asks for more.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_some() { config } else { ProptestConfig { cases: 6, ..config } }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn what_is_written_comes_out_once_and_in_order(
+        steps in prop::collection::vec(step(), 1..30),
+        max_bytes in prop::sample::select(vec![20_000_u64, 100_000, 1 << 20]),
+        tail in 1..200_usize,
+    ) {
+        let mut scene = Scene::new(FileLimits { max_bytes, max_files: 100_000 });
+        let mut followers = Stream::ALL.map(|stream| {
+            let selection = Selection { follow: true, ..of(stream) };
+            (LogSource::open(scene.path()).and_then(|source| source.read(&selection)).expect("a log"), Vec::new())
+        });
+        for step in &steps {
+            scene.carry_out(step);
+            if matches!(step, Step::Look) {
+                followers.iter_mut().for_each(|(reader, out)| catch_up(reader, out));
+            }
+        }
+        scene.end();
+        check_order(&scene.path(), &scene.models);
+        for (stream, (mut reader, mut followed)) in Stream::ALL.into_iter().zip(followers) {
+            let expected = &scene.models[stream.index()].expected;
+            assert_same("reader", &read(&scene.path(), &of(stream)), expected);
+            let selection = Selection { tail: Some(tail as u64), ..of(stream) };
+            assert_same("tail", &read(&scene.path(), &selection), last_lines(expected, tail));
+            // The first look may have seen a rotation, the second one goes on behind it.
+            for _ in 0..3 {
+                catch_up(&mut reader, &mut followed);
+            }
+            reader.finish(&mut followed).expect("a log");
+            assert_same("follower", &followed, expected);
+        }
+    }
+
+    #[test]
+    fn retention_takes_the_oldest_and_nothing_else(steps in prop::collection::vec(step(), 10..40)) {
+        let mut scene = Scene::new(FileLimits { max_bytes: 20_000, max_files: 4 });
+        steps.iter().for_each(|step| scene.carry_out(step));
+        scene.end();
+        for stream in Stream::ALL {
+            let expected = &scene.models[stream.index()].expected;
+            let kept = read(&scene.path(), &of(stream));
+            let kept = without_marker(&kept);
+            prop_assert!(!kept.is_empty());
+            assert_same("what was kept", kept, &expected[expected.len() - kept.len().min(expected.len())..]);
+        }
+    }
+}
