@@ -39,7 +39,6 @@ pub(crate) fn mark_base(file: impl AsFd, bytes: u64) {
     set(file, BASE, bytes.to_string().as_bytes());
 }
 
-#[expect(dead_code, reason = "cursors are about to need it")]
 /// How many bytes were written to the log before this file was begun.
 pub(crate) fn base(file: impl AsFd) -> Option<u64> {
     std::str::from_utf8(&get(file, BASE)?).ok()?.parse().ok()

@@ -1,18 +1,19 @@
 //! The files that make up a log: the current one and those rotated away.
 //!
-//! `<n>.log` is written to; `<n>.log.<YYYYMMDD-HHMMSS>` and its compressed form `….gz` are older, as the kubelet names
-//! them (`pkg/kubelet/logs/container_log_manager.go`). Names sort by age.
+//! `<n>.log` is written to; `<n>.log.<YYYYMMDD-HHMMSS>` and its compressed forms `….gz` and `….zst` are older, as the
+//! kubelet names them (`pkg/kubelet/logs/container_log_manager.go`). Docker counts instead
+//! (`daemon/logger/loggerutils/logfile.go`): `<id>-json.log.1` is the newest, `<id>-json.log.2.gz` older.
 
 use std::{
+    cmp::Reverse,
     ffi::{OsStr, OsString},
-    fs, io,
+    fmt, fs, io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
 use podlog_line::Timestamp;
 
-const COMPRESSED: &str = "gz";
 const TEMPORARY: &str = "tmp";
 
 /// Where a log is: its directory and the name of its current file.
@@ -39,18 +40,92 @@ impl FileId {
     }
 }
 
-/// A file that was rotated away.
+/// How the content of a file is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Packing {
+    /// As it is.
+    Plain,
+    /// gzip, of one or several members.
+    Gzip,
+    /// Zstandard, of one or several frames.
+    Zstd,
+}
+
+impl Packing {
+    const COMPRESSED: [Packing; 2] = [Packing::Gzip, Packing::Zstd];
+
+    /// What the name of such a file ends with.
+    pub(crate) const fn suffix(self) -> &'static str {
+        match self {
+            Packing::Plain => "",
+            Packing::Gzip => ".gz",
+            Packing::Zstd => ".zst",
+        }
+    }
+
+    /// Tells it by the end of a name, and gives what is before.
+    fn split(name: &str) -> (&str, Packing) {
+        Packing::COMPRESSED
+            .into_iter()
+            .find_map(|packing| Some((name.strip_suffix(packing.suffix())?, packing)))
+            .unwrap_or((name, Packing::Plain))
+    }
+}
+
+/// How old a rotated file is among those of its log. Older is less.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Age {
+    /// Docker's: the number grows with each rotation.
+    Numbered(Reverse<u32>),
+    /// When it was rotated away, as text.
+    Stamped(String),
+}
+
+impl Age {
+    fn parse(text: &str) -> Option<Age> {
+        if is_stamp(text) {
+            return Some(Age::Stamped(text.to_owned()));
+        }
+        let is_number = !text.starts_with(['0', '+']) && text.len() <= MAX_NUMBER_LENGTH;
+        text.parse().ok().filter(|_| is_number).map(|number| Age::Numbered(Reverse(number)))
+    }
+}
+
+impl fmt::Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Age::Numbered(Reverse(number)) => number.fmt(f),
+            Age::Stamped(stamp) => stamp.fmt(f),
+        }
+    }
+}
+
+/// A log has fewer numbered files than this many digits can count; a date is no number.
+const MAX_NUMBER_LENGTH: usize = 5;
+
+/// A file that was rotated away, whoever did it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OldFile {
+    /// How old it is.
+    pub(crate) age: Age,
+    /// How it is stored.
+    pub(crate) packing: Packing,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+}
+
+/// A file that was rotated away as the kubelet does it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RotatedFile {
     /// The part of the name that tells its age.
     pub(crate) age: String,
-    /// Whether it is gzip.
+    /// Whether it is compressed.
     pub(crate) compressed: bool,
     /// Where it is.
     pub(crate) path: PathBuf,
 }
 
-/// What stands in the directory of a log besides the current file.
+/// What a writer finds in the directory of its log besides the current file.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// Rotated files, oldest first. Of a file and its compressed twin both are here, the plain one first.
@@ -90,66 +165,78 @@ impl LogPath {
         self.with_suffix(TEMPORARY)
     }
 
+    /// What the writer of the log takes care of: Docker's files are none of its business.
     pub(crate) fn list(&self) -> io::Result<Listing> {
         let mut listing = Listing::default();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             match self.classify(&entry.file_name()) {
                 Some(Kind::Temporary) => listing.temporary.push(entry.path()),
-                Some(Kind::Rotated { age, compressed }) => {
+                Some(Kind::Old { age: Age::Stamped(age), packing }) => {
+                    let compressed = packing != Packing::Plain;
                     listing.rotated.push(RotatedFile { age, compressed, path: entry.path() });
                 }
-                None => {}
+                Some(Kind::Old { age: Age::Numbered(_), .. }) | None => {}
             }
         }
         listing.rotated.sort();
         Ok(listing)
     }
 
+    /// All rotated files, whoever rotated them, oldest first. Of a file and its compressed twins all are here, the plain
+    /// one first.
+    pub(crate) fn old_files(&self) -> io::Result<Vec<OldFile>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            if let Some(Kind::Old { age, packing }) = self.classify(&entry.file_name()) {
+                files.push(OldFile { age, packing, path: entry.path() });
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
     fn classify(&self, name: &OsStr) -> Option<Kind> {
         let suffix = name.as_bytes().strip_prefix(self.name.as_bytes())?.strip_prefix(b".")?;
         let suffix = std::str::from_utf8(suffix).ok()?;
-        if suffix == TEMPORARY || suffix.strip_suffix(".tmp").is_some_and(is_age_or_compressed) {
+        if suffix == TEMPORARY || suffix.strip_suffix(".tmp").is_some_and(is_stamp_or_compressed) {
             return Some(Kind::Temporary);
         }
-        let (age, compressed) = match suffix.strip_suffix(".gz") {
-            Some(age) => (age, true),
-            None => (suffix, false),
-        };
-        is_age(age).then(|| Kind::Rotated { age: age.to_owned(), compressed })
+        let (age, packing) = Packing::split(suffix);
+        Age::parse(age).map(|age| Kind::Old { age, packing })
     }
 }
 
 enum Kind {
     Temporary,
-    Rotated { age: String, compressed: bool },
+    Old { age: Age, packing: Packing },
 }
 
 impl RotatedFile {
     /// Where its compressed form goes.
     pub(crate) fn compressed_path(&self) -> PathBuf {
-        with_extension(&self.path, COMPRESSED)
+        with_suffix(&self.path, Packing::Gzip.suffix())
     }
 
     /// Where that is prepared.
     pub(crate) fn temporary_path(&self) -> PathBuf {
-        with_extension(&self.path, TEMPORARY)
+        with_suffix(&self.path, ".tmp")
     }
 }
 
-fn with_extension(path: &Path, extension: &str) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
-    path.push(".");
-    path.push(extension);
+    path.push(suffix);
     path.into()
 }
 
-fn is_age_or_compressed(suffix: &str) -> bool {
-    is_age(suffix.strip_suffix(".gz").unwrap_or(suffix))
+fn is_stamp_or_compressed(suffix: &str) -> bool {
+    is_stamp(Packing::split(suffix).0)
 }
 
 /// `YYYYMMDD-HHMMSS`, with more digits behind it if need be.
-fn is_age(text: &str) -> bool {
+fn is_stamp(text: &str) -> bool {
     let bytes = text.as_bytes();
     let (Some(stamp), Some(more)) = (bytes.get(..AGE_LENGTH), bytes.get(AGE_LENGTH..)) else { return false };
     stamp
@@ -225,6 +312,36 @@ mod tests {
             ]
         );
         assert_eq!(listing.temporary.len(), 3);
+    }
+
+    #[test]
+    fn readers_know_the_files_of_other_writers() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for name in [
+            "c-json.log",
+            "c-json.log.1",
+            "c-json.log.2",
+            "c-json.log.2.gz",
+            "c-json.log.10.gz",
+            "c-json.log.3.zst",
+            "c-json.log.20260101-000000.zst",
+            "c-json.log.0",
+            "c-json.log.01",
+            "c-json.log.+4",
+            "c-json.log.20260101",
+            "c-json.log.4.tmp",
+            "c-json.log.5.gz.bak",
+        ] {
+            fs::write(directory.path().join(name), "").expect("a file");
+        }
+        let path = LogPath::new(&directory.path().join("c-json.log"));
+        let files = path.old_files().expect("a directory");
+        let names: Vec<String> =
+            files.iter().map(|file| format!("{}{}", file.age, file.packing.suffix())).collect();
+        assert_eq!(names, ["10.gz", "3.zst", "2", "2.gz", "1", "20260101-000000.zst"]);
+        let listing = path.list().expect("a directory");
+        assert_eq!(listing.rotated.len(), 1, "a writer leaves Docker's files alone");
+        assert!(listing.temporary.is_empty());
     }
 
     #[test]

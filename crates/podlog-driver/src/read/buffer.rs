@@ -49,16 +49,6 @@ impl Buffer {
         self.end - self.start >= MAX_RECORD
     }
 
-    /// Ends the record in it with a line feed, if there is one.
-    pub(super) fn terminate(&mut self) -> bool {
-        let has_record = self.start < self.end;
-        if has_record {
-            self.room()[0] = b'\n';
-            self.filled(1);
-        }
-        has_record
-    }
-
     pub(super) fn clear(&mut self) {
         self.start = 0;
         self.end = 0;

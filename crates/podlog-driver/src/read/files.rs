@@ -3,53 +3,72 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::AsRawFd,
-    path::PathBuf,
+    os::unix::fs::FileExt,
 };
 
-use super::inflate;
+use podlog_line::{FileMark, RecordParser, Timestamp};
+
+use super::{
+    mark,
+    unpack::{self, Unpacker},
+};
 use crate::{
     attributes::{self, FileEnd},
-    generations::{FileId, LogPath},
+    generations::{Age, FileId, LogPath, Packing},
 };
 
 /// A log that is rotated while it is being opened is tried again so often.
 const MAX_ATTEMPTS: u32 = 1000;
+/// The first record of a file is looked for in so many bytes.
+const HEAD: usize = 64 * 1024;
 
 /// One generation, open.
 #[derive(Debug)]
 pub(super) struct LogFile {
     id: FileId,
     /// The age in its name; `None` for the current file.
-    age: Option<String>,
+    age: Option<Age>,
     content: Content,
     /// Why it could not be decompressed to its end.
     damage: Option<String>,
+    /// Where reading begins, if that is settled.
+    pub(super) start: Option<u64>,
+    /// Nothing from here on is wanted.
+    pub(super) limit: Option<u64>,
 }
 
 #[derive(Debug)]
 enum Content {
     Plain(File),
-    Compressed(File),
+    Compressed(File, Packing),
 }
 
 impl LogFile {
+    fn new(id: FileId, age: Option<Age>, content: Content) -> LogFile {
+        LogFile { id, age, content, damage: None, start: None, limit: None }
+    }
+
     pub(super) fn id(&self) -> FileId {
         self.id
     }
 
-    pub(super) fn age(&self) -> Option<&str> {
-        self.age.as_deref()
+    pub(super) fn age(&self) -> Option<&Age> {
+        self.age.as_ref()
     }
 
-    /// Why the end of its content is missing, if it is; known once it has been decompressed.
-    pub(super) fn damage(&self) -> Option<&str> {
-        self.damage.as_deref()
+    /// Why the end of its content is missing, if it is; known once it has been decompressed. Told once.
+    pub(super) fn take_damage(&mut self) -> Option<String> {
+        self.damage.take()
     }
 
     /// How the file ends, when its writer has left word.
     pub(super) fn end(&self) -> Option<FileEnd> {
         self.age.as_ref().and_then(|_| attributes::file_end(self.descriptor()))
+    }
+
+    /// When its last record was logged, when its writer has left word before it went on to another file.
+    pub(super) fn last_time(&self) -> Option<Timestamp> {
+        attributes::file_end(self.descriptor()).map(|end| end.last)
     }
 
     /// Whether its writer leaves word when it is done with a file, and is not done with this one.
@@ -67,17 +86,60 @@ impl LogFile {
         self.generation().is_some()
     }
 
-    /// The content; decompressed at the first call.
+    /// How many bytes were written to the log before this file, when its writer has left word.
+    pub(super) fn base(&self) -> Option<u64> {
+        attributes::base(self.descriptor())
+    }
+
+    /// How long the content is, as far as that is known without decompressing it.
+    pub(super) fn length(&self) -> io::Result<Option<u64>> {
+        match &self.content {
+            Content::Plain(file) => Ok(Some(file.metadata()?.len())),
+            Content::Compressed(..) => Ok(None),
+        }
+    }
+
+    /// What tells this file from others, whatever its name and form. `None` when there is nothing in it yet.
+    pub(super) fn mark(&self) -> io::Result<Option<FileMark>> {
+        let mut head = [0; mark::HEAD];
+        let length = self.read_head(&mut head)?;
+        let fingerprint = (length > 0).then(|| mark::fingerprint(&head[..length]));
+        Ok(fingerprint.map(|fingerprint| FileMark { base: self.base(), fingerprint }))
+    }
+
+    /// When its first record was logged; `None` when it has none near its beginning.
+    pub(super) fn first_time(&self) -> io::Result<Option<Timestamp>> {
+        let mut head = vec![0; HEAD];
+        let length = self.read_head(&mut head)?;
+        let mut parser = RecordParser::default();
+        let mut lines = head[..length].split_inclusive(|byte| *byte == b'\n');
+        Ok(lines
+            .find_map(|line| parser.parse(line.strip_suffix(b"\n")?).map(|record| record.time.timestamp())))
+    }
+
+    fn read_head(&self, head: &mut [u8]) -> io::Result<usize> {
+        match &self.content {
+            Content::Plain(file) => read_up_to(file, head, 0),
+            Content::Compressed(file, packing) => Ok(Unpacker::new(file, *packing)?.fill(head)),
+        }
+    }
+
+    /// Its content from the beginning on, without making room for it.
+    pub(super) fn unpacker(&self) -> io::Result<Unpacker> {
+        match &self.content {
+            Content::Plain(file) => Unpacker::new(file, Packing::Plain),
+            Content::Compressed(file, packing) => Unpacker::new(file, *packing),
+        }
+    }
+
+    /// The content, to be read anywhere; decompressed at the first call.
     pub(super) fn plain(&mut self) -> io::Result<&File> {
-        if let Content::Compressed(compressed) = &self.content {
-            let inflated = inflate::inflate(compressed)?;
-            if let Some(error) = inflated.damage {
-                tracing::warn!(%error, age = self.age, "a compressed log is damaged");
-                self.damage = Some(format!("{}.gz: {error}", self.age.as_deref().unwrap_or_default()));
-            }
+        if let Content::Compressed(compressed, packing) = &self.content {
+            let unpacked = unpack::unpack(compressed, *packing)?;
+            self.damage = unpacked.damage;
             // The compressed file is not needed any more, but what its attributes say is.
-            attributes::copy(compressed, &inflated.file);
-            self.content = Content::Plain(inflated.file);
+            attributes::copy(compressed, &unpacked.file);
+            self.content = Content::Plain(unpacked.file);
         }
         Ok(self.descriptor())
     }
@@ -86,32 +148,54 @@ impl LogFile {
     pub(super) fn try_clone(&self) -> io::Result<LogFile> {
         let content = match &self.content {
             Content::Plain(file) => Content::Plain(file.try_clone()?),
-            // A descriptor of its own: decompressing moves the file's position.
-            Content::Compressed(file) => Content::Compressed(File::open(descriptor_path(file))?),
+            Content::Compressed(file, packing) => Content::Compressed(file.try_clone()?, *packing),
         };
-        Ok(LogFile { id: self.id, age: self.age.clone(), content, damage: self.damage.clone() })
+        let (age, damage) = (self.age.clone(), self.damage.clone());
+        Ok(LogFile { id: self.id, age, content, damage, start: self.start, limit: self.limit })
+    }
+
+    /// The content, if it is not compressed.
+    pub(super) fn uncompressed(&self) -> Option<&File> {
+        match &self.content {
+            Content::Plain(file) => Some(file),
+            Content::Compressed(..) => None,
+        }
     }
 
     pub(super) fn is_compressed(&self) -> bool {
-        matches!(self.content, Content::Compressed(_))
+        matches!(self.content, Content::Compressed(..))
     }
 
     fn descriptor(&self) -> &File {
         match &self.content {
-            Content::Plain(file) | Content::Compressed(file) => file,
+            Content::Plain(file) | Content::Compressed(file, _) => file,
         }
     }
 }
 
-fn descriptor_path(file: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+/// Whether two files hold the same.
+pub(super) fn have_same_content(left: &LogFile, right: &LogFile) -> io::Result<bool> {
+    if let (Some(left), Some(right)) = (left.length()?, right.length()?)
+        && left != right
+    {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (left.unpacker()?, right.unpacker()?);
+    let (mut left_block, mut right_block) = (vec![0; HEAD], vec![0; HEAD]);
+    loop {
+        let (count, other) = (left.fill(&mut left_block), right.fill(&mut right_block));
+        let is_same = left_block[..count] == right_block[..other];
+        if !is_same || count == 0 {
+            return Ok(is_same && left.damage().is_none() && right.damage().is_none());
+        }
+    }
 }
 
 /// Opens the current file. `None` when there is none at the moment.
 fn open_current(path: &LogPath) -> io::Result<Option<LogFile>> {
     let Some(file) = found(File::open(path.current()))? else { return Ok(None) };
     let id = FileId::of(&file.metadata()?);
-    Ok(Some(LogFile { id, age: None, content: Content::Plain(file), damage: None }))
+    Ok(Some(LogFile::new(id, None, Content::Plain(file))))
 }
 
 /// The identity and length of the file that is current now.
@@ -138,8 +222,7 @@ fn try_open_all(path: &LogPath) -> io::Result<Option<Vec<LogFile>>> {
     let Some(mut files) = open_rotated(path)? else { return Ok(None) };
     // A file that changes its name while a directory is listed may not be listed at all.
     let opened = files.iter().filter_map(LogFile::age);
-    let unchanged = opened.eq(ages(path)?.iter().map(String::as_str))
-        && stat_current(path)?.map(|(id, _)| id) == current_id;
+    let unchanged = opened.eq(ages(path)?.iter()) && stat_current(path)?.map(|(id, _)| id) == current_id;
     // While the writer rotates, the current file has two names.
     files.retain(|file| Some(file.id) != current_id);
     files.extend(current);
@@ -149,21 +232,24 @@ fn try_open_all(path: &LogPath) -> io::Result<Option<Vec<LogFile>>> {
 /// `None` when one has been compressed or deleted since it was listed.
 fn open_rotated(path: &LogPath) -> io::Result<Option<Vec<LogFile>>> {
     let mut files: Vec<LogFile> = Vec::new();
-    for rotated in path.list()?.rotated {
+    for old in path.old_files()? {
         // The plain twin comes first, and is as good.
-        if files.last().is_some_and(|last| last.age.as_ref() == Some(&rotated.age)) {
+        if files.last().is_some_and(|last| last.age.as_ref() == Some(&old.age)) {
             continue;
         }
-        let Some(file) = found(File::open(&rotated.path))? else { return Ok(None) };
+        let Some(file) = found(File::open(&old.path))? else { return Ok(None) };
         let id = FileId::of(&file.metadata()?);
-        let content = if rotated.compressed { Content::Compressed(file) } else { Content::Plain(file) };
-        files.push(LogFile { id, age: Some(rotated.age), content, damage: None });
+        let content = match old.packing {
+            Packing::Plain => Content::Plain(file),
+            packing => Content::Compressed(file, packing),
+        };
+        files.push(LogFile::new(id, Some(old.age), content));
     }
     Ok(Some(files))
 }
 
-fn ages(path: &LogPath) -> io::Result<Vec<String>> {
-    let mut ages: Vec<String> = path.list()?.rotated.into_iter().map(|file| file.age).collect();
+fn ages(path: &LogPath) -> io::Result<Vec<Age>> {
+    let mut ages: Vec<Age> = path.old_files()?.into_iter().map(|file| file.age).collect();
     ages.dedup();
     Ok(ages)
 }
@@ -174,4 +260,18 @@ fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Reads at `offset` until the buffer is full or the file ends.
+pub(super) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match file.read_at(&mut buffer[length..], offset + length as u64) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
 }

@@ -4,18 +4,53 @@
 //! the new one was seen. Every generation between the two is read, too. A writer that appends to the old file even
 //! later (containerd flushes an unfinished record when it closes a log) is heard as well.
 
-use std::{io, os::unix::fs::FileExt};
+use std::io;
+
+use podlog_line::Mode;
 
 use super::{
     LogReader,
     buffer::Buffer,
     files::{self, LogFile},
     position::Position,
-    reader::newest_age,
+    segment,
 };
-use crate::{ReadError, generations::FileId};
+use crate::{
+    ReadError,
+    generations::{Age, FileId},
+};
 
-const COMPARE_BLOCK: usize = 64 * 1024;
+/// What a follower remembers of the rotated files it has seen, to know newer ones from them when its own file is gone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    newest: Option<Age>,
+    /// Of files whose numbers change with each rotation.
+    fingerprints: Vec<u64>,
+}
+
+impl Seen {
+    pub(super) fn new<'a>(files: impl Iterator<Item = &'a LogFile>) -> io::Result<Seen> {
+        let mut seen = Seen::default();
+        for file in files {
+            seen.newest = file.age().cloned().or(seen.newest);
+            if let Some(Age::Numbered(_)) = file.age() {
+                seen.fingerprints.extend(file.mark()?.map(|mark| mark.fingerprint));
+            }
+        }
+        Ok(seen)
+    }
+
+    fn is_newer(&self, file: &LogFile) -> io::Result<bool> {
+        match file.age() {
+            None => Ok(true),
+            Some(age @ Age::Stamped(_)) => Ok(Some(age) > self.newest.as_ref()),
+            Some(Age::Numbered(_)) => {
+                let mark = file.mark()?;
+                Ok(mark.is_none_or(|mark| !self.fingerprints.contains(&mark.fingerprint)))
+            }
+        }
+    }
+}
 
 /// Where a follower stands that has read everything there was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +96,9 @@ impl LogReader {
             (self.is_rotated, self.seen_current) = (true, current);
             return Ok(true);
         }
-        self.upcoming = self.newer_files()?.into();
+        let newer = self.newer_files()?;
+        let before = self.at.as_ref().map(Position::file);
+        self.upcoming = segment::segments(before, newer)?.into();
         Ok(!self.upcoming.is_empty())
     }
 
@@ -72,21 +109,34 @@ impl LogReader {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_in_last_file() => Vec::new(),
             opened => opened?,
         };
-        let seen_age = std::mem::replace(&mut self.newest_age, newest_age(&files));
-        let ours = self.at.as_ref().map(Position::id);
-        if let Some(index) = files.iter().position(|file| Some(file.id()) == ours) {
+        let seen = std::mem::replace(&mut self.seen, Seen::new(files.iter())?);
+        if let Some(index) = self.find_ours(&files)? {
             files.drain(..=index);
             return Ok(files);
         }
-        files.retain(|file| file.age().is_none() || file.age() > seen_age.as_deref());
-        // Ours has been compressed, or deleted.
-        if let (Some(at), Some(oldest)) = (&mut self.at, files.first_mut())
-            && oldest.is_compressed()
-            && has_same_content(at.file_mut(), oldest)?
-        {
-            files.remove(0);
+        // Ours has been deleted.
+        let mut newer = Vec::with_capacity(files.len());
+        for file in files {
+            if seen.is_newer(&file)? {
+                newer.push(file);
+            }
         }
-        Ok(files)
+        Ok(newer)
+    }
+
+    /// Which of these is the file being read: it may have been compressed meanwhile.
+    fn find_ours(&self, files: &[LogFile]) -> io::Result<Option<usize>> {
+        let Some(ours) = self.at.as_ref().map(Position::file) else { return Ok(None) };
+        if let Some(index) = files.iter().position(|file| file.id() == ours.id()) {
+            return Ok(Some(index));
+        }
+        let mark = ours.mark()?;
+        for (index, file) in files.iter().enumerate().rev() {
+            if file.is_compressed() && file.mark()? == mark && files::have_same_content(ours, file)? {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether our writer has not gone on to another file, which it says before it does.
@@ -99,6 +149,7 @@ impl LogReader {
         let Some(at) = &mut self.at else { return Ok(()) };
         if at.was_truncated(self.buffer.rest().len()).map_err(|error| self.source.read_error(error))? {
             at.rewind();
+            self.is_marked = false;
             self.buffer.clear();
             self.stats.truncations += 1;
         }
@@ -111,6 +162,12 @@ impl LogReader {
         if !previous.has_more().map_err(|error| self.source.read_error(error))? {
             return Ok(());
         }
+        self.is_marked = false;
+        if let (Mode::Exact, Some(mark)) =
+            (self.mode, previous.file().mark().map_err(|error| self.source.read_error(error))?)
+        {
+            self.renderer.begin_file(mark, previous.offset());
+        }
         let mut late = Buffer::default();
         loop {
             let count = previous.read(late.room(), true).map_err(|error| self.source.read_error(error))?;
@@ -121,29 +178,7 @@ impl LogReader {
             let rendered = self.renderer.render(late.rest(), out)?;
             late.consume(rendered.consumed);
         }
-        if late.terminate() {
-            self.renderer.render(late.rest(), out)?;
-        }
+        self.renderer.end_file(late.rest(), out)?;
         Ok(())
     }
-}
-
-fn has_same_content(ours: &mut LogFile, other: &mut LogFile) -> io::Result<bool> {
-    let (ours, other) = (ours.plain()?, other.plain()?);
-    let length = ours.metadata()?.len();
-    if length != other.metadata()?.len() {
-        return Ok(false);
-    }
-    let (mut left, mut right) = (vec![0; COMPARE_BLOCK], vec![0; COMPARE_BLOCK]);
-    let mut offset = 0;
-    while offset < length {
-        let size = usize::try_from(length - offset).unwrap_or(usize::MAX).min(COMPARE_BLOCK);
-        ours.read_exact_at(&mut left[..size], offset)?;
-        other.read_exact_at(&mut right[..size], offset)?;
-        if left[..size] != right[..size] {
-            return Ok(false);
-        }
-        offset += size as u64;
-    }
-    Ok(true)
 }

@@ -2,6 +2,7 @@
 
 use std::{io, path::Path};
 
+use super::segment::Break;
 use crate::ReadError;
 
 /// Why reading cannot go on as if nothing were missing.
@@ -14,6 +15,12 @@ pub(super) enum Hole {
 }
 
 impl Hole {
+    /// What is missing here, if anything is.
+    pub(super) fn of(here: &Break) -> Option<Hole> {
+        let deleted = (here.missing_files > 0).then_some(Hole::Deleted(here.missing_files));
+        here.damage.clone().map(Hole::Damaged).or(deleted)
+    }
+
     pub(super) fn error(&self, path: &Path) -> ReadError {
         let path = path.to_owned();
         match self {

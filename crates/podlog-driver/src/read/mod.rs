@@ -5,15 +5,20 @@ mod buffer;
 mod files;
 mod follow;
 mod hole;
-mod inflate;
+mod mark;
 mod position;
 mod reader;
+mod resume;
+mod segment;
 mod since;
 mod source;
 mod tail;
+mod unpack;
+mod until;
 
 pub use follow::Place;
 pub use reader::{LogReader, ReadState, ReadStats};
+pub use resume::Resumed;
 pub use source::LogSource;
 
 #[cfg(test)]

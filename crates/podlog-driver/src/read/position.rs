@@ -4,7 +4,7 @@ use std::{io, os::unix::fs::FileExt};
 
 use memchr::memchr;
 
-use super::files::LogFile;
+use super::{files::LogFile, unpack::Unpacker};
 use crate::generations::FileId;
 
 /// So many bytes are remembered.
@@ -14,9 +14,13 @@ const CHECK_LENGTH: usize = 32;
 #[derive(Debug)]
 pub(super) struct Position {
     file: LogFile,
+    /// Where its content comes from when it is compressed.
+    unpacker: Option<Unpacker>,
     offset: u64,
-    /// Where the log ended when reading began, for one who does not follow.
+    /// Where the part of the file that is of interest ends.
     end: Option<u64>,
+    /// Its writer has promised that its records are in order.
+    is_ordered: bool,
     /// The last read came to the end of the file.
     is_at_end: bool,
     /// The last bytes that were rendered, to notice that the file was written anew.
@@ -24,15 +28,27 @@ pub(super) struct Position {
 }
 
 impl Position {
-    pub(super) fn new(mut file: LogFile, offset: u64) -> io::Result<Position> {
-        file.plain()?;
-        Ok(Position { file, offset, end: None, is_at_end: false, rendered: Vec::new() })
+    /// Where reading of the file begins, its beginning if nothing else was settled. A file that is compressed is
+    /// decompressed while it is read.
+    pub(super) fn new(file: LogFile) -> io::Result<Position> {
+        let (offset, end, is_ordered) = (file.start.unwrap_or(0), file.limit, file.is_ordered());
+        let rendered = Vec::new();
+        Position { file, unpacker: None, offset, end, is_ordered, is_at_end: false, rendered }.with_unpacker()
     }
 
     /// The same place once more.
     pub(super) fn try_clone(&self) -> io::Result<Position> {
         let (rendered, file) = (self.rendered.clone(), self.file.try_clone()?);
-        Ok(Position { file, offset: self.offset, end: self.end, is_at_end: self.is_at_end, rendered })
+        Position { file, rendered, unpacker: None, ..*self }.with_unpacker()
+    }
+
+    fn with_unpacker(mut self) -> io::Result<Position> {
+        if self.file.is_compressed() {
+            let mut unpacker = self.file.unpacker()?;
+            unpacker.skip(self.offset);
+            self.unpacker = Some(unpacker);
+        }
+        Ok(self)
     }
 
     /// The file, and what was read of it but for the last `held` bytes.
@@ -49,17 +65,18 @@ impl Position {
         self.file.is_unfinished()
     }
 
-    pub(super) fn damage(&self) -> Option<&str> {
-        self.file.damage()
+    /// Why the end of the file is missing, if it is. Told once.
+    pub(super) fn take_damage(&mut self) -> Option<String> {
+        let damage = self.unpacker.as_mut().and_then(Unpacker::take_damage);
+        damage.or_else(|| self.file.take_damage())
+    }
+
+    pub(super) fn is_ordered(&self) -> bool {
+        self.is_ordered
     }
 
     pub(super) fn is_at_end(&self) -> bool {
         self.is_at_end
-    }
-
-    /// Reads no record that begins at `end` or behind it.
-    pub(super) fn end_at(&mut self, end: u64) {
-        self.end = Some(end);
     }
 
     /// Reads on. `is_inside_record`: what was read before ends inside a record, which is read to its end in any case.
@@ -74,7 +91,8 @@ impl Position {
             buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX))
         };
         let mut count = self.read_at(&mut buffer[..room])?;
-        self.is_at_end = count < room;
+        // What is compressed does not change any more.
+        self.is_at_end = count < room && self.unpacker.is_none();
         if left == 0
             && let Some(last) = memchr(b'\n', &buffer[..count])
         {
@@ -85,6 +103,9 @@ impl Position {
     }
 
     fn read_at(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(unpacker) = &mut self.unpacker {
+            return Ok(unpacker.fill(buffer));
+        }
         loop {
             match self.file.plain()?.read_at(buffer, self.offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -106,6 +127,9 @@ impl Position {
 
     /// Whether there is more in the file than was read.
     pub(super) fn has_more(&mut self) -> io::Result<bool> {
+        if self.unpacker.is_some() {
+            return Ok(false);
+        }
         let offset = self.offset;
         Ok(self.file.plain()?.metadata()?.len() > offset)
     }
@@ -113,6 +137,9 @@ impl Position {
     /// Whether the file has been cut off, or cut off and written anew. The last `held` bytes that were read are not
     /// looked at: a record that did not fit on the disk is cut off by its writer.
     pub(super) fn was_truncated(&mut self, held: usize) -> io::Result<bool> {
+        if self.unpacker.is_some() {
+            return Ok(false);
+        }
         let rendered_to = self.offset - held as u64;
         let file = self.file.plain()?;
         if file.metadata()?.len() < rendered_to {
@@ -132,7 +159,23 @@ impl Position {
         self.rendered.clear();
     }
 
-    pub(super) fn file_mut(&mut self) -> &mut LogFile {
-        &mut self.file
+    pub(super) fn file(&self) -> &LogFile {
+        &self.file
+    }
+
+    /// Where in the file reading is: behind the last byte that was read.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Whether there is more in the file that is not wanted.
+    pub(super) fn is_cut(&self) -> io::Result<bool> {
+        let is_over = self.end.is_some_and(|end| self.offset >= end);
+        Ok(is_over && self.file.length()?.is_none_or(|length| length > self.offset))
+    }
+
+    /// Nothing more of the file is wanted.
+    pub(super) fn skip_rest(&mut self) {
+        self.end = Some(self.offset);
     }
 }

@@ -3,15 +3,18 @@
 use std::{collections::VecDeque, fs::File, io, os::unix::fs::FileExt, thread, time::Duration};
 
 use memchr::memchr;
-use podlog_line::{Mode, RenderState, Renderer, Selection, Timestamp};
+use podlog_line::{Cursor, Mode, RenderState, Renderer, Selection, Timestamp};
 
 use super::{
     LogSource,
     buffer::Buffer,
-    files::{self, LogFile},
+    files::LogFile,
+    follow::Seen,
     hole::Hole,
     position::Position,
-    since, tail,
+    resume::{self, Resumed},
+    segment::{Break, Segment},
+    since, tail, until,
 };
 use crate::{ReadError, attributes::FileEnd, generations::FileId};
 
@@ -47,6 +50,8 @@ pub struct ReadStats {
     /// Files that were deleted before they were read. Known only of logs that [`crate::CriFileSink`] has written, on
     /// file systems with extended attributes.
     pub missing_files: u64,
+    /// Gaps that were declared in the output because files are missing or damaged.
+    pub gaps: u64,
     /// How often the current file was cut off while it was read.
     pub truncations: u64,
 }
@@ -57,28 +62,34 @@ pub struct LogReader {
     pub(super) source: LogSource,
     pub(super) mode: Mode,
     follow: bool,
+    /// What is older is skipped where that can be done; the renderer judges each record by itself.
     since: Option<Timestamp>,
+    /// The times of which gaps are shown.
+    shown: (Option<Timestamp>, Option<Timestamp>),
     pub(super) renderer: Renderer,
     /// The file being read.
     pub(super) at: Option<Position>,
-    /// Newer files.
-    pub(super) upcoming: VecDeque<LogFile>,
+    /// Whether the renderer knows which file it is.
+    pub(super) is_marked: bool,
+    /// What comes after it.
+    pub(super) upcoming: VecDeque<Segment>,
     /// The file before this one: its writer may still have had something to say.
     pub(super) previous: Option<Position>,
-    /// The newest rotated file when the current one was opened.
-    pub(super) newest_age: Option<String>,
+    /// The rotated files that were there when the current one was opened.
+    pub(super) seen: Seen,
     /// The file that was seen to be current instead of ours; ours has been read to its end since then.
     pub(super) seen_current: Option<FileId>,
     /// Whether anything at all was seen in the place of ours.
     pub(super) is_rotated: bool,
-    /// Where the log ended when reading began, for one who does not follow.
-    end: Option<u64>,
-    /// The number of the file being read, or of the last one that was skipped.
-    generation: Option<u64>,
     pub(super) buffer: Buffer,
     pub(super) is_done: bool,
-    /// What is missing next.
+    /// What is missing next ([`Mode::Upstream`], which declares no gaps).
     hole: Option<Hole>,
+    /// Where reading began again.
+    after: Option<Cursor>,
+    resumed: Resumed,
+    /// Whether the renderer knows where it is.
+    has_place: bool,
     /// The last call has found everything read.
     was_caught_up: bool,
     pub(super) stats: ReadStats,
@@ -86,36 +97,40 @@ pub struct LogReader {
 
 impl LogReader {
     pub(super) fn new(source: LogSource, selection: &Selection) -> Result<LogReader, ReadError> {
-        let mut files = files::open_all(&source.path).map_err(|error| source.open_error(error))?;
-        let newest_age = newest_age(&files);
+        let mut segments = source.segments()?;
+        let seen = if selection.follow { source.seen(&segments)? } else { Seen::default() };
         if selection.mode == Mode::Upstream {
-            files.retain(|file| file.age().is_none());
+            segments.retain(|segment| segment.as_file().is_some_and(|file| file.age().is_none()));
         }
-        if files.is_empty() {
+        if segments.is_empty() {
             return Err(source.missing());
         }
+        let is_exact = selection.mode == Mode::Exact;
         let mut reader = LogReader {
             mode: selection.mode,
             follow: selection.follow,
             // After `tail`, the renderer judges each record by itself.
-            since: selection.since.filter(|_| selection.mode == Mode::Exact && selection.tail.is_none()),
+            since: selection.since.filter(|_| is_exact && selection.tail.is_none()),
+            shown: (selection.since, selection.until),
             renderer: Renderer::new(selection),
             at: None,
+            is_marked: false,
             upcoming: VecDeque::new(),
             previous: None,
-            newest_age,
+            seen,
             seen_current: None,
             is_rotated: false,
-            end: None,
-            generation: None,
             buffer: Buffer::default(),
             is_done: selection.tail == Some(0) && !selection.follow,
             hole: None,
+            after: selection.after.filter(|_| is_exact),
+            resumed: Resumed::Exact,
+            has_place: false,
             was_caught_up: false,
             stats: ReadStats::default(),
             source,
         };
-        reader.begin(&mut files, selection)?;
+        reader.begin(segments, selection)?;
         Ok(reader)
     }
 
@@ -125,9 +140,10 @@ impl LogReader {
     /// [`ReadState::CaughtUp`] however fast the writer is. Everything that a follower has not read yet is either held
     /// open or found again by name, unless the writer deletes it for its age in the meantime.
     ///
-    /// A part of the log that is gone or damaged is an error of the first call that has nothing else to
-    /// deliver, and of every later one; [`LogReader::finish`] returns it, too. A file in which nothing
-    /// is a record is an error before any output.
+    /// Where a part of the log is gone or damaged, a line declares the gap ([`podlog_line::Gap`]) and reading goes on.
+    /// [`Mode::Upstream`] declares nothing: there it is an error of the first call that has nothing else to deliver, and
+    /// of every later one; [`LogReader::finish`] returns it, too. A file in which nothing is a record is an error before
+    /// any output.
     pub fn read_chunk(&mut self, out: &mut Vec<u8>) -> Result<ReadState, ReadError> {
         if self.is_done {
             return Ok(ReadState::LimitReached);
@@ -165,6 +181,7 @@ impl LogReader {
         self.check_hole()?;
         let discards_rest = self.mode == Mode::Upstream && self.follow;
         if !discards_rest {
+            self.mark_file()?;
             let state = self.renderer.render_rest(self.buffer.rest(), out)?;
             if state == RenderState::More {
                 self.renderer.finish(out)?;
@@ -201,9 +218,9 @@ impl LogReader {
             source: self.source.clone(),
             renderer: self.renderer.clone(),
             at: clone(&self.at)?,
-            upcoming: self.upcoming.iter().map(LogFile::try_clone).collect::<io::Result<_>>()?,
+            upcoming: self.upcoming.iter().map(Segment::try_clone).collect::<io::Result<_>>()?,
             previous: clone(&self.previous)?,
-            newest_age: self.newest_age.clone(),
+            seen: self.seen.clone(),
             buffer: self.buffer.rest_only(),
             hole: self.hole.clone(),
             ..*self
@@ -216,71 +233,132 @@ impl LogReader {
         ReadStats { records: rendered.records, malformed: rendered.malformed, ..self.stats }
     }
 
+    /// The place behind everything that was delivered so far: [`Selection::after`] it is exactly the rest. `None` before
+    /// anything was read, and in [`Mode::Upstream`].
+    pub fn cursor(&self) -> Option<Cursor> {
+        if self.has_place { self.renderer.cursor() } else { self.after }
+    }
+
+    /// Whether reading began exactly behind the cursor that was asked for.
+    pub fn resumed(&self) -> Resumed {
+        self.resumed
+    }
+
     /// Goes to where the selection begins.
-    fn begin(&mut self, files: &mut Vec<LogFile>, selection: &Selection) -> Result<(), ReadError> {
-        let last = files.last_mut().expect("there is a file");
-        let length = last.plain().and_then(settled_length).map_err(|error| self.source.read_error(error))?;
-        let (first, offset) = match selection.tail {
-            Some(lines) => self
-                .find_tail(files, length, lines, selection)
-                .map_err(|source| ReadError::Tail { lines, path: self.source.given.clone(), source })?,
-            None => (0, None),
-        };
-        self.upcoming = files.drain(..).skip(first).collect();
-        self.end = Some(length).filter(|_| !self.follow);
-        self.next_upcoming(offset)?;
+    fn begin(&mut self, mut segments: Vec<Segment>, selection: &Selection) -> Result<(), ReadError> {
+        self.find_beginning(&mut segments, selection).map_err(|error| self.source.read_error(error))?;
+        if let (Some(lines), None) = (selection.tail, self.after) {
+            self.find_tail(&mut segments, lines, selection).map_err(|source| ReadError::Tail {
+                lines,
+                path: self.source.given.clone(),
+                source,
+            })?;
+        }
+        if let (Some(Segment::File(last)), true) = (segments.last_mut(), self.follow) {
+            last.limit = None;
+        }
+        self.upcoming = segments.into();
         Ok(())
     }
 
+    /// Leaves out what is before the cursor, later than wanted, or not written yet.
+    fn find_beginning(&mut self, segments: &mut Vec<Segment>, selection: &Selection) -> io::Result<()> {
+        if let Some(Segment::File(last)) = segments.last_mut()
+            && !last.is_compressed()
+        {
+            last.limit = Some(settled_length(last.plain()?)?);
+        }
+        if let Some(cursor) = self.after {
+            let found = resume::find(segments, &cursor, !self.source.has_earlier())?;
+            self.resumed = found.resumed;
+            found.prepare(&mut self.renderer);
+        }
+        match selection.until {
+            Some(until) if self.mode == Mode::Exact && !self.follow => until::leave_out(segments, until),
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves what the last `lines` begin with.
     fn find_tail(
         &mut self,
-        files: &mut [LogFile],
-        length: u64,
+        segments: &mut Vec<Segment>,
         lines: u64,
         selection: &Selection,
-    ) -> io::Result<(usize, Option<u64>)> {
-        let last = files.len() - 1;
+    ) -> io::Result<()> {
         if selection.mode == Mode::Upstream {
-            return Ok((last, Some(tail::find_raw(&mut files[last], length, lines)?)));
+            if let Some(Segment::File(file)) = segments.last_mut() {
+                file.start = Some(tail::find_raw(file, lines)?);
+            }
+            return Ok(());
         }
-        let wanted = tail::Wanted { lines, streams: selection.streams, follow: selection.follow };
-        let start = tail::find(files, length, wanted)?;
+        let start = tail::find(segments, lines, selection)?;
         self.renderer.ignore_before(start.ignore_before);
-        Ok((start.file, Some(start.offset)))
+        segments.drain(..start.segment);
+        if let Some(Segment::File(file)) = segments.first_mut() {
+            file.start = Some(start.offset);
+        }
+        Ok(())
     }
 
-    /// Goes on with the next of the files that are open. `offset`: where in it, if that is settled.
-    pub(super) fn next_upcoming(&mut self, offset: Option<u64>) -> Result<bool, ReadError> {
-        while let Some(mut file) = self.upcoming.pop_front() {
-            let missing = self.count_missing(file.generation());
+    /// Goes on with the next file. Whether there is one, or something else to say.
+    fn next_upcoming(&mut self, out: &mut Vec<u8>) -> Result<bool, ReadError> {
+        let mut has_passed = false;
+        while let Some(segment) = self.upcoming.pop_front() {
+            match segment {
+                Segment::File(file) => {
+                    if self.enter(*file)? {
+                        return Ok(true);
+                    }
+                }
+                Segment::Break(here) => {
+                    has_passed = true;
+                    self.pass(&here, out);
+                    if self.is_done || self.hole.is_some() {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(has_passed)
+    }
+
+    /// Goes on with this file, unless nothing in it is wanted.
+    fn enter(&mut self, mut file: LogFile) -> Result<bool, ReadError> {
+        if file.start.is_none() {
             if let Some(end) = self.is_too_old(&file) {
                 self.renderer.begin_inside_line(end.inside_line);
-                continue;
+                return Ok(false);
             }
-            if missing > 0 && self.at.is_some() {
-                self.hole = Some(Hole::Deleted(missing));
-                return Ok(true);
-            }
-            let offset = offset.map_or_else(|| self.find_since(&mut file), Ok);
-            let next = offset.and_then(|offset| Position::new(file, offset));
-            let mut next = next.map_err(|error| self.source.read_error(error))?;
-            if let (Some(end), true) = (self.end, self.upcoming.is_empty()) {
-                next.end_at(end);
-            }
-            self.stats.damaged_files += u64::from(next.damage().is_some());
-            self.previous = self.at.replace(next);
-            self.is_rotated = false;
-            return Ok(true);
+            file.start = self.find_since(&mut file).map_err(|error| self.source.read_error(error))?;
         }
-        Ok(false)
+        let next = Position::new(file).map_err(|error| self.source.read_error(error))?;
+        let has_first_record = next.offset() > 0;
+        self.previous = self.at.replace(next);
+        self.is_marked = false;
+        self.is_rotated = false;
+        if has_first_record {
+            self.mark_file()?;
+        }
+        Ok(true)
     }
 
-    /// How many files between the last one and this one are gone.
-    fn count_missing(&mut self, generation: Option<u64>) -> u64 {
-        let last = std::mem::replace(&mut self.generation, generation);
-        let missing = last.zip(generation).map_or(0, |(last, next)| next.saturating_sub(last + 1));
-        self.stats.missing_files += missing;
-        missing
+    /// Lines do not go on here, and it is said what is missing.
+    fn pass(&mut self, here: &Break, out: &mut Vec<u8>) {
+        self.stats.missing_files += here.missing_files;
+        self.stats.damaged_files += u64::from(here.damage.is_some());
+        if self.mode == Mode::Upstream {
+            self.hole = Hole::of(here);
+            return;
+        }
+        let state = match here.shown(self.shown.0, self.shown.1) {
+            Some((gap, at)) => {
+                self.stats.gaps += 1;
+                self.renderer.gap(&gap, at, out)
+            }
+            None => self.renderer.end_lines(out),
+        };
+        self.is_done |= state == RenderState::LimitReached;
     }
 
     fn is_too_old(&self, file: &LogFile) -> Option<FileEnd> {
@@ -288,10 +366,13 @@ impl LogReader {
         file.end().filter(|end| file.is_ordered() && end.last < since)
     }
 
-    fn find_since(&self, file: &mut LogFile) -> io::Result<u64> {
+    fn find_since(&self, file: &mut LogFile) -> io::Result<Option<u64>> {
         match self.since {
-            Some(since) if file.is_ordered() => since::find(file.plain()?, since),
-            _ => Ok(0),
+            // What is compressed has to be decompressed from its beginning in any case.
+            Some(since) if file.is_ordered() && !file.is_compressed() => {
+                since::find(file.plain()?, since).map(Some)
+            }
+            _ => Ok(None),
         }
     }
 
@@ -314,15 +395,47 @@ impl LogReader {
 
     /// Renders the whole records in the buffer.
     fn render(&mut self, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        if !self.is_marked && memchr(b'\n', self.buffer.rest()).is_some() {
+            self.mark_file()?;
+        }
         let rendered = self.renderer.render(self.buffer.rest(), out)?;
         let mut state = rendered.state;
         self.consume(rendered.consumed);
         if self.buffer.is_full() && state == RenderState::More {
+            self.mark_file()?;
             state = self.renderer.render_piece(self.buffer.rest(), out)?;
             self.consume(self.buffer.rest().len());
         }
         self.is_done |= state == RenderState::LimitReached;
+        self.stop_past_until();
         Ok(())
+    }
+
+    /// Tells the renderer which file comes next, so that it can name places in it.
+    pub(super) fn mark_file(&mut self) -> Result<(), ReadError> {
+        let Some(at) = self.at.as_ref().filter(|_| !self.is_marked && self.mode == Mode::Exact) else {
+            return Ok(());
+        };
+        if let Some(mark) = at.file().mark().map_err(|error| self.source.read_error(error))? {
+            self.renderer.begin_file(mark, at.offset() - self.buffer.rest().len() as u64);
+            self.is_marked = true;
+            self.has_place = true;
+        }
+        Ok(())
+    }
+
+    /// What is later than wanted ends a file whose records are in order, and following.
+    fn stop_past_until(&mut self) {
+        let Some(at) = &mut self.at else { return };
+        if !self.renderer.is_past_until() {
+            return;
+        }
+        if self.follow {
+            self.is_done |= self.upcoming.is_empty();
+        } else if at.is_ordered() {
+            at.skip_rest();
+            self.buffer.clear();
+        }
     }
 
     fn consume(&mut self, count: usize) {
@@ -334,27 +447,47 @@ impl LogReader {
 
     /// At the end of a file: whether there is something new to read, in it or in the next one.
     fn next_file(&mut self, out: &mut Vec<u8>) -> Result<bool, ReadError> {
-        if let Some(why) = self.at.as_ref().and_then(Position::damage) {
-            self.hole = Some(Hole::Damaged(why.to_owned()));
-            self.end_torn_record(out)?;
-            return Ok(true);
-        }
+        self.notice_damage()?;
         if self.upcoming.is_empty() && !(self.follow && self.notice_rotation()?) {
             return Ok(false);
         }
         if self.upcoming.is_empty() {
             return Ok(true);
         }
-        self.end_torn_record(out)?;
-        self.next_upcoming(None)
+        self.end_file(out)?;
+        self.next_upcoming(out)
     }
 
-    /// A file ends without a line feed and others follow: its writer was killed. Nothing may be glued to the record.
-    fn end_torn_record(&mut self, out: &mut Vec<u8>) -> Result<(), ReadError> {
-        if self.mode == Mode::Exact && self.buffer.terminate() {
-            self.render(out)?;
+    /// What is behind the damage of a compressed file is missing.
+    fn notice_damage(&mut self) -> Result<(), ReadError> {
+        if let Some(at) = &mut self.at
+            && let Some(why) = at.take_damage()
+        {
+            let here = Break::damaged(at.file(), &why, self.upcoming.front());
+            let here = here.map_err(|error| self.source.read_error(error))?;
+            self.upcoming.push_front(Segment::Break(here));
+        }
+        Ok(())
+    }
+
+    /// A file that ends without a line feed while others follow: its writer was killed. Nothing may be glued to the
+    /// record.
+    fn end_file(&mut self, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        if self.mode == Mode::Exact && !self.buffer.rest().is_empty() {
+            self.mark_file()?;
+            let state = self.renderer.end_file(self.buffer.rest(), out)?;
+            self.is_done |= state == RenderState::LimitReached;
         }
         self.buffer.clear();
+        self.leave_out_rest().map_err(|error| self.source.read_error(error))
+    }
+
+    /// What is later than wanted was left out, and with it the beginnings of lines that go on in the next file.
+    fn leave_out_rest(&mut self) -> io::Result<()> {
+        match &self.at {
+            Some(at) if at.is_cut()? => self.renderer.begin_inside_line(until::left_inside(at.file())?),
+            _ => {}
+        }
         Ok(())
     }
 
@@ -393,9 +526,4 @@ fn settled_length(file: &File) -> io::Result<u64> {
         attempts += 1;
         thread::sleep(SETTLE_PAUSE);
     }
-}
-
-/// The age of the newest rotated file.
-pub(super) fn newest_age(files: &[LogFile]) -> Option<String> {
-    files.iter().filter_map(LogFile::age).next_back().map(str::to_owned)
 }

@@ -7,16 +7,23 @@ use std::{
 
 use podlog_line::Selection;
 
-use super::LogReader;
+use super::{
+    LogReader, files,
+    follow::Seen,
+    segment::{self, Break, Segment},
+};
 use crate::{ReadError, generations::LogPath};
 
-/// The log of one container: the file its runtime writes, and the generations that were rotated away.
+/// The log of one container: the file its runtime writes, and the generations that were rotated away; on request also
+/// the logs of earlier instances of the container.
 #[derive(Debug, Clone)]
 pub struct LogSource {
     /// As it was given, for messages.
     pub(super) given: PathBuf,
     /// Where the files are.
     pub(super) path: LogPath,
+    /// Where those of earlier instances are, oldest first.
+    earlier: Vec<LogPath>,
 }
 
 impl LogSource {
@@ -25,17 +32,69 @@ impl LogSource {
     pub fn open(path: impl Into<PathBuf>) -> Result<LogSource, ReadError> {
         let given = path.into();
         match fs::canonicalize(&given) {
-            Ok(resolved) => Ok(LogSource { path: LogPath::new(&resolved), given }),
+            Ok(resolved) => Ok(LogSource { path: LogPath::new(&resolved), given, earlier: Vec::new() }),
             Err(source) => match rotated_only(&given) {
-                Some(path) => Ok(LogSource { path, given }),
+                Some(path) => Ok(LogSource { path, given, earlier: Vec::new() }),
                 None => Err(unresolved(&given, source)),
             },
+        }
+    }
+
+    /// The logs of all instances of a container as one log, oldest first: `<restart>.log` with all its generations for
+    /// each restart up to `instance`, in the directory of the container's logs. A line that an instance left unfinished
+    /// ends with it. Following follows `instance`.
+    ///
+    /// # Errors
+    /// As [`LogSource::open`] when there is no log at all; when only `instance` has none yet, its log is empty.
+    pub fn open_history(directory: impl AsRef<Path>, instance: u32) -> Result<LogSource, ReadError> {
+        let given = directory.as_ref().join(log_name(instance));
+        let directory =
+            fs::canonicalize(directory).map_err(|source| ReadError::Open { path: given.clone(), source })?;
+        let earlier = instances(&directory, instance)
+            .map_err(|source| ReadError::Read { path: given.clone(), source })?;
+        let paths = earlier.into_iter().map(|number| directory.join(log_name(number)));
+        // Links of container runtimes lead elsewhere, generations and all.
+        let earlier: Vec<LogPath> = paths.filter_map(|path| Some(LogSource::open(path).ok()?.path)).collect();
+        match LogSource::open(&given) {
+            Ok(last) => Ok(LogSource { earlier, ..last }),
+            Err(_) if !earlier.is_empty() => {
+                let path = LogPath::new(&directory.join(log_name(instance)));
+                Ok(LogSource { given, path, earlier })
+            }
+            Err(error) => Err(error),
         }
     }
 
     /// A reader of the part that `selection` wants, positioned at its beginning.
     pub fn read(&self, selection: &Selection) -> Result<LogReader, ReadError> {
         LogReader::new(self.clone(), selection)
+    }
+
+    /// All files, opened, with breaks between them.
+    pub(super) fn segments(&self) -> Result<Vec<Segment>, ReadError> {
+        let mut segments = Vec::new();
+        for path in self.earlier.iter().chain([&self.path]) {
+            let files = files::open_all(path).map_err(|error| self.open_error(error))?;
+            let instance = segment::segments(None, files).map_err(|error| self.read_error(error))?;
+            if !segments.is_empty() && !instance.is_empty() {
+                segments.push(Segment::Break(Break::between_instances()));
+            }
+            segments.extend(instance);
+        }
+        Ok(segments)
+    }
+
+    /// What is remembered of the rotated files of the instance that is followed.
+    pub(super) fn seen(&self, segments: &[Segment]) -> Result<Seen, ReadError> {
+        let is_break = |segment: &Segment| matches!(segment, Segment::Break(here) if here.gap.is_none());
+        let first = segments.iter().rposition(is_break).map_or(0, |index| index + 1);
+        let files = segments[first..].iter().filter_map(Segment::as_file);
+        Seen::new(files).map_err(|error| self.read_error(error))
+    }
+
+    /// Whether earlier instances belong to it.
+    pub(super) fn has_earlier(&self) -> bool {
+        !self.earlier.is_empty()
     }
 
     pub(super) fn open_error(&self, source: io::Error) -> ReadError {
@@ -54,12 +113,32 @@ impl LogSource {
     }
 }
 
+/// The name of the log of an instance, as the kubelet gives it (`pkg/kubelet/kuberuntime`, `buildContainerLogsPath`).
+fn log_name(instance: u32) -> String {
+    format!("{instance}.log")
+}
+
+/// The instances before `last` that have left something in the directory, in order.
+fn instances(directory: &Path, last: u32) -> io::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.split_once(".log"));
+        let number =
+            number.and_then(|(number, _)| number.parse::<u32>().ok().filter(|n| *number == n.to_string()));
+        numbers.extend(number.filter(|number| *number < last));
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(numbers)
+}
+
 /// The log, if its current file is missing but older ones are there.
 fn rotated_only(path: &Path) -> Option<LogPath> {
     let directory = fs::canonicalize(path.parent()?).ok()?;
     let path = LogPath::new(&directory.join(path.file_name()?));
-    let listing = path.list().ok()?;
-    (!listing.rotated.is_empty()).then_some(path)
+    let files = path.old_files().ok()?;
+    (!files.is_empty()).then_some(path)
 }
 
 /// Names the first part of the path that cannot be reached.

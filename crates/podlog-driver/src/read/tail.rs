@@ -1,64 +1,77 @@
 //! Where the last N lines of a log begin.
 
-use std::io;
+use std::{collections::VecDeque, io};
 
-use podlog_line::{LineEnd, RecordParser, Stream, Streams};
+use podlog_line::{LineEnd, MAX_HELD, Record, RecordParser, Selection, Stream, Timestamp};
 
-use super::{backward::Backward, files::LogFile};
+use super::{
+    backward::Backward,
+    files::LogFile,
+    segment::{Break, Segment},
+    until,
+};
 
-/// The beginning of a line that the wanted ones overlap with is looked for in so many bytes. Only a line whose records
-/// are further apart than that, with the other stream between them, can lose its beginning.
-const LOOK_BACK: u64 = 1024 * 1024;
+/// The beginning of a line that the wanted ones overlap with is looked for in so many bytes before its earliest known
+/// part. Only a line whose records are further apart than that, with the other stream between them, can lose its
+/// beginning.
+const LOOK_BACK: u64 = 512 * 1024;
 
 /// Where to begin to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TailStart {
-    /// Index of the file.
-    pub(super) file: usize,
-    /// Where in that file.
+    /// Index of the segment.
+    pub(super) segment: usize,
+    /// Where in it, if it is a file.
     pub(super) offset: u64,
     /// Bytes from there on in which records of a stream are to be ignored.
     pub(super) ignore_before: [u64; 2],
 }
 
-/// What is counted.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
-    pub(super) lines: u64,
-    pub(super) streams: Streams,
-    /// Unfinished lines are new, and do not count.
-    pub(super) follow: bool,
+/// Finds the last `count` lines of `segments` (oldest first) that are selected. A file that turns out to be damaged is
+/// followed by a break from then on.
+pub(super) fn find(segments: &mut Vec<Segment>, count: u64, selection: &Selection) -> io::Result<TailStart> {
+    let mut search = Search::new(count, selection);
+    // What was walked through, newest first: index, and bytes.
+    let mut walked = Vec::new();
+    let mut index = segments.len();
+    while index > 0 && !search.is_over() {
+        index -= 1;
+        let damage = match &mut segments[index] {
+            Segment::Break(here) => {
+                search.pass(here, index);
+                continue;
+            }
+            Segment::File(file) => unpacked(file, selection)?,
+        };
+        if let (Some(why), Some(file)) = (damage, segments[index].as_file()) {
+            let here = Break::damaged(file, &why, segments.get(index + 1))?;
+            walked.iter_mut().for_each(|(walked, _)| *walked += 1);
+            search.shift();
+            search.pass(&here, index + 1);
+            segments.insert(index + 1, Segment::Break(here));
+        }
+        if let Segment::File(file) = &mut segments[index] {
+            walked.push((index, search.walk(file)?));
+        }
+    }
+    search.end();
+    Ok(search.start(&walked, segments.len()))
 }
 
-/// Finds the last lines of `files` (oldest first). The last of them ends at `last_length`.
-pub(super) fn find(files: &mut [LogFile], last_length: u64, wanted: Wanted) -> io::Result<TailStart> {
-    let mut search = Search::new(wanted);
-    let mut parser = RecordParser::default();
-    let mut lengths = Vec::new();
-    let mut after = 0;
-    for (index, file) in files.iter_mut().rev().enumerate() {
-        let plain = file.plain()?;
-        let length = if index == 0 { last_length } else { plain.metadata()?.len() };
-        lengths.push(length);
-        let mut lines = Backward::new(plain, length);
-        while let Some(line) = lines.next()? {
-            let Some(record) = parser.parse(line.text) else { continue };
-            // A torn record is ended by what comes after it; only the last one of the log may still go on.
-            let goes_on = index == 0 && !line.is_terminated;
-            let end = if goes_on { LineEnd::Partial } else { record.end };
-            let span = Span { start: after + length - line.start, end: after + length - line.end };
-            search.record(record.stream, end, span);
-            if search.is_over(span) {
-                return Ok(search.start(&lengths, files.len()));
-            }
+/// Makes it possible to read the file backwards. Why that was not possible to its end.
+fn unpacked(file: &mut LogFile, selection: &Selection) -> io::Result<Option<String>> {
+    if file.is_compressed() {
+        file.plain()?;
+        if let (Some(until), false) = (selection.until, selection.follow) {
+            until::limit(file, until)?;
         }
-        after += length;
     }
-    Ok(search.start(&lengths, files.len()))
+    Ok(file.take_damage())
 }
 
 /// Where the last `count` terminated lines of a file begin, whatever is in them.
-pub(super) fn find_raw(file: &mut LogFile, length: u64, count: u64) -> io::Result<u64> {
+pub(super) fn find_raw(file: &mut LogFile, count: u64) -> io::Result<u64> {
+    let length = end_of(file)?;
     let mut lines = Backward::new(file.plain()?, length);
     let mut start = length;
     let mut found = 0;
@@ -74,95 +87,260 @@ pub(super) fn find_raw(file: &mut LogFile, length: u64, count: u64) -> io::Resul
     Ok(start)
 }
 
-/// Where a record is: bytes from its ends to the end of the log.
-#[derive(Debug, Clone, Copy)]
-struct Span {
+fn end_of(file: &mut LogFile) -> io::Result<u64> {
+    let length = file.plain()?.metadata()?.len();
+    Ok(file.limit.map_or(length, |limit| limit.min(length)))
+}
+
+/// Places are bytes to the end of what is searched: the greater, the earlier.
+#[derive(Debug)]
+struct Search<'a> {
+    selection: &'a Selection,
+    /// Lines that are still to be found.
+    left: u64,
+    /// The earliest line that is wanted: its stream, and where it ends. Once all are found.
+    last_found: Option<(Stream, u64)>,
+    streams: [StreamSearch; 2],
+    /// The earliest break that is one of the lines.
+    found_break: Option<(usize, u64)>,
+    /// Whether anything that was seen is a record.
+    has_records: bool,
+    /// Whether a line may go on behind the end of what is searched.
+    may_go_on: bool,
+    /// How much was walked through.
+    place: u64,
+    /// Where the last line was found.
+    complete_at: u64,
+}
+
+#[derive(Debug, Default)]
+struct StreamSearch {
+    /// The line whose beginning is not known yet.
+    pending: Option<Pending>,
+    /// Where the earliest wanted line begins.
+    start: Option<u64>,
+    /// Where the one after it begins.
+    next_start: Option<u64>,
+    /// Where the latest line ends that is not wanted.
+    unwanted_end: Option<u64>,
+    /// Whether any record was seen.
+    is_seen: bool,
+}
+
+/// A line on the way to its beginning.
+#[derive(Debug)]
+struct Pending {
     start: u64,
     end: u64,
+    begun: Timestamp,
+    is_gap: bool,
+    /// It goes on behind the end.
+    is_unfinished: bool,
+    /// As much of its parts as is needed to judge it.
+    parts: VecDeque<Vec<u8>>,
+    held: usize,
 }
 
-#[derive(Debug)]
-struct Search {
-    wanted: Wanted,
-    found: u64,
-    /// Bytes from where the last line was found to the end of the log.
-    complete_at: Option<u64>,
-    streams: [StreamSearch; 2],
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct StreamSearch {
-    /// Where the earliest wanted line begins, as far as is known.
-    start: Option<u64>,
-    /// It does not begin earlier.
-    is_certain: bool,
-}
-
-impl Search {
-    fn new(wanted: Wanted) -> Search {
-        let complete_at = (wanted.lines == 0).then_some(0);
-        Search { wanted, found: 0, complete_at, streams: Default::default() }
+impl<'a> Search<'a> {
+    fn new(count: u64, selection: &'a Selection) -> Search<'a> {
+        Search {
+            selection,
+            left: count,
+            last_found: None,
+            streams: Default::default(),
+            found_break: None,
+            has_records: false,
+            may_go_on: true,
+            place: 0,
+            complete_at: 0,
+        }
     }
 
-    fn record(&mut self, stream: Stream, end: LineEnd, span: Span) {
-        if !self.wanted.streams.contains(stream) {
+    /// Walks back through a file. Its length.
+    fn walk(&mut self, file: &mut LogFile) -> io::Result<u64> {
+        let length = end_of(file)?;
+        let after = self.place;
+        let is_newest = after == 0 && self.may_go_on;
+        if !is_newest && file.length()? > Some(length) {
+            self.leave_out(until::left_inside(file)?);
+        }
+        let mut parser = RecordParser::default();
+        let mut lines = Backward::new(file.plain()?, length);
+        while !self.is_over()
+            && let Some(line) = lines.next()?
+        {
+            self.place = after + length - line.start;
+            let Some(record) = parser.parse(line.text) else { continue };
+            // A torn record is ended by what comes after it; only the last one of the log may still go on.
+            let goes_on = is_newest && !line.is_terminated;
+            let end = if goes_on { LineEnd::Partial } else { record.end };
+            self.record(&Record { end, ..record }, self.place, after + length - line.end);
+        }
+        self.place = after + length;
+        Ok(length)
+    }
+
+    fn record(&mut self, record: &Record<'_>, start: u64, end: u64) {
+        self.has_records = true;
+        if !self.selection.streams.contains(record.stream) {
             return;
         }
-        let search = self.streams[stream.index()];
-        match end {
-            LineEnd::Full if self.complete_at.is_some() => self.close(stream, span),
-            LineEnd::Full => self.count(stream, span),
-            LineEnd::Partial if search.is_certain => {}
-            LineEnd::Partial if search.start.is_some() => {
-                self.streams[stream.index()].start = Some(span.start)
-            }
-            LineEnd::Partial if self.wanted.follow => self.streams[stream.index()].start = Some(span.start),
-            LineEnd::Partial if self.complete_at.is_some() => self.close(stream, span),
-            LineEnd::Partial => self.count(stream, span),
+        let needs_content = self.selection.line_match.is_some();
+        let search = &mut self.streams[record.stream.index()];
+        let is_first = !std::mem::replace(&mut search.is_seen, true);
+        if let (Some(pending), LineEnd::Partial, false) = (&mut search.pending, record.end, record.is_gap) {
+            pending.extend(record, start, needs_content);
+            return;
+        }
+        self.settle(record.stream);
+        let is_unfinished = record.end == LineEnd::Partial && is_first && self.may_go_on;
+        let mut pending = Pending::new(end, is_unfinished, record.is_gap);
+        pending.extend(record, start, needs_content);
+        self.streams[record.stream.index()].pending = Some(pending);
+        if record.is_gap {
+            self.settle(record.stream);
         }
     }
 
-    /// The record ends a line that is wanted.
-    fn count(&mut self, stream: Stream, span: Span) {
-        self.streams[stream.index()] = StreamSearch { start: Some(span.start), is_certain: false };
-        self.found += 1;
-        if self.found == self.wanted.lines {
-            self.complete_at = Some(span.start);
-        }
-    }
-
-    /// The record ends a line that is not wanted any more.
-    fn close(&mut self, stream: Stream, span: Span) {
+    /// The beginning of the stream's line is known.
+    fn settle(&mut self, stream: Stream) {
         let search = &mut self.streams[stream.index()];
-        search.start.get_or_insert(span.end);
-        search.is_certain = true;
+        let Some(pending) = search.pending.take() else { return };
+        if pending.is_unfinished && self.selection.follow {
+            search.start = Some(pending.start);
+            return;
+        }
+        let content = Vec::from(pending.parts).concat();
+        let is_selected = self.selection.wants(stream, pending.begun, pending.is_gap, &content);
+        if is_selected && self.left > 0 {
+            search.next_start = search.start.replace(pending.start);
+            self.last_found = Some((stream, pending.end));
+            self.found_one();
+        } else if is_selected && self.last_found.is_some_and(|(_, end)| pending.end < end) {
+            // It ends later than the earliest that was found, which is one too many now.
+            search.next_start = search.start.replace(pending.start);
+            self.give_up_last(pending.end, stream);
+        } else {
+            search.give_up(pending.end);
+        }
     }
 
-    fn is_over(&self, span: Span) -> bool {
-        let Some(complete_at) = self.complete_at else { return false };
-        let is_known = |stream: Stream| {
-            let search = &self.streams[stream.index()];
+    fn found_one(&mut self) {
+        self.left -= 1;
+        self.complete_at = self.place;
+    }
+
+    fn give_up_last(&mut self, end: u64, stream: Stream) {
+        if let Some((last, last_end)) = self.last_found.replace((stream, end)) {
+            let search = &mut self.streams[last.index()];
+            search.start = search.next_start.take();
+            search.give_up(last_end);
+        }
+    }
+
+    /// Lines do not go on across a break. It may be a line itself.
+    fn pass(&mut self, here: &Break, index: usize) {
+        self.end();
+        self.may_go_on = false;
+        if self.left > 0 && here.shown(None, self.selection.until).is_some() {
+            self.found_break = Some((index, self.place));
+            self.found_one();
+        }
+    }
+
+    /// A segment is put in before all that was walked through.
+    fn shift(&mut self) {
+        if let Some((found, _)) = &mut self.found_break {
+            *found += 1;
+        }
+    }
+
+    /// The lines of these streams began in a part that is left out.
+    fn leave_out(&mut self, inside: [bool; 2]) {
+        for (search, _) in self.streams.iter_mut().zip(inside).filter(|(_, inside)| *inside) {
+            if let Some(pending) = search.pending.take() {
+                search.give_up(pending.end);
+            }
+        }
+    }
+
+    /// Nothing comes before: what is known of lines is all there is.
+    fn end(&mut self) {
+        Stream::ALL.into_iter().for_each(|stream| self.settle(stream));
+    }
+
+    fn is_over(&self) -> bool {
+        self.left == 0 && Stream::ALL.into_iter().all(|stream| self.is_known(stream))
+    }
+
+    /// Whether nothing more has to be known of a stream, or it would take too long.
+    fn is_known(&self, stream: Stream) -> bool {
+        let search = &self.streams[stream.index()];
+        let last_end = self.last_found.map_or(0, |(_, end)| end);
+        let known_to = match &search.pending {
+            Some(pending) if !pending.is_unfinished && pending.end >= last_end => return true,
+            Some(pending) => pending.start,
             // A follower will see the end of a line that began before all that is wanted.
-            let is_absent = search.start.is_none() && !self.wanted.follow;
-            search.is_certain || is_absent || !self.wanted.streams.contains(stream)
+            None if self.selection.follow && !search.is_seen => 0,
+            None => return true,
         };
-        Stream::ALL.into_iter().all(is_known) || span.start > complete_at + LOOK_BACK
+        let is_wanted = self.selection.streams.contains(stream);
+        !is_wanted || self.place > self.complete_at.max(known_to) + LOOK_BACK
     }
 
-    /// `lengths` are those of the files that were looked at, newest first.
-    fn start(&self, lengths: &[u64], files: usize) -> TailStart {
-        let total: u64 = lengths.iter().sum();
-        let nothing = if self.wanted.lines == 0 { 0 } else { total };
-        let begin = self.streams.iter().filter_map(|search| search.start).max().unwrap_or(nothing);
-        let ignore_before = self.streams.map(|search| search.start.map_or(0, |start| begin - start));
+    fn start(&self, walked: &[(usize, u64)], segments: usize) -> TailStart {
+        let unread = if self.has_records || self.selection.tail == Some(0) { 0 } else { self.place };
+        let starts = self.streams.iter().filter_map(|search| search.start);
+        let found_break = self.found_break.map(|(_, place)| place);
+        let begin = starts.chain(found_break).max().unwrap_or(unread);
+        let ignore_before = self.streams.each_ref().map(|search| {
+            let from = search.start.or(search.unwanted_end);
+            from.map_or(0, |from| begin.saturating_sub(from))
+        });
+        if let Some((segment, place)) = self.found_break
+            && place == begin
+        {
+            return TailStart { segment, offset: 0, ignore_before };
+        }
         let mut after = 0;
-        for (index, length) in lengths.iter().enumerate() {
+        for (index, length) in walked {
             if begin <= after + length {
-                let offset = after + length - begin;
-                return TailStart { file: files - 1 - index, offset, ignore_before };
+                return TailStart { segment: *index, offset: after + length - begin, ignore_before };
             }
             after += length;
         }
-        TailStart { file: files.saturating_sub(lengths.len()), offset: 0, ignore_before }
+        TailStart { segment: segments, offset: 0, ignore_before }
+    }
+}
+
+impl StreamSearch {
+    /// A line that ends there is not wanted.
+    fn give_up(&mut self, end: u64) {
+        self.unwanted_end = Some(self.unwanted_end.map_or(end, |latest| latest.min(end)));
+    }
+}
+
+impl Pending {
+    fn new(end: u64, is_unfinished: bool, is_gap: bool) -> Pending {
+        let begun = Timestamp::MIN;
+        Pending { start: end, end, begun, is_gap, is_unfinished, parts: VecDeque::new(), held: 0 }
+    }
+
+    /// A part before those that are known.
+    fn extend(&mut self, record: &Record<'_>, start: u64, needs_content: bool) {
+        self.start = start;
+        self.begun = record.time.timestamp();
+        if !needs_content {
+            return;
+        }
+        self.held += record.content.len();
+        self.parts.push_front(record.content.to_vec());
+        // A line is judged by its beginning.
+        while let Some(last) = self.parts.back()
+            && self.held - last.len() >= MAX_HELD
+        {
+            self.held -= last.len();
+            self.parts.pop_back();
+        }
     }
 }

@@ -1,39 +1,64 @@
 use super::*;
 
 #[test]
-fn a_damaged_compressed_file_gives_what_is_left_of_it_and_an_error() {
-    let files = Log::new();
+fn a_damaged_compressed_file_gives_what_is_left_of_it_and_a_gap() {
     let lines: Vec<String> =
         (0..20_000).map(|n| format!("2026-01-01T00:00:01Z stdout F {}\n", n * 7919)).collect();
-    fs::write(files.generation(1), lines.concat()).expect("room");
-    files.write(&log(&["o4F end"]));
-    compress(&files.generation(1));
-    let mut path = files.generation(1).into_os_string();
-    path.push(".gz");
-    let whole = fs::read(&path).expect("a file");
-    fs::write(&path, &whole[..whole.len() / 2]).expect("room");
-    for options in ["", "follow", "tail=1000"] {
-        let mut reader = files.reader(&selection(Mode::Exact, options));
-        let text = drained(&mut reader);
-        assert!(
-            lines.concat().replace("2026-01-01T00:00:01Z stdout F ", "").starts_with(text.trim_end())
-                || options == "tail=1000"
-        );
-        assert!(text.lines().count() >= 999 && !text.contains("end"), "{options}");
-        assert_eq!(reader.stats().damaged_files, 1);
-        let path = files.path();
-        let expected = format!(
-            "failed to read log file \"{}\": 20260101-000001.gz: incomplete deflate stream",
-            path.display()
-        );
-        for _ in 0..2 {
-            let mut out = Vec::new();
-            assert_eq!(reader.read_chunk(&mut out).expect_err("damage").to_string(), expected);
-            assert_eq!(reader.finish(&mut out).expect_err("damage").to_string(), expected);
-            assert!(out.is_empty());
+    let contents = lines.concat().replace("2026-01-01T00:00:01Z stdout F ", "");
+    let marker = concat!(
+        r#"{"podlog.gap":{"reason":"damaged","from":"2026-01-01T00:00:01Z","to":"2026-01-01T00:00:04Z"}}"#,
+        "\n"
+    );
+    for packing in [Packing::Gzip, Packing::Zstd] {
+        let files = Log::new();
+        fs::write(files.generation(1), lines.concat()).expect("room");
+        files.write(&log(&["o4F end"]));
+        let path = pack(&files.generation(1), packing);
+        let whole = fs::read(&path).expect("a file");
+        fs::write(&path, &whole[..whole.len() / 2]).expect("room");
+        for options in ["", "follow", "tail=1000", "since=1"] {
+            let mut reader = files.reader(&selection(Mode::Exact, options));
+            let text = drained(&mut reader);
+            let (before, after) = text.split_once(marker).expect("a gap");
+            assert_eq!(after, "end\n");
+            assert!(options == "tail=1000" || contents.starts_with(before.trim_end()), "{options}");
+            assert!(before.lines().count() >= 998, "{options}");
+            assert_eq!((reader.stats().damaged_files, reader.stats().gaps), (1, 1));
+            reader.finish(&mut Vec::new()).expect("the end");
         }
+        let text = |options: &str| files.text(&selection(Mode::Exact, options));
+        assert_eq!(text("tail=1"), "end\n");
+        assert_eq!(text("tail=2"), [marker, "end\n"].concat(), "a gap counts as a line");
+        assert_eq!(text("tail=2 stderr"), marker, "it is in both streams");
+        assert_eq!(text("tail=3").lines().count(), 3);
     }
-    assert_eq!(files.text(&selection(Mode::Exact, "tail=1")), "end\n", "what is not damaged can be read");
+}
+
+#[test]
+fn a_file_of_which_nothing_can_be_decompressed_is_a_gap() {
+    for suffix in [".gz", ".zst"] {
+        let files = Log::new();
+        fs::write(format!("{}{suffix}", files.generation(1).display()), "garbage").expect("room");
+        files.write(&log(&["o4F end"]));
+        let marker = r#"{"podlog.gap":{"reason":"damaged","to":"2026-01-01T00:00:04Z"}}"#;
+        assert_eq!(files.text(&Selection::default()), format!("{marker}\nend\n"));
+    }
+}
+
+#[test]
+fn members_and_frames_are_one_content() {
+    for packing in [Packing::Gzip, Packing::Zstd] {
+        let files = Log::new();
+        let mut parts = Vec::new();
+        for text in ["o1F a", "o2F b"] {
+            fs::write(files.generation(1), log(&[text])).expect("room");
+            parts.extend(fs::read(pack(&files.generation(1), packing)).expect("a file"));
+        }
+        fs::write(format!("{}{}", files.generation(1).display(), packing.suffix()), parts).expect("room");
+        files.write(&log(&["o3F c"]));
+        assert_eq!(files.text(&Selection::default()), "a\nb\nc\n");
+        assert_eq!(files.text(&selection(Mode::Exact, "tail=2")), "b\nc\n");
+    }
 }
 
 #[test]

@@ -207,7 +207,7 @@ fn a_torn_record_may_be_cut_off_and_written_anew() {
 }
 
 #[test]
-fn what_a_follower_was_too_slow_for_is_an_error() {
+fn what_a_follower_was_too_slow_for_is_declared() {
     let files = Log::new();
     let mut sink =
         CriFileSink::open(files.path(), FileLimits { max_bytes: 100, max_files: 3 }).expect("a sink");
@@ -222,31 +222,26 @@ fn what_a_follower_was_too_slow_for_is_an_error() {
         return;
     }
     // Two records a file: the first file has been read, the last three are there.
-    let mut out = Vec::new();
-    for _ in 0..2 {
-        let error = reader.read_chunk(&mut out).expect_err("a hole");
-        assert!(matches!(error, ReadError::Gone { files: 16, .. }), "{error}");
-        reader.finish(&mut out).expect_err("a hole");
-    }
-    assert!(out.is_empty());
-    assert_eq!(reader.stats().missing_files, 16);
-    assert_eq!(files.text(&Selection::default()).lines().count(), 6);
+    let text = drained(&mut reader);
+    let (marker, rest) = text.split_once('\n').expect("lines");
+    let gap = podlog_line::Gap::parse_content(marker.as_bytes()).expect("a gap");
+    assert_eq!(
+        (gap.reason, gap.from, gap.to),
+        (podlog_line::GapReason::Retention, Some(at(2)), Some(at(34)))
+    );
+    assert_eq!(rest, "0123456789\n".repeat(6));
+    assert_eq!((reader.stats().missing_files, reader.stats().gaps), (16, 1));
+    assert_eq!(files.text(&Selection::default()).lines().count(), 6, "who comes later has missed nothing");
+    sink.write(Stream::Stdout, b"more\n", at(50)).expect("room");
+    assert_eq!(drained(&mut reader), "more\n");
 }
 
 #[test]
-fn what_comes_before_a_hole_is_delivered() {
+fn a_gap_ends_lines_and_is_one() {
     let files = Log::new();
     let mut sink = files.sink(60);
-    for (second, text) in [
-        "a
-", "b
-start", "c
-", "d
-",
-    ]
-    .iter()
-    .enumerate()
-    {
+    let texts = ["a\n", "b\nstart", "c\n", "d\n"];
+    for (second, text) in texts.iter().enumerate() {
         sink.write(Stream::ALL[second % 2], text.as_bytes(), at(second as i64)).expect("room");
         sink.flush_partial(at(second as i64)).expect("room");
     }
@@ -256,33 +251,35 @@ start", "c
     if crate::attributes::generation(fs::File::open(missing).expect("a file")).is_none() {
         return;
     }
-    assert_eq!(
-        files.text(&Selection::default()),
-        "a
-b
-c
-startd
-"
-    );
+    assert_eq!(files.text(&Selection::default()), "a\nb\nc\nstartd\n");
     fs::remove_file(missing).expect("a file");
-    for mode in [Mode::Exact, Mode::Upstream] {
-        for options in ["", "follow"] {
-            let selection = selection(mode, options);
-            let mut reader = files.reader(&selection);
-            let expected = match mode {
-                Mode::Exact => {
-                    "a
-b
-start"
-                }
-                Mode::Upstream => {
-                    "d
-"
-                }
-            };
-            assert_eq!(drained(&mut reader), expected);
-            assert_eq!(reader.finish(&mut Vec::new()).is_err(), mode == Mode::Exact);
-        }
+    let marker = |text: String| {
+        let is_marker = |line: &str| podlog_line::Gap::parse_content(line.as_bytes()).is_some();
+        let shorten = |line: &str| if is_marker(line) { "GAP\n".to_owned() } else { format!("{line}\n") };
+        text.lines().map(shorten).collect::<String>()
+    };
+    for (options, expected) in [
+        ("", "a\nb\nstart\nGAP\nd\n"),
+        ("follow", "a\nb\nstart\nGAP\nd\n"),
+        ("tail=1", "d\n"),
+        ("tail=2", "GAP\nd\n"),
+        ("tail=3", "start\nGAP\nd\n"),
+        ("tail=4", "b\nstart\nGAP\nd\n"),
+        ("stdout", "a\nGAP\n"),
+        ("tail=2 stdout", "a\nGAP\n"),
+        ("until=2", "a\nb\nstart\nGAP\n"),
+        ("until=0", "a\n"),
+        ("since=3", "GAP\nd\n"),
+    ] {
+        let mut reader = files.reader(&selection(Mode::Exact, options));
+        assert_eq!(marker(drained(&mut reader)), expected, "{options}");
+        reader.finish(&mut Vec::new()).expect("the end");
+    }
+    // Kubernetes' own behaviour has no gaps.
+    for options in ["", "follow"] {
+        let mut reader = files.reader(&selection(Mode::Upstream, options));
+        assert_eq!(drained(&mut reader), "d\n");
+        reader.finish(&mut Vec::new()).expect("only the current file was asked for");
     }
 }
 

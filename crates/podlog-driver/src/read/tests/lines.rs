@@ -69,6 +69,87 @@ fn all_generations_are_one_log() {
 }
 
 #[test]
+fn numbered_generations_are_one_log() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("c-json.log");
+    let generation = |number: usize| directory.path().join(format!("c-json.log.{number}"));
+    let record = |text: &str| {
+        format!("{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:00Z\"}}\n")
+    };
+    fs::write(&path, record("0")).expect("room");
+    let follow = selection(Mode::Exact, "follow");
+    let mut reader = LogSource::open(&path).expect("a log").read(&follow).expect("a log");
+    assert_eq!(drained(&mut reader), "0\n");
+    let rotate = |text: &str| {
+        for number in (1..12).rev() {
+            for suffix in ["", ".gz"] {
+                let name = |number| format!("{}{suffix}", generation(number).display());
+                let _ = fs::rename(name(number), name(number + 1));
+            }
+        }
+        fs::rename(&path, generation(1)).expect("a rename");
+        // As Docker does it: the newest is compressed at once.
+        compress(&generation(1));
+        fs::write(&path, record(text)).expect("room");
+    };
+    // A follower that is too slow for one rotation, and for several.
+    for (numbers, expected) in [(1..2, "1\n"), (2..5, "2\n3\n4\n"), (5..11, "5\n6\n7\n8\n9\n10\n")] {
+        numbers.for_each(|number| rotate(&number.to_string()));
+        assert_eq!(drained(&mut reader), expected);
+        assert_eq!(drained(&mut reader), "");
+    }
+    fs::remove_file(format!("{}.gz", generation(1).display())).expect("a file");
+    for (options, expected) in
+        [("", "0\n1\n2\n3\n4\n5\n6\n7\n8\n10\n"), ("tail=2", "8\n10\n"), ("since=1", "")]
+    {
+        let mut reader =
+            LogSource::open(&path).expect("a log").read(&selection(Mode::Exact, options)).expect("a log");
+        assert_eq!(drained(&mut reader), expected, "{options}");
+    }
+}
+
+#[test]
+fn instances_of_a_container_are_one_log_on_request() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let write =
+        |name: &str, records: &[&str]| fs::write(directory.path().join(name), log(records)).expect("room");
+    write("0.log.20260101-000000", &["o1F a", "o1P b"]);
+    write("0.log", &["o2F c", "e2P unfin"]);
+    write("2.log", &["e3F ished", "o3P x"]);
+    write("10.log", &["o4F y", "e5F z"]);
+    write("11.log", &["o6F later"]);
+    write("01.log", &["o1F not an instance"]);
+    let read = |instance, options: &str| {
+        let source = LogSource::open_history(directory.path(), instance)?;
+        let mut reader = source.read(&selection(Mode::Exact, options))?;
+        Ok::<_, ReadError>(drained(&mut reader))
+    };
+    for (instance, options, expected) in [
+        (0, "", "a\nbc\nunfin"),
+        (10, "", "a\nbc\nunfin\nished\nx\ny\nz\n"),
+        (10, "tail=3", "x\ny\nz\n"),
+        (10, "tail=5", "unfin\nished\nx\ny\nz\n"),
+        (10, "tail=2 stderr", "ished\nz\n"),
+        (10, "since=3", "ished\nx\ny\nz\n"),
+        (10, "until=3", "a\nbc\nunfin\nished\nx\n"),
+        (10, "limit=4", "a\nbc"),
+        (10, "follow tail=1", "z\n"),
+        (9, "", "a\nbc\nunfin\nished\nx"),
+    ] {
+        assert_eq!(read(instance, options).expect("a log"), expected, "{instance} {options}");
+    }
+    let cut = Selection { limit_bytes: Some(13), ..Selection::default() };
+    let source = LogSource::open_history(directory.path(), 10).expect("a log");
+    let mut reader = source.read(&cut).expect("a log");
+    assert_eq!(drained(&mut reader), "a\nbc\nunfin\nis");
+    let rest = Selection { after: reader.cursor(), ..Selection::default() };
+    assert_eq!(drained(&mut source.read(&rest).expect("a log")), "hed\nx\ny\nz\n");
+    let empty = tempfile::tempdir().expect("a directory");
+    assert!(LogSource::open_history(empty.path(), 3).is_err());
+    assert!(LogSource::open_history(empty.path().join("none"), 3).is_err());
+}
+
+#[test]
 fn records_of_any_length_are_read() {
     for mode in [Mode::Exact, Mode::Upstream] {
         let files = Log::new();

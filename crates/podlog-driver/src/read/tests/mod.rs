@@ -11,11 +11,12 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{CriFileSink, FileLimits, ReadError};
+use crate::{CriFileSink, FileLimits, ReadError, generations::Packing};
 
 mod damage;
 mod follow;
 mod lines;
+mod naive;
 mod races;
 mod since;
 mod tail;
@@ -80,12 +81,25 @@ fn append(path: &Path, bytes: &[u8]) {
 }
 
 fn compress(path: &Path) {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(&fs::read(path).expect("a file")).expect("memory");
-    let mut name = path.as_os_str().to_owned();
-    name.push(".gz");
-    fs::write(name, encoder.finish().expect("memory")).expect("room");
+    pack(path, Packing::Gzip);
+}
+
+/// Where the compressed file is.
+fn pack(path: &Path, packing: Packing) -> PathBuf {
+    let content = fs::read(path).expect("a file");
+    let packed = match packing {
+        Packing::Plain => content,
+        Packing::Gzip => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(&content).expect("memory");
+            encoder.finish().expect("memory")
+        }
+        Packing::Zstd => zstd::encode_all(&*content, 1).expect("memory"),
+    };
     fs::remove_file(path).expect("a file");
+    let path = PathBuf::from(format!("{}{}", path.display(), packing.suffix()));
+    fs::write(&path, packed).expect("room");
+    path
 }
 
 /// Reads until everything that is there was read.
@@ -133,6 +147,7 @@ fn selection(mode: Mode, options: &str) -> Selection {
             "follow" => selection.follow = true,
             "stdout" => selection.streams = Streams::Stdout,
             "stderr" => selection.streams = Streams::Stderr,
+            "until" => selection.until = Some(at(value.parse().expect("a number"))),
             "since" => selection.since = Some(at(value.parse().expect("a number"))),
             "limit" => selection.limit_bytes = Some(value.parse().expect("a number")),
             "tail" => selection.tail = Some(value.parse().expect("a number")),
