@@ -33,7 +33,6 @@ pub(crate) fn generation(file: impl AsFd) -> Option<u64> {
     std::str::from_utf8(&get(file, GENERATION)?).ok()?.parse().ok()
 }
 
-#[expect(dead_code, reason = "the writer is about to set it")]
 /// So many bytes are in the files before this one.
 pub(crate) fn mark_base(file: impl AsFd, bytes: u64) {
     set(file, BASE, bytes.to_string().as_bytes());

@@ -21,6 +21,7 @@ use append::{Appender, Written};
 use batch::Header;
 use compress::Compressor;
 pub use options::{FileLimits, MAX_CONTENT, SinkOptions, SinkStats, WhenFull};
+use rotate::Place;
 
 /// A batch of records is written when it has this size, or when the chunk ends.
 const FLUSH_AT: usize = 256 * 1024;
@@ -50,8 +51,7 @@ pub struct CriFileSink {
     last: Timestamp,
     headers: Headers,
     lines: [Line; 2],
-    /// The number of the file.
-    generation: u64,
+    place: Place,
     /// Set while writing fails.
     failing: bool,
     stats: SinkStats,
@@ -123,7 +123,7 @@ impl CriFileSink {
         let open_error = |source| SinkError::Open { path: path.clone(), source };
         let opened = start::open(&name).map_err(open_error)?;
         let mut sink = CriFileSink {
-            compressor: Compressor::new(name.clone()),
+            compressor: Compressor::new(name.clone(), options.limits),
             path: name,
             limits: options.limits,
             max_content: options.max_content(),
@@ -133,14 +133,14 @@ impl CriFileSink {
             last: opened.last,
             headers: Headers::default(),
             lines: [Line::default(), Line::default()],
-            generation: opened.generation,
+            place: opened.place,
             failing: false,
             stats: SinkStats::default(),
         };
         for (line, inside) in sink.lines.iter_mut().zip(sink.file.inside_line) {
             line.inside = inside;
         }
-        sink.compressor.start();
+        sink.compressor.rotated();
         Ok(sink)
     }
 
@@ -220,7 +220,8 @@ impl CriFileSink {
     pub fn reopen(&mut self) -> Result<(), SinkError> {
         let flushed = self.flush();
         let open_error = |source| SinkError::Open { path: self.path.current(), source };
-        let opened = start::open_current(&self.path, self.generation).map_err(open_error)?;
+        let length = self.file.raw().metadata().map_err(open_error)?.len();
+        let opened = start::open_current(&self.path, Some(self.place.after(length))).map_err(open_error)?;
         if FileId::of_open(opened.file.raw()).map_err(open_error)?
             == FileId::of_open(self.file.raw()).map_err(open_error)?
         {
@@ -231,7 +232,7 @@ impl CriFileSink {
         self.file.batch = old.batch;
         self.file.inside_line = old.inside_line;
         self.last = opened.last;
-        self.generation = opened.generation;
+        self.place = opened.place;
         flushed
     }
 
@@ -358,6 +359,8 @@ impl CriFileSink {
     fn try_flush(&mut self) -> io::Result<()> {
         let mut max_bytes = self.limits.max_bytes;
         loop {
+            let length = self.file.length.saturating_add(self.file.batch.len() as u64);
+            self.compressor.make_room(length.min(max_bytes));
             let written = self.file.flush(max_bytes, &mut self.stats.bytes_written)?;
             if written == Written::All {
                 self.file.inside_line = [self.lines[0].inside, self.lines[1].inside];
@@ -403,18 +406,19 @@ impl CriFileSink {
         let result = self.rotate();
         if let Err(error) = &result {
             tracing::warn!(%error, path = %self.path.current().display(), "the log could not be rotated");
+            // It goes on, and what was said of its end does not hold.
+            attributes::clear_end(self.file.raw());
         }
         result.is_ok()
     }
 
     fn rotate(&mut self) -> io::Result<()> {
         self.mark_end();
-        let file = rotate::rotate(&self.path, self.last, self.generation + 1)?;
-        self.file.replace(file);
-        self.generation += 1;
+        let place = self.place.after(self.file.raw().metadata()?.len());
+        self.file.replace(rotate::rotate(&self.path, self.last, place)?);
+        self.place = place;
         self.stats.rotations += 1;
-        self.compressor.retain(self.limits.max_files);
-        self.compressor.start();
+        self.compressor.rotated();
         Ok(())
     }
 

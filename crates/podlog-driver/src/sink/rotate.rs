@@ -22,10 +22,34 @@ pub(super) const FILE_MODE: u32 = 0o640;
 /// Somebody else may take the name we chose; more often than this it is not chance.
 const MAX_ATTEMPTS: u32 = 100;
 
-/// Gives the current file a name by its age, and makes and returns a new one with the number `generation`.
-pub(super) fn rotate(path: &LogPath, at: Timestamp, generation: u64) -> io::Result<File> {
+/// Where a file stands among those of its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Its number.
+    pub(super) generation: u64,
+    /// Bytes in all files before it; `None` when nobody knows, since somebody else has written some of them.
+    pub(super) base: Option<u64>,
+}
+
+impl Place {
+    /// That of the next file, when this one has `length` bytes.
+    pub(super) fn after(self, length: u64) -> Place {
+        Place { generation: self.generation + 1, base: self.base.and_then(|base| base.checked_add(length)) }
+    }
+
+    /// Tells readers.
+    pub(super) fn mark(self, file: &File) {
+        attributes::mark_generation(file, self.generation);
+        if let Some(base) = self.base {
+            attributes::mark_base(file, base);
+        }
+    }
+}
+
+/// Gives the current file a name by its age, and makes and returns a new one.
+pub(super) fn rotate(path: &LogPath, at: Timestamp, place: Place) -> io::Result<File> {
     let prepared = path.prepared();
-    let file = prepare(&prepared, generation)?;
+    let file = prepare(&prepared, place)?;
     let result = name_by_age(path, at).and_then(|()| fs::rename(&prepared, path.current()));
     if let Err(error) = result {
         let _ = fs::remove_file(&prepared);
@@ -35,14 +59,14 @@ pub(super) fn rotate(path: &LogPath, at: Timestamp, generation: u64) -> io::Resu
 }
 
 /// A new, empty file for records in order.
-fn prepare(path: &Path, generation: u64) -> io::Result<File> {
+fn prepare(path: &Path, place: Place) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let file = OpenOptions::new().read(true).append(true).create_new(true).mode(FILE_MODE).open(path)?;
     file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    attributes::mark_generation(&file, generation);
+    place.mark(&file);
     Ok(file)
 }
 

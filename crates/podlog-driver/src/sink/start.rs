@@ -9,33 +9,37 @@ use std::{
 use memchr::memrchr;
 use podlog_line::{LineEnd, RecordParser, Stream, Timestamp};
 
-use super::{append::Appender, rotate::FILE_MODE};
+use super::{
+    append::Appender,
+    rotate::{FILE_MODE, Place},
+};
 use crate::{
     attributes,
     generations::{FileId, LogPath},
 };
 
-/// The last records of a file are looked for in so many of its bytes: more than two records of the largest size.
+/// The last records of a file are looked for in so many of its bytes: more than two records of ordinary size,
 const END_BYTES: u64 = 64 * 1024;
+/// and where there is none in those, in so many: more than two records of the largest size.
+const LONG_END_BYTES: u64 = 1024 * 1024;
 
 /// A log that is ready to be appended to.
 pub(super) struct Opened {
     pub(super) file: Appender<File>,
     /// The time of its last record.
     pub(super) last: Timestamp,
-    /// The number of the file among those of the log.
-    pub(super) generation: u64,
+    pub(super) place: Place,
 }
 
 /// Opens the log and cleans up behind a writer that was interrupted.
 pub(super) fn open(path: &LogPath) -> io::Result<Opened> {
     DirBuilder::new().recursive(true).mode(0o755).create(path.directory())?;
     clean_up(path)?;
-    open_current(path, 0)
+    open_current(path, None)
 }
 
-/// Opens or makes the current file. `generation` is the number of the file that was written before, as far as is known.
-pub(super) fn open_current(path: &LogPath, generation: u64) -> io::Result<Opened> {
+/// Opens or makes the current file. `expected` is the place of a new one, as far as that is known.
+pub(super) fn open_current(path: &LogPath, expected: Option<Place>) -> io::Result<Opened> {
     let file =
         OpenOptions::new().read(true).append(true).create(true).mode(FILE_MODE).open(path.current())?;
     let metadata = file.metadata()?;
@@ -43,17 +47,29 @@ pub(super) fn open_current(path: &LogPath, generation: u64) -> io::Result<Opened
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let length = metadata.len();
-    let generation = attributes::generation(&file).unwrap_or(generation.max(newest_generation(path)?) + 1);
+    let place = place(path, &file, length, expected)?;
     if length == 0 {
         file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-        attributes::mark_generation(&file, generation);
+        place.mark(&file);
     } else {
         attributes::clear_end(&file);
     }
-    let end = read_end(&file, length)?;
+    let (end, last, inside_line) = read_end(&file, length)?;
     let torn = end.last().is_some_and(|byte| *byte != b'\n');
-    let (last, inside_line) = last_records(&end);
-    Ok(Opened { file: Appender::new(file, length, torn, inside_line), last, generation })
+    Ok(Opened { file: Appender::new(file, length, torn, inside_line), last, place })
+}
+
+/// What the file says of itself; if it is empty and says nothing, what follows from the file before it.
+fn place(path: &LogPath, file: &File, length: u64, expected: Option<Place>) -> io::Result<Place> {
+    let before = place_after_newest(path)?;
+    let next = expected.map_or(before, |expected| Place {
+        generation: expected.generation.max(before.generation),
+        ..expected
+    });
+    Ok(Place {
+        generation: attributes::generation(file).unwrap_or(next.generation),
+        base: attributes::base(file).or(next.base.filter(|_| length == 0)),
+    })
 }
 
 /// Removes files that are not finished, files that exist compressed as well, and the second name of the current file.
@@ -72,15 +88,31 @@ fn clean_up(path: &LogPath) -> io::Result<()> {
     Ok(())
 }
 
-/// The number of the newest file that was rotated away; 0 if there is none.
-fn newest_generation(path: &LogPath) -> io::Result<u64> {
-    let newest = path.list()?.rotated.pop().and_then(|file| File::open(file.path).ok());
-    Ok(newest.and_then(attributes::generation).unwrap_or(0))
+/// The place behind the newest file that was rotated away. How long a compressed file was is not known.
+fn place_after_newest(path: &LogPath) -> io::Result<Place> {
+    let Some(newest) = path.list()?.rotated.pop() else {
+        return Ok(Place { generation: 1, base: Some(0) });
+    };
+    let Ok(file) = File::open(&newest.path) else { return Ok(Place { generation: 1, base: None }) };
+    let base = if newest.compressed { None } else { attributes::base(&file) };
+    let place = Place { generation: attributes::generation(&file).unwrap_or(0), base };
+    Ok(place.after(file.metadata()?.len()))
 }
 
-fn read_end(file: &File, length: u64) -> io::Result<Vec<u8>> {
-    let start = length.saturating_sub(END_BYTES);
-    let mut end = vec![0; usize::try_from(length - start).expect("64 KiB fit")];
+/// The end of a file and what its last records say.
+fn read_end(file: &File, length: u64) -> io::Result<(Vec<u8>, Timestamp, [bool; 2])> {
+    let mut end = read_last(file, length, END_BYTES)?;
+    let mut found = last_records(&end);
+    if found.0 == Timestamp::MIN && length > END_BYTES {
+        end = read_last(file, length, LONG_END_BYTES)?;
+        found = last_records(&end);
+    }
+    Ok((end, found.0, found.1))
+}
+
+fn read_last(file: &File, length: u64, bytes: u64) -> io::Result<Vec<u8>> {
+    let start = length.saturating_sub(bytes);
+    let mut end = vec![0; usize::try_from(length - start).unwrap_or(usize::MAX)];
     file.read_exact_at(&mut end, start)?;
     Ok(end)
 }
