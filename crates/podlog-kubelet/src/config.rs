@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::go;
+use crate::runtime::LogPolicy;
+use crate::runtime::log_policy::{parse_number, parse_policy};
 use fields::Support;
 use podlog_api::quantity::Quantity;
 
@@ -33,6 +35,10 @@ pub struct KubeletConfiguration {
     pub container_log_max_bytes: Option<u64>,
     /// How many files a container's log has at most, the current one included. Default 5, at least 2.
     pub container_log_max_files: u32,
+    /// What is kept of the output of a container that prints too much, unless its pod says something else. podlog's own:
+    /// `containerLogPolicy`, `containerLogBufferSize`, `containerLogLinesPerSecond`, `containerLogBytesPerSecond`,
+    /// `containerLogMaxRecordSize`.
+    pub container_log_policy: LogPolicy,
     /// How often a pod is looked at when nothing happens. Default 1 m.
     pub sync_frequency: Duration,
     /// How often the node's status is computed. Default 10 s.
@@ -153,6 +159,7 @@ impl Default for KubeletConfiguration {
             pod_logs_dir: None,
             container_log_max_bytes: Some(10 << 20),
             container_log_max_files: 5,
+            container_log_policy: LogPolicy::default(),
             sync_frequency: Duration::from_secs(60),
             node_status_update_frequency: Duration::from_secs(10),
             node_status_report_frequency: Duration::from_secs(300),
@@ -213,6 +220,7 @@ impl KubeletConfiguration {
             pod_logs_dir: fields.pod_logs_dir(&mut problems)?,
             container_log_max_bytes: fields.log_max_bytes(default.container_log_max_bytes)?,
             container_log_max_files: fields.log_max_files(default.container_log_max_files, &mut problems)?,
+            container_log_policy: fields.log_policy(default.container_log_policy)?,
             sync_frequency: fields.duration("syncFrequency", default.sync_frequency)?,
             node_status_update_frequency: fields
                 .duration("nodeStatusUpdateFrequency", default.node_status_update_frequency)?,
@@ -349,13 +357,33 @@ impl Fields<'_> {
         let path = "containerLogMaxSize";
         let Some(value) = self.get::<Value>(path)? else { return Ok(default) };
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let quantity = Quantity::parse(&text).ok_or_else(|| ConfigError::Value {
-            path: path.into(),
-            why:
-                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-                    .into(),
-        })?;
+        let quantity = Quantity::parse(&text).ok_or_else(|| no_quantity(path))?;
         Ok(u64::try_from(quantity.value()).ok())
+    }
+
+    fn log_policy(&self, default: LogPolicy) -> Result<LogPolicy, ConfigError> {
+        let path = "containerLogPolicy";
+        let back_pressure = match self.get::<String>(path)?.filter(|name| !name.is_empty()) {
+            None => default.back_pressure,
+            Some(name) => parse_policy(&name).ok_or_else(|| ConfigError::Value {
+                path: path.into(),
+                why: format!("{} is none of block, drop-newest and drop-oldest", go::quote(&name)),
+            })?,
+        };
+        Ok(LogPolicy {
+            back_pressure,
+            buffer_bytes: self.count("containerLogBufferSize", default.buffer_bytes)?,
+            lines_per_second: self.count("containerLogLinesPerSecond", default.lines_per_second)?,
+            bytes_per_second: self.count("containerLogBytesPerSecond", default.bytes_per_second)?,
+            max_record_bytes: self.count("containerLogMaxRecordSize", default.max_record_bytes)?,
+        })
+    }
+
+    /// A quantity of zero or more.
+    fn count(&self, path: &str, default: u64) -> Result<u64, ConfigError> {
+        let Some(value) = self.get::<Value>(path)? else { return Ok(default) };
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        parse_number(&text).ok_or_else(|| no_quantity(path))
     }
 
     fn log_max_files(&self, default: u32, problems: &mut Problems) -> Result<u32, ConfigError> {
@@ -426,6 +454,11 @@ impl Fields<'_> {
                 .duration("authorization.webhook.cacheUnauthorizedTTL", default.cache_unauthorized_ttl)?,
         })
     }
+}
+
+fn no_quantity(path: &str) -> ConfigError {
+    let why = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+    ConfigError::Value { path: path.into(), why: why.into() }
 }
 
 /// The path without `.`, `..`, doubled and trailing slashes, as Go's `filepath.Clean`.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use podlog_driver::FileLimits;
 use podlog_kubelet::runtime::process::{ProcessRuntime, ProcessRuntimeConfig};
-use podlog_kubelet::runtime::{Container, ContainerRuntime, ContainerState};
+use podlog_kubelet::runtime::{Container, ContainerRuntime, ContainerState, LogPolicy};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinSet;
 
@@ -59,6 +59,7 @@ async fn stop_pods(data_dir: &DataDir, grace: Option<Duration>) -> anyhow::Resul
         root: data_dir.run(),
         capture_command: vec![OsString::from("/proc/self/exe"), "capture".into()],
         log_limits: FileLimits::default(),
+        log_policy: LogPolicy::default(),
     })?;
     let mut stopping = JoinSet::new();
     for container in runtime.list_containers(None).await? {

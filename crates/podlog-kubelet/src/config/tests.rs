@@ -40,6 +40,30 @@ fn a_negative_size_never_rotates() {
 }
 
 #[test]
+fn what_is_kept_of_logs_can_be_chosen() {
+    let fields = "containerLogPolicy: drop-oldest\ncontainerLogBufferSize: 4Mi\n\
+                  containerLogLinesPerSecond: 1000\ncontainerLogBytesPerSecond: 1M\ncontainerLogMaxRecordSize: 32Ki\n";
+    let expected = LogPolicy {
+        back_pressure: podlog_container::BackPressure::DropOldest,
+        buffer_bytes: 4 << 20,
+        lines_per_second: 1000,
+        bytes_per_second: 1_000_000,
+        max_record_bytes: 32 << 10,
+    };
+    assert_eq!(parse(fields).unwrap().0.container_log_policy, expected);
+    assert_eq!(parse("").unwrap().0.container_log_policy, LogPolicy::default());
+    for (fields, path) in [
+        ("containerLogPolicy: drop\n", "containerLogPolicy"),
+        ("containerLogBufferSize: -1\n", "containerLogBufferSize"),
+    ] {
+        assert!(
+            matches!(parse(fields), Err(ConfigError::Value { path: found, .. }) if found == path),
+            "{fields}"
+        );
+    }
+}
+
+#[test]
 fn fields_without_effect_are_named() {
     let (_, warnings) = parse("cgroupDriver: systemd\nevictionHard: {memory.available: 100Mi}\n").unwrap();
     assert_eq!(

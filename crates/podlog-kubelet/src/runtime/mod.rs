@@ -1,8 +1,11 @@
 //! The container runtime seam: the part of CRI `runtime.v1` that a kubelet needs, so that containerd, CRI-O and plain
 //! processes stand behind one trait.
 
+pub(crate) mod log_policy;
 pub mod process;
 mod types;
+
+pub use log_policy::LogPolicy;
 
 pub use types::{
     Container, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStatus, EnvVar,

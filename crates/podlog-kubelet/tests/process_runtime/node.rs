@@ -12,8 +12,8 @@ use podlog_container::{ContainerDir, Liveness, ProcessStat};
 use podlog_driver::FileLimits;
 use podlog_kubelet::runtime::process::{ProcessRuntime, ProcessRuntimeConfig};
 use podlog_kubelet::runtime::{
-    ContainerConfig, ContainerId, ContainerRuntime, ContainerState, ContainerStatus, PodSandboxConfig,
-    SandboxId,
+    ContainerConfig, ContainerId, ContainerRuntime, ContainerState, ContainerStatus, LogPolicy,
+    PodSandboxConfig, SandboxId,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -66,6 +66,7 @@ impl Node {
             root: temp.0.path().join("run"),
             capture_command: capture.clone(),
             log_limits: FileLimits::default(),
+            log_policy: LogPolicy::default(),
         };
         let runtime = ProcessRuntime::open(config).expect("open runtime");
         Self { runtime, capture, temp }

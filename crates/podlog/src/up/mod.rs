@@ -215,6 +215,7 @@ async fn start_kubelet(
                 max_bytes: config.container_log_max_bytes.unwrap_or(u64::MAX),
                 max_files: config.container_log_max_files,
             },
+            log_policy: config.container_log_policy,
         })
         .context("cannot open the process runtime")?,
     };

@@ -26,8 +26,8 @@ use super::store::{self, Store};
 use super::{control, exec, lifecycle};
 use crate::runtime::{
     Container, ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerState,
-    ContainerStatus, ExecResult, PodSandbox, PodSandboxConfig, RuntimeError, RuntimeVersion, SandboxId,
-    SandboxState,
+    ContainerStatus, ExecResult, LogPolicy, PodSandbox, PodSandboxConfig, RuntimeError, RuntimeVersion,
+    SandboxId, SandboxState,
 };
 
 /// How a process runtime is set up.
@@ -40,6 +40,8 @@ pub struct ProcessRuntimeConfig {
     pub capture_command: Vec<OsString>,
     /// When logs are rotated.
     pub log_limits: FileLimits,
+    /// What is kept of too much output, unless the annotations of a pod say something else.
+    pub log_policy: LogPolicy,
 }
 
 /// Runs containers as process trees of this host. Container ids are `process://<64 hex digits>`.
@@ -135,7 +137,8 @@ impl ProcessRuntime {
 
     fn config_of(&self, sandbox: &PodSandbox, config: &ContainerConfig) -> Result<Config, RuntimeError> {
         let own = Ids { uid: geteuid().as_raw(), gid: getegid().as_raw() };
-        let process = spec::process(&sandbox.config, config, self.config.log_limits, own)?;
+        let process =
+            spec::process(&sandbox.config, config, self.config.log_limits, self.config.log_policy, own)?;
         let metadata = Metadata {
             id: store::new_id(),
             sandbox: sandbox.id.0.clone(),

@@ -6,7 +6,7 @@ use podlog_container::{self as container, Log, Process, User};
 use podlog_driver::FileLimits;
 
 use crate::runtime::{
-    ContainerConfig, EnvVar, Mount, PodSandboxConfig, Propagation, RuntimeError, SecurityContext,
+    ContainerConfig, EnvVar, LogPolicy, Mount, PodSandboxConfig, Propagation, RuntimeError, SecurityContext,
 };
 
 /// `PATH` of a container that has none, as containerd sets it.
@@ -27,6 +27,7 @@ pub(super) fn process(
     sandbox: &PodSandboxConfig,
     config: &ContainerConfig,
     limits: FileLimits,
+    policy: LogPolicy,
     own: Ids,
 ) -> Result<Process, RuntimeError> {
     let refuse = |why: String| RuntimeError::CreateContainer(format!("container {:?} {why}", config.name));
@@ -52,12 +53,12 @@ pub(super) fn process(
         hostname: (!sandbox.host_network && !sandbox.hostname.is_empty()).then(|| sandbox.hostname.clone()),
         readonly_rootfs: security.readonly_rootfs,
         mounts: config.mounts.iter().map(mount).collect::<Result<_, _>>().map_err(refuse)?,
-        log: Log {
+        log: policy.of(&config.name, &sandbox.annotations).map_err(refuse)?.apply(Log {
             path: sandbox.log_directory.join(&config.log_path),
             max_bytes: limits.max_bytes,
             max_files: limits.max_files,
             ..Log::default()
-        },
+        }),
     })
 }
 
@@ -127,7 +128,8 @@ mod tests {
             log_directory: "/logs/ns_pod_uid".into(),
             ..PodSandboxConfig::default()
         };
-        process(&sandbox, config, FileLimits::default(), own).map_err(|error| error.to_string())
+        process(&sandbox, config, FileLimits::default(), LogPolicy::default(), own)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -184,6 +186,22 @@ mod tests {
             [("PATH", DEFAULT_PATH), ("HOSTNAME", "pod-0"), ("TERM", "xterm"), ("HOSTNAME", "mine")]
         );
         assert_eq!(process.hostname.as_deref(), Some("pod-0"));
+    }
+
+    #[test]
+    fn a_pod_chooses_what_is_kept_of_its_logs() {
+        let annotated = |value: &str| PodSandboxConfig {
+            annotations: [("podlog.dev/log-policy".to_owned(), value.to_owned())].into(),
+            ..PodSandboxConfig::default()
+        };
+        let policy = |value| {
+            process(&annotated(value), &config(), FileLimits::default(), LogPolicy::default(), ROOT)
+                .map(|process| process.log.back_pressure)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(policy("drop-oldest"), Ok(container::BackPressure::DropOldest));
+        let why = "container \"web\" has the annotation podlog.dev/log-policy: \"some\" is none of block, drop-newest and drop-oldest";
+        assert_eq!(policy("some"), Err(why.to_owned()));
     }
 
     #[test]
