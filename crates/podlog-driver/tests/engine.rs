@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use podlog_driver::{CriFileSink, FileLimits, LogReader, LogSource, MAX_CONTENT, ReadState};
-use podlog_line::{Gap, GapReason, Selection, Stream, Streams, Timestamp};
+use podlog_line::{Cursor, Gap, GapReason, Selection, Stream, Streams, Timestamp};
 use proptest::prelude::*;
 
 /// What happens to a log.
@@ -20,6 +20,8 @@ enum Step {
     Rename,
     /// The followers look.
     Look,
+    /// The followers look, go, and come back where they were.
+    Resume,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -38,6 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Die),
         1 => Just(Step::Rename),
         3 => Just(Step::Look),
+        2 => Just(Step::Resume),
     ]
 }
 
@@ -148,7 +151,7 @@ impl Scene {
                 fs::rename(self.path(), self.directory.path().join(rotated)).expect("a rename");
                 self.sink().reopen().expect("a new file");
             }
-            Step::Look => {}
+            Step::Look | Step::Resume => {}
         }
     }
 
@@ -175,6 +178,41 @@ fn read(path: &Path, selection: &Selection) -> Vec<u8> {
 
 fn catch_up(reader: &mut LogReader, out: &mut Vec<u8>) {
     while reader.read_chunk(out).expect("a log") == ReadState::More {}
+}
+
+/// Somebody who follows a stream.
+struct Follower {
+    stream: Stream,
+    reader: LogReader,
+    out: Vec<u8>,
+}
+
+impl Follower {
+    fn new(path: &Path, stream: Stream) -> Follower {
+        Follower { stream, reader: follow(path, stream, None), out: Vec::new() }
+    }
+
+    fn look(&mut self) {
+        catch_up(&mut self.reader, &mut self.out);
+    }
+
+    fn resume(&mut self, path: &Path) {
+        // There is no place before anything was read.
+        let cursor = self.reader.cursor().map(|cursor| cursor.to_string().parse().expect("a cursor"));
+        self.reader = follow(path, self.stream, cursor);
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        // The first look may have seen a rotation, the next one goes on behind it.
+        (0..3).for_each(|_| self.look());
+        self.reader.finish(&mut self.out).expect("a log");
+        self.out
+    }
+}
+
+fn follow(path: &Path, stream: Stream, after: Option<Cursor>) -> LogReader {
+    let selection = Selection { follow: true, after, ..of(stream) };
+    LogSource::open(path).and_then(|source| source.read(&selection)).expect("a log")
 }
 
 fn of(stream: Stream) -> Selection {
@@ -247,29 +285,24 @@ proptest! {
         tail in 1..200_usize,
     ) {
         let mut scene = Scene::new(FileLimits { max_bytes, max_files: 100_000 });
-        let mut followers = Stream::ALL.map(|stream| {
-            let selection = Selection { follow: true, ..of(stream) };
-            (LogSource::open(scene.path()).and_then(|source| source.read(&selection)).expect("a log"), Vec::new())
-        });
+        let mut followers = Stream::ALL.map(|stream| Follower::new(&scene.path(), stream));
         for step in &steps {
             scene.carry_out(step);
-            if matches!(step, Step::Look) {
-                followers.iter_mut().for_each(|(reader, out)| catch_up(reader, out));
+            if matches!(step, Step::Look | Step::Resume) {
+                followers.iter_mut().for_each(Follower::look);
+            }
+            if matches!(step, Step::Resume) {
+                followers.iter_mut().for_each(|follower| follower.resume(&scene.path()));
             }
         }
         scene.end();
         check_order(&scene.path(), &scene.models);
-        for (stream, (mut reader, mut followed)) in Stream::ALL.into_iter().zip(followers) {
+        for (stream, follower) in Stream::ALL.into_iter().zip(followers) {
             let expected = &scene.models[stream.index()].expected;
             assert_same("reader", &read(&scene.path(), &of(stream)), expected);
             let selection = Selection { tail: Some(tail as u64), ..of(stream) };
             assert_same("tail", &read(&scene.path(), &selection), last_lines(expected, tail));
-            // The first look may have seen a rotation, the second one goes on behind it.
-            for _ in 0..3 {
-                catch_up(&mut reader, &mut followed);
-            }
-            reader.finish(&mut followed).expect("a log");
-            assert_same("follower", &followed, expected);
+            assert_same("follower", &follower.end(), expected);
         }
     }
 

@@ -34,7 +34,13 @@ impl Timestamp {
 
     /// From seconds since the epoch and nanoseconds of that second.
     pub const fn from_seconds(seconds: i64, nanoseconds: u32) -> Timestamp {
-        Timestamp(seconds.saturating_mul(NANOSECONDS).saturating_add(nanoseconds as i64))
+        let nanoseconds = nanoseconds as i64;
+        if seconds < 0 {
+            // Up to the next second and back: the first second of all begins before what can be said.
+            let next = seconds.saturating_add(1).saturating_mul(NANOSECONDS);
+            return Timestamp(next.saturating_add(nanoseconds - NANOSECONDS));
+        }
+        Timestamp(seconds.saturating_mul(NANOSECONDS).saturating_add(nanoseconds))
     }
 
     /// Nanoseconds since the epoch.

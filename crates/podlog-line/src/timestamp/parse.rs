@@ -1,6 +1,6 @@
 //! Reading times, with the last second remembered: in a log most records share it with the one before.
 
-use super::{NANOSECONDS, Timestamp, civil};
+use super::{Timestamp, civil};
 
 const SECOND_LENGTH: usize = 19;
 const FRACTION_DIGITS: usize = 9;
@@ -50,7 +50,7 @@ impl<'a> Rfc3339<'a> {
         let (fraction_length, nanoseconds) = parse_fraction(rest)?;
         let seconds = cache.lookup(second)?;
         let (zone_length, zone, offset) = parse_zone(&rest[fraction_length..])?;
-        let timestamp = Timestamp((seconds - offset).saturating_mul(NANOSECONDS).saturating_add(nanoseconds));
+        let timestamp = Timestamp::from_seconds(seconds - offset, nanoseconds as u32);
         Some(Rfc3339 {
             text: &text[..SECOND_LENGTH + fraction_length + zone_length],
             fraction_length,
@@ -194,6 +194,13 @@ mod tests {
             "2026-01-01T00:00:0:Z",
         ] {
             assert!(Timestamp::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_ends_of_time_are_read_back() {
+        for at in [Timestamp::MIN, Timestamp::from_nanoseconds(i64::MIN + 1), Timestamp::MAX] {
+            assert_eq!(Timestamp::parse(at.to_string().as_bytes()), Ok(at));
         }
     }
 

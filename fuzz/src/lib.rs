@@ -1,0 +1,133 @@
+//! What is fuzzed: every parser of bytes from outside, and the reader over whatever may lie in a log directory.
+//!
+//! A target takes any bytes, panics when something is wrong, and returns how it went: a number that differs when the code
+//! under test went another way, as far as its answer tells. The runner keeps inputs that go a new way and mutates them on.
+//! The functions can be called from a libFuzzer harness as they are.
+
+pub mod mutate;
+mod parsers;
+mod reader;
+
+/// Something to fuzz.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// The name of its folder in the corpus, too.
+    pub name: &'static str,
+    /// Judges an input; panics when something is wrong. Returns how it went.
+    pub run: fn(&[u8]) -> u64,
+    /// Words that its inputs are made of.
+    pub dictionary: &'static [&'static str],
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target { name: "record", run: parsers::record, dictionary: RECORD },
+    Target { name: "timestamp", run: parsers::timestamp, dictionary: RECORD },
+    Target { name: "quote", run: parsers::quote, dictionary: RECORD },
+    Target { name: "gap", run: parsers::gap, dictionary: GAP },
+    Target { name: "cursor", run: parsers::cursor, dictionary: CURSOR },
+    Target { name: "control", run: parsers::control, dictionary: CONTROL },
+    Target { name: "log-options", run: parsers::log_options, dictionary: LOG_OPTIONS },
+    Target { name: "request", run: parsers::request, dictionary: LOG_OPTIONS },
+    Target { name: "protobuf", run: parsers::protobuf, dictionary: OBJECT },
+    Target { name: "json", run: parsers::json, dictionary: OBJECT },
+    Target { name: "yaml", run: parsers::yaml, dictionary: OBJECT },
+    Target { name: "renderer", run: reader::renderer, dictionary: RECORD },
+    Target { name: "generations", run: reader::generations, dictionary: RECORD },
+    Target { name: "attributes", run: reader::attributes, dictionary: ATTRIBUTES },
+];
+
+const RECORD: &[&str] = &[
+    "2026-01-01T00:00:00.000000001Z stdout F a\n",
+    "2026-01-01T00:00:01.5+02:00 stderr P b\n",
+    "2026-01-01T00:00:00Z",
+    " stdout ",
+    " stderr ",
+    " F ",
+    " P ",
+    "F:x",
+    "\n",
+    "\0\0\0\0",
+    r#"{"log":"a\n","stream":"stdout","time":"2026-01-01T00:00:00.1Z"}"#,
+    r#"{"log":""#,
+    r#"","stream":"stderr","time":""#,
+    "\\u003c",
+    "\\ud83d\\ude00",
+];
+const GAP: &[&str] = &[
+    r#"{"podlog.gap":{"#,
+    r#""reason":"retention""#,
+    r#""stream":"stdout""#,
+    r#""lines":"#,
+    r#""bytes":18446744073709551615"#,
+    r#""from":"2026-01-01T00:00:01Z""#,
+    ",",
+    "}}",
+];
+const CURSOR: &[&str] = &["c1.", ".", "-", "x", "y", "z", "0", "fvvvvvvvvvvvv"];
+const CONTROL: &[&str] =
+    &["status", "reopen", "signal ", "15", "exec ", r#"{"argv":["sh"]}"#, "ok ", "error ", "exited ", "-1"];
+const LOG_OPTIONS: &[&str] = &[
+    "tailLines=",
+    "sinceSeconds=",
+    "sinceTime=",
+    "limitBytes=",
+    "follow=",
+    "previous=",
+    "timestamps=",
+    "container=",
+    "stream=",
+    "untilTime=",
+    "untilSeconds=",
+    "match=",
+    "exclude=",
+    "fixedStrings=",
+    "cursors=",
+    "cursor=",
+    "allInstances=",
+    "true",
+    "-1",
+    "9223372036854775807",
+    "2026-01-01T00:00:00Z",
+    "&",
+    "%00",
+    "%zz",
+    "+",
+    "/api/v1/namespaces/default/pods/web/log",
+    "/apis/apps/v1/",
+    "?",
+    "..",
+    "//",
+];
+const OBJECT: &[&str] = &[
+    r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"name":"c","image":"i"}]}}"#,
+    "apiVersion: v1\nkind: Pod\n",
+    "k8s\0",
+    "\n\x0f\n\x02v1\x12\x03Pod",
+    "metadata",
+    "null",
+    "1e999",
+    "\"\\ud800\"",
+    "- ",
+    ": ",
+    "<<: *a",
+    "&a ",
+    "0755",
+    "[",
+    "{",
+    "]",
+    "}",
+    "!!binary",
+    "|\n",
+    "\t",
+];
+const ATTRIBUTES: &[&str] = &[
+    "user.podlog.end",
+    "user.podlog.base",
+    "user.podlog.generation",
+    " PF",
+    " FF",
+    "18446744073709551615",
+    "-1",
+    "0",
+];
