@@ -8,6 +8,7 @@
 mod authn;
 mod authz;
 mod body;
+mod dialer;
 pub mod metrics;
 mod node;
 pub mod pki;
@@ -19,6 +20,7 @@ mod tls;
 pub use authn::{UnionAuthenticator, X509Authenticator, bearer_token};
 pub use authz::{Permit, Refusal, authorize};
 pub use body::{BodySender, ReceiverGone, empty_body, full_body, json_body, stream_body, text_body};
+pub use dialer::{Connection, Dialer};
 pub use node::{DialCause, DialError, NodeBody, NodeClient, NodeClientConfig, Verify};
 pub use seam::{Authenticator, AuthnError, Authorizer, AuthzError, Body, BodyError, Handler, Peer};
 pub use server::{Drained, Limits, ServeError, Server};

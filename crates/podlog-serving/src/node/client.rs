@@ -180,7 +180,8 @@ impl Trust {
     }
 }
 
-fn client_config(
+/// How a client speaks TLS: HTTP/2 where the server knows it.
+pub(crate) fn client_config(
     verifier: Arc<dyn ServerCertVerifier>,
     own: Option<CertifiedKey>,
 ) -> Result<Arc<ClientConfig>, TlsError> {

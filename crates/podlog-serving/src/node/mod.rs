@@ -11,5 +11,6 @@ mod error;
 mod tests;
 
 pub use body::NodeBody;
+pub(crate) use client::client_config;
 pub use client::{NodeClient, NodeClientConfig, Verify};
 pub use error::{DialCause, DialError};
