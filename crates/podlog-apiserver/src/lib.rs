@@ -16,4 +16,5 @@ mod server;
 pub mod store;
 
 pub use registry::Registry;
-pub use server::{ApiServer, ApiServerConfig, StartError};
+pub use server::{ApiServer, ApiServerConfig, StartError, Storage};
+pub use store::etcd::EtcdConfig;

@@ -21,18 +21,28 @@ use crate::auth::{
 use crate::bootstrap;
 use crate::http::{ApiHandler, App, Metrics};
 use crate::registry::Registry;
-use crate::store::{RedbStore, Retention};
+use crate::store::etcd::{ConnectError, EtcdConfig, EtcdStore};
+use crate::store::{RedbStore, Retention, Store};
 
 /// The release of Kubernetes whose API this is.
 const EMULATED: (&str, &str, &str) = ("1", "36", "2");
+
+/// Where objects are kept.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// In one file, by this server alone; made where it is missing, its folder must exist.
+    File(PathBuf),
+    /// In etcd, which other servers may use at the same time.
+    Etcd(EtcdConfig),
+}
 
 /// How an API server is to run.
 #[derive(Clone, Debug)]
 pub struct ApiServerConfig {
     /// Where to listen; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// The file that holds all objects; made where it is missing, its folder must exist.
-    pub store: PathBuf,
+    /// Where objects are kept.
+    pub storage: Storage,
     /// Our certificate and key.
     pub serving: KeyPairFiles,
     /// Authorities of client certificates, PEM.
@@ -91,6 +101,9 @@ pub enum StartError {
         /// How it is damaged.
         source: redb::DatabaseError,
     },
+    /// etcd cannot be used.
+    #[error("cannot keep objects in etcd")]
+    Etcd(#[source] ConnectError),
     /// A certificate or key cannot be used.
     #[error("cannot set up TLS")]
     Tls(#[source] TlsError),
@@ -130,7 +143,6 @@ pub enum StartError {
 pub struct ApiServer {
     address: SocketAddr,
     registry: Registry,
-    store: Arc<RedbStore>,
     shutdown: CancellationToken,
     serving: JoinHandle<Drained>,
     tasks: TaskTracker,
@@ -145,8 +157,7 @@ impl ApiServer {
         let tls = ServerTls::load(config.serving.clone()).map_err(StartError::Tls)?;
         let server = Server::bind(config.listen, tls, Limits::default()).await.map_err(StartError::Listen)?;
         let address = server.local_addr();
-        let store = Arc::new(open_store(&config.store)?);
-        let registry = Registry::new(store.clone());
+        let registry = Registry::new(open(&config.storage).await?);
         bootstrap::ensure(&registry).await.map_err(StartError::Bootstrap)?;
         let keeper = PolicyKeeper::start(registry.clone()).map_err(StartError::Bootstrap)?;
         let shutdown = CancellationToken::new();
@@ -155,7 +166,7 @@ impl ApiServer {
         tasks.spawn(keeper.run(shutdown.clone()));
         tasks.close();
         let serving = tokio::spawn(server.serve(Arc::new(ApiHandler(app)), shutdown.clone()));
-        Ok(ApiServer { address, registry, store, shutdown, serving, tasks })
+        Ok(ApiServer { address, registry, shutdown, serving, tasks })
     }
 
     /// Where it listens.
@@ -176,11 +187,18 @@ impl ApiServer {
         self.shutdown.cancel();
         let drained = self.serving.await;
         self.tasks.wait().await;
-        let store = self.store;
-        // Waits for the writer thread.
-        tokio::task::spawn_blocking(move || store.close()).await?;
+        self.registry.store().close().await;
         drained
     }
+}
+
+async fn open(storage: &Storage) -> Result<Arc<dyn Store>, StartError> {
+    Ok(match storage {
+        Storage::File(path) => Arc::new(open_store(path)?),
+        Storage::Etcd(config) => {
+            Arc::new(EtcdStore::connect(config, Retention::default()).await.map_err(StartError::Etcd)?)
+        }
+    })
 }
 
 fn open_store(path: &Path) -> Result<RedbStore, StartError> {

@@ -1,4 +1,5 @@
-//! Removes events an hour after they were last written, as the API server's `--event-ttl` does.
+//! Removes events an hour after they were last written, as the API server's `--event-ttl` does, from stores that do not do
+//! so themselves.
 
 use jiff::Timestamp;
 use podlog_api::{ApiError, Object, resource::Resource};
@@ -9,8 +10,7 @@ use super::{
     objects::*,
     runner::{Change, Controller, Key},
 };
-
-const TTL_SECONDS: i64 = 3600;
+use crate::registry::EVENT_TTL;
 
 /// The controller of events' end.
 pub(crate) struct EventTtl;
@@ -40,7 +40,7 @@ impl Controller for EventTtl {
 }
 
 fn decide(event: &Object, now: Timestamp) -> Action {
-    let end = plus_seconds(last_written(event), TTL_SECONDS);
+    let end = plus_seconds(last_written(event), EVENT_TTL.as_secs().cast_signed());
     if end <= now { Action::delete(kinds::events(), event) } else { Action::Requeue(until(end, now)) }
 }
 

@@ -7,6 +7,7 @@ mod action;
 mod aggregation;
 mod claim;
 mod deployment;
+mod election;
 mod event_ttl;
 mod executor;
 mod garbage;
@@ -29,6 +30,7 @@ mod testing;
 mod tests;
 mod tolerations;
 
+pub use election::run_elected;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +45,7 @@ pub struct ControllerConfig {
 
 /// Starts all controllers. They end when `shutdown` is cancelled; wait for that with [`JoinSet::join_all`].
 pub fn spawn_all(registry: &Registry, config: ControllerConfig, shutdown: &CancellationToken) -> JoinSet<()> {
-    let controllers: Vec<Box<dyn runner::Controller>> = vec![
+    let mut controllers: Vec<Box<dyn runner::Controller>> = vec![
         Box::new(scheduler::Scheduler),
         Box::new(deployment::Deployments),
         Box::new(replica_set::ReplicaSets),
@@ -55,7 +57,9 @@ pub fn spawn_all(registry: &Registry, config: ControllerConfig, shutdown: &Cance
         Box::new(taint_eviction::TaintEviction),
         Box::new(pod_gc::PodGc::default()),
         Box::new(aggregation::RoleAggregation),
-        Box::new(event_ttl::EventTtl),
     ];
+    if !registry.store().expires_keys() {
+        controllers.push(Box::new(event_ttl::EventTtl));
+    }
     runner::spawn(registry, controllers, shutdown)
 }

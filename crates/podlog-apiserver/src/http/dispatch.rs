@@ -21,6 +21,7 @@ pub(crate) async fn answer(app: &Arc<App>, call: Call) -> Result<Answer, ApiErro
         return Ok(answer::page_not_found());
     }
     let target = call.target()?;
+    catch_up(app, &call, &target).await?;
     // Streams count as long as they last, everything else as long as it takes.
     match (target.subresource.map(|s| s.name), target.verb.as_str()) {
         (None, "watch") => {
@@ -36,6 +37,17 @@ pub(crate) async fn answer(app: &Arc<App>, call: Call) -> Result<Answer, ApiErro
             object(app, &call, &target).await
         }
     }
+}
+
+/// Makes sure that the answer shows whatever any server had acknowledged before the request came, unless the request says
+/// that something older is good enough.
+async fn catch_up(app: &App, call: &Call, target: &Target) -> Result<(), ApiError> {
+    let reads = matches!(target.verb.as_str(), "get" | "list" | "watch");
+    let asked = call.query.first("resourceVersion").and_then(|version| version.parse::<u64>().ok());
+    if reads && asked.is_some_and(|version| version <= app.registry.store().revision()) {
+        return Ok(());
+    }
+    app.registry.catch_up().await
 }
 
 /// Every pair of subresource and verb has its own row: what has none is refused, never answered by the object around it.

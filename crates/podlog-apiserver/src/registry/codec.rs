@@ -40,11 +40,22 @@ pub(super) fn store_error(error: StoreError) -> ApiError {
         }
         StoreError::Future { requested, current } => too_large_version(requested, current),
         StoreError::Conflict(_) => ApiError::new(409, Reason::Conflict, "the object has been modified"),
+        StoreError::Unavailable(reason) => {
+            tracing::warn!(reason, "the store is away");
+            unavailable()
+        }
         other => {
             tracing::error!(error = %other, "the store failed");
             ApiError::internal(other)
         }
     }
+}
+
+/// 503 that tells clients to ask again.
+fn unavailable() -> ApiError {
+    let text = "the server is currently unable to handle the request";
+    let details = podlog_api::Details { retry_after_seconds: 1, ..podlog_api::Details::default() };
+    ApiError::new(503, Reason::ServiceUnavailable, text).with_details(details)
 }
 
 /// 504 for a revision that is ahead of us, as `k8s.io/apiserver/pkg/storage` words it.

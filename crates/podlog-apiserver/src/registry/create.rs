@@ -67,7 +67,7 @@ impl Registry {
         }
         let key = keys::object(resource, namespace, object.name());
         let change = Change::Put(codec::encode(resource, &object));
-        let revision = self.write_new(context, key, change).await.map_err(|e| match e {
+        let revision = self.write_new(context, resource, key, change).await.map_err(|e| match e {
             StoreError::Conflict(_) => {
                 ApiError::already_exists(resource.group, resource.plural, object.name())
             }
@@ -82,6 +82,7 @@ impl Registry {
     async fn write_new(
         &self,
         context: &WriteContext,
+        resource: &Resource,
         key: String,
         change: Change,
     ) -> Result<Option<u64>, StoreError> {
@@ -91,6 +92,7 @@ impl Registry {
                 None => Ok(None),
             };
         }
-        self.store.write(Write { key, expected: Expected::Absent, change }).await.map(Some)
+        let ttl = strategy::ttl(resource);
+        self.store.write(Write { key, expected: Expected::Absent, change, ttl }).await.map(Some)
     }
 }

@@ -101,7 +101,8 @@ impl Registry {
                 return Ok(Deleted { object, gone });
             }
             let expected = Expected::ModRevision(stored.mod_revision);
-            match self.store.write(Write { key: key.clone(), expected, change }).await {
+            let write = Write { key: key.clone(), expected, change, ttl: strategy::ttl(resource) };
+            match self.store.write(write).await {
                 Ok(revision) => {
                     object.metadata_mut().insert("resourceVersion".into(), json!(revision.to_string()));
                     return Ok(Deleted { object, gone });

@@ -24,10 +24,12 @@ mod watch;
 
 use std::sync::Arc;
 
-use podlog_api::UserInfo;
 use podlog_api::rbac::Policy;
+use podlog_api::{ApiError, UserInfo};
 
 use crate::store::Store;
+
+pub(crate) use strategy::EVENT_TTL;
 
 pub use delete::{DeleteOptions, Deleted, Propagation};
 pub use preconditions::Preconditions;
@@ -55,6 +57,14 @@ impl Registry {
     /// Objects in `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Registry { store, policy: Arc::new(arc_swap::ArcSwap::from_pointee(Policy::new([]))) }
+    }
+
+    /// Waits until reads show whatever any server had written, and said so, before this call.
+    ///
+    /// # Errors
+    /// 503 when the storage cannot be asked.
+    pub async fn catch_up(&self) -> Result<(), ApiError> {
+        self.store.catch_up().await.map_err(codec::store_error)
     }
 
     /// The store below.

@@ -2,6 +2,8 @@
 //!
 //! As `PrepareForCreate` and `PrepareForUpdate` of the strategies in `pkg/registry`.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use podlog_api::resource::Resource;
@@ -11,10 +13,17 @@ use serde_json::{Value, json};
 use super::update::Part;
 use super::{job, metadata, qos};
 
+/// How long events are kept after they were last written.
+pub(crate) const EVENT_TTL: Duration = Duration::from_secs(3600);
 /// Kinds whose `metadata.generation` counts changes of `spec`.
 const GENERATION: &[&str] = &["Pod", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job"];
 /// Kinds whose status a client may not bring along when it creates them.
 const STATUS_IS_OURS: &[&str] = &["Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "Service"];
+
+/// How long an object of the kind stays unless it is written again (`--event-ttl`).
+pub(super) fn ttl(resource: &Resource) -> Option<Duration> {
+    (resource.kind == "Event").then_some(EVENT_TTL)
+}
 
 /// What a new object of the kind starts with.
 pub(super) fn prepare_create(resource: &Resource, object: &mut Object) {

@@ -119,7 +119,8 @@ impl Registry {
             Change::Put(codec::encode(resource, new))
         };
         let expected = Expected::ModRevision(stored.mod_revision);
-        let revision = self.store.write(Write { key: stored.key.clone(), expected, change }).await?;
+        let write = Write { key: stored.key.clone(), expected, change, ttl: strategy::ttl(resource) };
+        let revision = self.store.write(write).await?;
         new.metadata_mut().insert("resourceVersion".into(), json!(revision.to_string()));
         Ok(())
     }

@@ -145,15 +145,16 @@ impl RedbStore {
         Ok(RedbStore { shared, orders: Mutex::new(Some(orders)), writer: Mutex::new(Some(writer)) })
     }
 
-    /// Finishes the writes that were accepted and closes the file.
-    pub fn close(&self) {
+    /// Accepts no more writes; answers with what finishes those that were accepted and closes the file.
+    fn closing(&self) -> impl FnOnce() + Send + 'static {
         self.orders.lock().take();
-        if let Some(writer) = self.writer.lock().take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the store's writer panicked");
+        let (writer, shared) = (self.writer.lock().take(), self.shared.clone());
+        move || {
+            if writer.is_some_and(|writer| writer.join().is_err()) {
+                tracing::error!("the store's writer panicked");
+            }
+            shared.database.write().take();
         }
-        self.shared.database.write().take();
     }
 
     async fn order<T>(
@@ -171,7 +172,7 @@ impl RedbStore {
 
 impl Drop for RedbStore {
     fn drop(&mut self) {
-        self.close();
+        self.closing()();
     }
 }
 
@@ -214,6 +215,17 @@ impl Store for RedbStore {
 
     async fn compact(&self, revision: u64) -> Result<(), StoreError> {
         self.order(|answer| Order::Compact(revision, answer)).await
+    }
+
+    fn health(&self) -> Result<(), StoreError> {
+        self.shared.read(|_| Ok(()))
+    }
+
+    async fn close(&self) {
+        // Waits for the writer's thread.
+        if let Err(panic) = tokio::task::spawn_blocking(self.closing()).await {
+            tracing::error!(%panic, "cannot close the store");
+        }
     }
 }
 

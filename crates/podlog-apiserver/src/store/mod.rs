@@ -4,6 +4,7 @@
 //! were at an earlier revision and changes can be followed from one, until [`Store::compact`] forgets it.
 
 mod embedded;
+pub mod etcd;
 mod history;
 mod shadow;
 #[cfg(test)]

@@ -10,15 +10,21 @@ use redb::StorageBackend;
 use redb::backends::FileBackend;
 
 use super::embedded::Purpose;
+use super::etcd::testing::Etcd;
 use super::shadow::Shadow;
 use super::*;
 
 fn put(key: &str, expected: Expected, value: &str) -> Write {
-    Write { key: key.into(), expected, change: Change::Put(Bytes::copy_from_slice(value.as_bytes())) }
+    Write {
+        key: key.into(),
+        expected,
+        change: Change::Put(Bytes::copy_from_slice(value.as_bytes())),
+        ttl: None,
+    }
 }
 
 fn remove(key: &str, revision: u64) -> Write {
-    Write { key: key.into(), expected: Expected::ModRevision(revision), change: Change::Delete }
+    Write { key: key.into(), expected: Expected::ModRevision(revision), change: Change::Delete, ttl: None }
 }
 
 async fn create(store: &dyn Store, key: &str, value: &str) -> u64 {
@@ -33,18 +39,27 @@ fn all(prefix: &str) -> Range {
     Range { prefix: prefix.into(), ..Range::default() }
 }
 
-fn stores() -> Vec<(tempfile::TempDir, Arc<dyn Store>)> {
+/// A store, and what it lives in.
+type Kept = (Box<dyn std::any::Any>, Arc<dyn Store>);
+
+/// One of each kind; without the one in etcd, and saying so, where there is no etcd.
+async fn stores() -> Vec<Kept> {
     let directory = tempfile::tempdir().unwrap();
     let file = RedbStore::open(&directory.path().join("s.redb"), Retention::default()).unwrap();
-    vec![
-        (tempfile::tempdir().unwrap(), Arc::new(RedbStore::in_memory().unwrap())),
-        (directory, Arc::new(file)),
-    ]
+    let mut stores: Vec<Kept> = vec![
+        (Box::new(()), Arc::new(RedbStore::in_memory().unwrap())),
+        (Box::new(directory), Arc::new(file)),
+    ];
+    if let Some(etcd) = Etcd::start(1) {
+        let store = etcd.store("").await;
+        stores.push((Box::new(etcd), Arc::new(store)));
+    }
+    stores
 }
 
 #[tokio::test]
 async fn writes_compare_before_they_swap() {
-    for (_directory, store) in stores() {
+    for (_directory, store) in stores().await {
         assert_eq!(store.revision(), 1);
         assert_eq!(create(&*store, "/a", "1").await, 2);
         let conflict = store.write(put("/a", Expected::Absent, "2")).await.unwrap_err();
@@ -69,7 +84,7 @@ async fn writes_compare_before_they_swap() {
 
 #[tokio::test]
 async fn ranges_are_pages_of_one_revision() {
-    for (_directory, store) in stores() {
+    for (_directory, store) in stores().await {
         for key in ["/p/a", "/p/b", "/p/c", "/q/a"] {
             create(&*store, key, "1").await;
         }
@@ -94,7 +109,7 @@ async fn ranges_are_pages_of_one_revision() {
 
 #[tokio::test]
 async fn watchers_see_every_event_once_in_order() {
-    for (_directory, store) in stores() {
+    for (_directory, store) in stores().await {
         create(&*store, "/p/a", "1").await;
         let mut watcher = Watcher::new(store.clone(), "/p/".into(), 1);
         create(&*store, "/q/a", "1").await;
@@ -119,7 +134,7 @@ async fn watchers_see_every_event_once_in_order() {
 
 #[tokio::test]
 async fn compaction_forgets_the_past_and_keeps_the_present() {
-    for (_directory, store) in stores() {
+    for (_directory, store) in stores().await {
         create(&*store, "/a", "1").await; // 2
         store.write(put("/a", Expected::ModRevision(2), "2")).await.unwrap(); // 3
         create(&*store, "/gone", "1").await; // 4
@@ -150,7 +165,7 @@ async fn a_new_process_finds_history_and_compaction() {
         create(&store, &format!("/k{i}"), "v").await;
     }
     store.compact(5).await.unwrap();
-    store.close();
+    store.close().await;
     assert_eq!(store.get("/k1"), Err(StoreError::Closed));
     let store: Arc<dyn Store> = Arc::new(RedbStore::open(&path, Retention::default()).unwrap());
     assert_eq!(store.revision(), 11);

@@ -1,6 +1,7 @@
 //! The seam between the API and whatever keeps its bytes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -70,6 +71,9 @@ pub struct Write {
     pub expected: Expected,
     /// What happens then.
     pub change: Change,
+    /// How long the key stays unless it is written again; `None` for as long as nobody removes it. A hint to stores that
+    /// [expire keys](Store::expires_keys).
+    pub ttl: Option<Duration>,
 }
 
 /// One write as a watcher sees it.
@@ -120,6 +124,9 @@ pub enum StoreError {
     /// The disk is full: nothing is written until there is room again; reads go on.
     #[error("no space left on the device that holds {0}: free some, then repeat the request")]
     Full(String),
+    /// The storage below is away for the moment, e.g. while its members elect a leader.
+    #[error("{0}")]
+    Unavailable(String),
     /// The storage below failed.
     #[error("{0}")]
     Failed(String),
@@ -129,6 +136,9 @@ pub enum StoreError {
 }
 
 /// A key-value store with etcd's meaning.
+///
+/// Reads are answered at once, from what this process knows. Where other processes write to the same storage too,
+/// [`Store::catch_up`] first makes sure that this is all there is.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// The newest acknowledged revision. The first write of a new store makes revision 2, as in etcd.
@@ -155,7 +165,15 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Compacted`] when `after` is no longer kept, or when the storage below failed.
     fn events(&self, prefix: &str, after: u64, limit: usize) -> Result<EventPage, StoreError>;
 
-    /// Carries out one write and answers with its revision once it is durable.
+    /// Waits until reads show whatever anybody had written, and was told so, before this call.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the storage below cannot be asked.
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Carries out one write and answers with its revision once it is durable and reads show it.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when it was not as expected, [`StoreError::Full`], or when the storage below failed. After
@@ -167,4 +185,18 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// When it is ahead of the newest revision, or when the storage below failed.
     async fn compact(&self, revision: u64) -> Result<(), StoreError>;
+
+    /// Whether keys go by themselves when their [`Write::ttl`] is over; otherwise somebody has to remove them.
+    fn expires_keys(&self) -> bool {
+        false
+    }
+
+    /// Whether the storage below can be read and written.
+    ///
+    /// # Errors
+    /// Why not.
+    fn health(&self) -> Result<(), StoreError>;
+
+    /// Finishes what was accepted and lets go of the storage.
+    async fn close(&self);
 }

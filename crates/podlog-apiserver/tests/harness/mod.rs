@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use podlog_api::Compatibility;
-use podlog_apiserver::{ApiServer, ApiServerConfig};
+use podlog_apiserver::{ApiServer, ApiServerConfig, Storage};
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
 
 /// A running server and its files.
@@ -81,7 +81,7 @@ fn issue(
 fn config(folder: &Path, serving: KeyPairFiles, kubelet_client: KeyPairFiles, ca: &Path) -> ApiServerConfig {
     ApiServerConfig {
         listen: ([127, 0, 0, 1], 0).into(),
-        store: folder.join("store.redb"),
+        storage: Storage::File(folder.join("store.redb")),
         serving,
         client_ca: ca.to_owned(),
         service_account_key: folder.join("sa.key"),

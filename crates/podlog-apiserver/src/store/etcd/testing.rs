@@ -1,0 +1,148 @@
+//! etcd itself, in processes of the test's own.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::storage::Names;
+use super::{EtcdConfig, EtcdStore};
+use crate::store::Retention;
+
+/// The program; `etcd` of the PATH where it is not set.
+const PROGRAM: &str = "PODLOG_TEST_ETCD";
+/// Somebody may take a port between our looking for a free one and etcd's taking it.
+const ATTEMPTS: usize = 5;
+
+/// A cluster; its members are killed and its files removed when it is dropped.
+pub(crate) struct Etcd {
+    folder: tempfile::TempDir,
+    members: Vec<Member>,
+}
+
+struct Member {
+    client: SocketAddr,
+    peer: SocketAddr,
+    process: Option<Child>,
+}
+
+impl Etcd {
+    /// Starts a cluster of so many members; `None` where there is no etcd, which is said on stderr.
+    pub(crate) fn start(members: usize) -> Option<Etcd> {
+        let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "etcd".into());
+        match Command::new(program).arg("--version").output() {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                eprintln!("SKIPPED, NOT TESTED: no etcd in the PATH; install etcd-server, or set {PROGRAM}");
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        for _ in 0..ATTEMPTS {
+            let mut etcd = Etcd::prepare(members);
+            for index in 0..members {
+                etcd.revive(index);
+            }
+            if (0..members).all(|index| etcd.wait(index)) {
+                return Some(etcd);
+            }
+        }
+        panic!("etcd does not start");
+    }
+
+    fn prepare(members: usize) -> Etcd {
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let held: Vec<_> = (0..members).map(|_| (free(), free())).collect();
+        let address = |listener: &TcpListener| listener.local_addr().unwrap();
+        let member = |(client, peer): &(TcpListener, TcpListener)| Member {
+            client: address(client),
+            peer: address(peer),
+            process: None,
+        };
+        Etcd { folder: tempfile::tempdir().unwrap(), members: held.iter().map(member).collect() }
+    }
+
+    /// Starts a member, for the first time or again.
+    pub(crate) fn revive(&mut self, index: usize) {
+        let peers = self.members.iter().enumerate();
+        let peers: Vec<_> = peers.map(|(at, member)| format!("m{at}=http://{}", member.peer)).collect();
+        let member = &mut self.members[index];
+        let (client, peer) = (format!("http://{}", member.client), format!("http://{}", member.peer));
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join(format!("m{index}.log")))
+            .unwrap();
+        let flags = [
+            ("--name", format!("m{index}")),
+            ("--data-dir", self.folder.path().join(format!("m{index}")).display().to_string()),
+            ("--listen-client-urls", client.clone()),
+            ("--advertise-client-urls", client),
+            ("--listen-peer-urls", peer.clone()),
+            ("--initial-advertise-peer-urls", peer),
+            ("--initial-cluster", peers.join(",")),
+            ("--heartbeat-interval", "20".into()),
+            ("--election-timeout", "200".into()),
+            ("--logger", "zap".into()),
+        ];
+        let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "etcd".into());
+        let process = Command::new(program)
+            .args(flags.iter().flat_map(|(name, value)| [*name, value.as_str()]))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        member.process = Some(process);
+    }
+
+    /// Kills a member.
+    pub(crate) fn kill(&mut self, index: usize) {
+        let Some(mut process) = self.members[index].process.take() else { return };
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// Waits until a member listens; false when it ended instead.
+    pub(crate) fn wait(&mut self, index: usize) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let member = &mut self.members[index];
+        while TcpStream::connect(member.client).is_err() {
+            let ended = member.process.as_mut().is_none_or(|process| process.try_wait().unwrap().is_some());
+            if ended || Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
+    pub(crate) fn config(&self) -> EtcdConfig {
+        let servers = self.members.iter().map(|member| format!("http://{}", member.client));
+        EtcdConfig {
+            servers: servers.collect(),
+            ca: None,
+            client: None,
+            prefix: EtcdConfig::DEFAULT_PREFIX.into(),
+        }
+    }
+
+    /// A store whose callers' keys begin with `root`.
+    pub(crate) async fn store(&self, root: &'static str) -> EtcdStore {
+        let config = self.config();
+        let names = Names::new(root, &config.prefix);
+        EtcdStore::connect_with(&config, names, Retention::default()).await.unwrap()
+    }
+
+    /// Where a member listens for clients.
+    pub(crate) fn address(&self, index: usize) -> SocketAddr {
+        self.members[index].client
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        for index in 0..self.members.len() {
+            self.kill(index);
+        }
+    }
+}
