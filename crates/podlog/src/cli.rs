@@ -1,5 +1,6 @@
 //! The command line: every applet, its flags, and how it ends.
 
+pub(crate) mod apiserver;
 mod completion;
 mod down;
 mod logs;
@@ -36,6 +37,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Applet {
     Up(up::UpArgs),
+    Apiserver(Box<apiserver::ApiServerArgs>),
     Down(down::DownArgs),
     Logs(Box<logs::LogsArgs>),
     Capture(CaptureArgs),
@@ -64,6 +66,7 @@ pub(crate) fn main() -> ExitCode {
     }
     let result = match cli.applet {
         Applet::Up(args) => up::run(args),
+        Applet::Apiserver(args) => apiserver::run(*args),
         Applet::Down(args) => down::run(&args),
         Applet::Logs(args) => logs::run(*args),
         Applet::Capture(args) => return podlog_capture::run(&args.dir),

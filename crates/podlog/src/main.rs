@@ -1,5 +1,6 @@
 //! The one binary: applets, flags, exit codes.
 
+mod apiserver;
 mod cli;
 mod down;
 mod exit;

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use podlog_apiserver::controllers::{self, ControllerConfig};
-use podlog_apiserver::{ApiServer, ApiServerConfig};
+use podlog_apiserver::{ApiServer, ApiServerConfig, Storage};
 use podlog_client::manifest::Manifest;
 use podlog_client::{Connection, ConnectionOptions};
 use podlog_driver::FileLimits;
@@ -62,7 +62,7 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<Exit> {
 }
 
 /// Every connection, log and watch is an open file, and the usual limit of 1024 is for programs that use `select`.
-fn allow_many_files() {
+pub(crate) fn allow_many_files() {
     const ENOUGH: u64 = 65_536;
     let mut limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(ENOUGH).min(ENOUGH);
@@ -87,7 +87,7 @@ fn kubelet_configuration(args: &UpArgs) -> anyhow::Result<KubeletConfiguration> 
 }
 
 /// Cancelled by the first SIGINT or SIGTERM; a second one ends the process at once.
-fn stop_signal() -> std::io::Result<CancellationToken> {
+pub(crate) fn stop_signal() -> std::io::Result<CancellationToken> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let stop = CancellationToken::new();
     let stopped = stop.clone();
@@ -182,7 +182,7 @@ fn loopback(port: u16) -> SocketAddr {
 async fn start_api_server(args: &UpArgs, data_dir: &DataDir, pki: &Pki) -> anyhow::Result<ApiServer> {
     let config = ApiServerConfig {
         listen: loopback(args.secure_port),
-        store: data_dir.store(),
+        storage: Storage::File(data_dir.store()),
         serving: pki.apiserver.clone(),
         client_ca: pki.ca(),
         service_account_key: pki.service_account.key.clone(),
