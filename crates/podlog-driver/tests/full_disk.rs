@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use podlog_driver::{CriFileSink, FileLimits, SinkStats};
+use podlog_driver::{CriFileSink, FileLimits, SinkOptions, SinkStats, WhenFull};
 use podlog_line::{Gap, GapReason, LineEnd, RecordParser, Stream, Timestamp};
 
 /// A small file system in memory, where the test may mount one.
@@ -146,4 +146,32 @@ fn what_is_missing_is_marked_where_it_is_missing() {
         assert!(totals[0].0 + totals[1].0 > 100, "{totals:?}");
         assert_eq!(totals[0].1 + totals[1].1, stats.dropped_bytes);
     }
+}
+
+#[test]
+fn a_writer_that_waits_loses_nothing_in_a_hundred_full_disks() {
+    let Some(disk) = SmallDisk::mount("24m") else { return };
+    let options = SinkOptions {
+        limits: FileLimits { max_bytes: u64::MAX, max_files: 2 },
+        when_full: WhenFull::Wait,
+        ..SinkOptions::default()
+    };
+    let mut sink = CriFileSink::open_with(disk.log(), options).expect("a sink");
+    let (mut state, mut written) = (7, 0);
+    for second in 0..100 {
+        let at = Timestamp::from_seconds(1_767_225_600 + second, 0);
+        disk.leave(chance(&mut state) % 30_000);
+        while !sink.is_stalled() {
+            // That it begins to fail is news, and expected.
+            let _ = sink.write(Stream::Stdout, line(written).as_bytes(), at);
+            written += 1;
+        }
+        assert!(sink.flush().is_ok() && sink.is_stalled(), "there is still no room");
+        disk.leave(20_000_000);
+        sink.flush().expect("room");
+        assert!(!sink.is_stalled());
+    }
+    assert_eq!((sink.stats().dropped_records, sink.stats().backlog_bytes), (0, 0));
+    let expected: Vec<String> = (0..written).map(line).collect();
+    assert!(written > 500 && lines(&disk.log(), Stream::Stdout) == expected);
 }

@@ -8,7 +8,7 @@ use std::{
 use memchr::{memchr, memrchr};
 use podlog_line::{LineEnd, SecondCache, cri};
 
-use super::batch::Batch;
+use super::{batch::Batch, crash};
 
 /// The two things that are done to a log file.
 pub(super) trait RawFile {
@@ -20,10 +20,16 @@ pub(super) trait RawFile {
 
 impl RawFile for File {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        crash::step();
+        if crash::is_next() {
+            self.write_all(&bytes[..bytes.len() / 2])?;
+        }
+        crash::step();
         self.write(bytes)
     }
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
+        crash::step();
         self.set_len(length)
     }
 }

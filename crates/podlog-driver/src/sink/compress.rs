@@ -19,7 +19,7 @@ use std::{
 
 use flate2::{Compression, write::GzEncoder};
 
-use super::FileLimits;
+use super::{FileLimits, crash};
 use crate::{
     attributes,
     generations::{LogPath, RotatedFile},
@@ -270,7 +270,9 @@ impl Shared {
 
     fn put_in_place(&self, file: &RotatedFile, temporary: &Path, made: u64) -> io::Result<Progress> {
         let plain = fs::metadata(&file.path)?.len();
+        crash::step();
         fs::rename(temporary, file.compressed_path())?;
+        crash::step();
         fs::remove_file(&file.path)?;
         let bytes = self.rotated_bytes.load(Ordering::SeqCst);
         self.rotated_bytes.store((bytes + made).saturating_sub(plain), Ordering::SeqCst);
@@ -281,6 +283,7 @@ impl Shared {
         let mut source = File::open(&file.path)?;
         let metadata = source.metadata()?;
         let path = file.temporary_path();
+        crash::step();
         let target = OpenOptions::new()
             .write(true)
             .create(true)
@@ -301,7 +304,9 @@ impl Shared {
                 count => encoder.write_all(&block[..count])?,
             }
         }
+        crash::step();
         encoder.finish()?;
+        crash::step();
         attributes::copy(&source, &target);
         target.set_times(FileTimes::new().set_modified(metadata.modified()?))?;
         target.sync_all()?;
@@ -371,5 +376,72 @@ fn remove(path: &Path) {
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(%error, path = %path.display(), "a file could not be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log with a compressible file at each of three ages.
+    fn log() -> (tempfile::TempDir, LogPath) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = LogPath::new(&directory.path().join("0.log"));
+        for name in ["0.log.20260101-000000", "0.log.20260101-000001", "0.log"] {
+            let content = format!("2026-01-01T00:00:00Z stdout F {name}\n").repeat(5000);
+            fs::write(directory.path().join(name), content).expect("a file");
+        }
+        (directory, path)
+    }
+
+    fn content(path: &LogPath) -> Vec<u8> {
+        let mut content = Vec::new();
+        for file in path.list().expect("a listing").rotated {
+            let plain = File::open(&file.path).expect("a file");
+            let mut reader: Box<dyn Read> = if file.compressed {
+                Box::new(flate2::read::MultiGzDecoder::new(plain))
+            } else {
+                Box::new(plain)
+            };
+            reader.read_to_end(&mut content).expect("a whole file");
+        }
+        content
+    }
+
+    #[test]
+    fn a_compression_that_is_killed_at_any_step_leaves_everything_once() {
+        for step in 0.. {
+            let (_directory, path) = log();
+            let expected = content(&path);
+            let compressor = Compressor::new(path.clone(), FileLimits::default());
+            let was_killed = crash::kill_at(step, || {
+                let file = compressor.shared.work().remove(0);
+                assert_eq!(compressor.shared.compress(&file).expect("room"), Progress::Done);
+            });
+            drop(compressor);
+            super::super::start::open(&path).expect("a log");
+            assert!(content(&path) == expected, "killed at step {step}");
+            assert_eq!(path.list().expect("a listing").temporary.len(), 0);
+            if !was_killed {
+                assert!(step > 4 && path.list().expect("a listing").rotated[0].compressed);
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_compressed_is_given_up_when_there_is_no_room_for_it() {
+        let (_directory, path) = log();
+        let expected = content(&path);
+        let tight = FileLimits { max_bytes: expected.len() as u64 / 2, max_files: 3 };
+        let compressor = Compressor::new(path.clone(), tight);
+        compressor.shared.retain();
+        let file = compressor.shared.work().remove(0);
+        compressor.make_room(tight.max_bytes + tight.max_bytes / 6);
+        assert_eq!(compressor.shared.compress(&file).expect("a discarded file"), Progress::GivenUp);
+        assert!(content(&path) == expected && path.list().expect("a listing").temporary.is_empty());
+        compressor.make_room(0);
+        assert_eq!(compressor.shared.compress(&file).expect("room"), Progress::Done);
+        assert!(content(&path) == expected && path.list().expect("a listing").rotated[0].compressed);
     }
 }

@@ -3,6 +3,7 @@
 mod append;
 mod batch;
 mod compress;
+mod crash;
 mod options;
 mod rotate;
 mod start;

@@ -12,6 +12,7 @@ use std::{
 
 use podlog_line::Timestamp;
 
+use super::crash;
 use crate::{
     attributes,
     generations::{LogPath, next_age},
@@ -50,7 +51,10 @@ impl Place {
 pub(super) fn rotate(path: &LogPath, at: Timestamp, place: Place) -> io::Result<File> {
     let prepared = path.prepared();
     let file = prepare(&prepared, place)?;
-    let result = name_by_age(path, at).and_then(|()| fs::rename(&prepared, path.current()));
+    let result = name_by_age(path, at).and_then(|()| {
+        crash::step();
+        fs::rename(&prepared, path.current())
+    });
     if let Err(error) = result {
         let _ = fs::remove_file(&prepared);
         return Err(error);
@@ -60,12 +64,15 @@ pub(super) fn rotate(path: &LogPath, at: Timestamp, place: Place) -> io::Result<
 
 /// A new, empty file for records in order.
 fn prepare(path: &Path, place: Place) -> io::Result<File> {
+    crash::step();
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    crash::step();
     let file = OpenOptions::new().read(true).append(true).create_new(true).mode(FILE_MODE).open(path)?;
     file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    crash::step();
     place.mark(&file);
     Ok(file)
 }
@@ -74,6 +81,7 @@ fn name_by_age(path: &LogPath, at: Timestamp) -> io::Result<()> {
     let mut newest = path.list()?.rotated.pop().map(|file| file.age);
     for _ in 0..MAX_ATTEMPTS {
         let age = next_age(at, newest.as_deref());
+        crash::step();
         match fs::hard_link(path.current(), path.with_suffix(&age)) {
             // Somebody else has renamed the file: it has its name.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

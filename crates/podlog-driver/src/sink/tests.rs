@@ -281,6 +281,62 @@ fn a_rotation_that_fails_does_not_end_the_file_for_readers() {
     assert_eq!(attributes::file_end(fs::File::open(moved.join("0.log")).expect("a file")), None);
 }
 
+/// Writes numbered lines into files of three; counts those that were taken.
+fn write_numbers(log: &Log, numbers: std::ops::Range<u64>, taken: &std::cell::Cell<u64>) {
+    let record = "2026-01-01T00:00:00Z stdout F 0123456789\n".len() as u64;
+    let mut sink = log.sink(3 * record, 100);
+    for number in numbers {
+        sink.write(Stream::Stdout, format!("{number:010}\n").as_bytes(), at(0)).expect("room");
+        taken.set(number + 1);
+    }
+}
+
+/// The numbers in a log, and how many lines are none.
+fn numbers(files: &[Vec<u8>]) -> (Vec<u64>, usize) {
+    let text = String::from_utf8(files.concat()).expect("text");
+    let number = |line: &str| {
+        line.strip_prefix("2026-01-01T00:00:00Z stdout F ").filter(|text| text.len() == 10)?.parse().ok()
+    };
+    let found: Vec<Option<u64>> = text.lines().map(number).collect();
+    let torn = found.iter().filter(|number| number.is_none()).count();
+    (found.into_iter().flatten().collect(), torn)
+}
+
+#[test]
+fn a_writer_that_is_killed_at_any_step_leaves_every_line_once() {
+    for step in 0.. {
+        // The second writer is killed while it cleans up, opens, and writes its first lines.
+        let mut first_ended = false;
+        for second_step in 0..9 {
+            let (log, taken) = (Log::new(), std::cell::Cell::new(0));
+            first_ended = !crash::kill_at(step, || write_numbers(&log, 0..8, &taken));
+            let first = taken.get();
+            crash::kill_at(second_step, || write_numbers(&log, 100..104, &taken));
+            let second = taken.get().max(100);
+            write_numbers(&log, 200..203, &taken);
+            let (found, torn) = numbers(&log.files());
+            let of = |from: u64| found.iter().filter(|number| **number / 100 * 100 == from).count() as u64;
+            let place = format!("killed at {step} and {second_step}: {found:?}");
+            assert!(found.is_sorted() && found.windows(2).all(|pair| pair[0] != pair[1]), "{place}");
+            assert!((first..=first + 1).contains(&of(0)), "{place}");
+            assert!((second - 100..=second - 99).contains(&of(100)), "{place}");
+            assert!(of(200) == 3 && torn <= 2, "{place}");
+            assert!(!log.names().iter().any(|name| name.ends_with(".tmp")), "{place}");
+            let mut expected = Some(0);
+            let path = LogPath::new(&log.path());
+            for file in path.list().expect("a listing").rotated {
+                let known = base(&file.path);
+                assert!(known.is_none() || known == expected, "{place}: {}", file.path.display());
+                expected = expected.map(|bytes| bytes + read(&file.path, file.compressed).len() as u64);
+            }
+        }
+        if first_ended {
+            assert!(step > 25, "there are more steps than {step}");
+            return;
+        }
+    }
+}
+
 #[test]
 fn max_files_counts_the_current_one() {
     for max_files in [1, 2, 5] {
