@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use regex::bytes::{RegexSet, RegexSetBuilder};
+use memchr::memmem::Finder;
+use regex::bytes::{Regex, RegexBuilder};
 
 use crate::MAX_HELD;
 
@@ -41,8 +42,38 @@ pub struct LineMatch {
 #[derive(Debug)]
 struct Compiled {
     source: Patterns,
-    include: Option<RegexSet>,
-    exclude: Option<RegexSet>,
+    include: AnyOf,
+    exclude: AnyOf,
+    scan: Option<Scan>,
+}
+
+/// Patterns of which one has to be found.
+#[derive(Debug)]
+struct AnyOf(Vec<Regex>);
+
+/// What is searched for in many records at once, to find the lines that have to be judged.
+#[derive(Debug)]
+struct Scan {
+    needle: Needle,
+    /// What is known of a line in which it is not found.
+    without: bool,
+    /// What is known of a line in which it is found, if anything is.
+    with: Option<bool>,
+}
+
+#[derive(Debug)]
+enum Needle {
+    Fixed(Finder<'static>),
+    Regex(Regex),
+}
+
+/// Where in a block of records the next line is that has to be judged.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Hit {
+    /// No pattern matches within a line that ends before this.
+    end: usize,
+    /// What was found certainly begins here or later.
+    begin: usize,
 }
 
 /// A compiled pattern may have this size.
@@ -54,17 +85,100 @@ impl LineMatch {
     /// # Errors
     /// For the first one that is not a regular expression.
     pub fn new(source: Patterns) -> Result<LineMatch, PatternError> {
-        let include = compile(&source.include, source.syntax)?;
-        let exclude = compile(&source.exclude, source.syntax)?;
-        Ok(LineMatch { compiled: Arc::new(Compiled { source, include, exclude }) })
+        let include = AnyOf::new(&source.include, source.syntax)?;
+        let exclude = AnyOf::new(&source.exclude, source.syntax)?;
+        let scan = Scan::new(&source, &include, &exclude);
+        Ok(LineMatch { compiled: Arc::new(Compiled { source, include, exclude, scan }) })
+    }
+
+    /// Whether a line is wanted whose content is `block[begin..end]`, followed by a line feed in `block`. The lines of a
+    /// block are to be given in order, with the same `hit`: the block is searched as a whole, which costs much less than
+    /// a search in each line.
+    #[inline]
+    pub(crate) fn is_match_in(&self, block: &[u8], begin: usize, end: usize, hit: &mut Hit) -> bool {
+        let content = &block[begin..end];
+        let Some(scan) = &self.compiled.scan else { return self.is_match(content) };
+        if hit.end < begin {
+            *hit = scan.needle.find(block, begin);
+        }
+        if content.len() > MAX_HELD {
+            return self.is_match(content);
+        }
+        match scan.with {
+            _ if hit.end > end => scan.without,
+            Some(with) if hit.begin >= begin => with,
+            _ => self.is_match(content),
+        }
     }
 
     /// Whether a line is wanted. It is judged by its first [`MAX_HELD`] bytes: longer ones are never held as a whole.
     pub fn is_match(&self, content: &[u8]) -> bool {
         let content = &content[..content.len().min(MAX_HELD)];
         let Compiled { include, exclude, .. } = &*self.compiled;
-        include.as_ref().is_none_or(|set| set.is_match(content))
-            && !exclude.as_ref().is_some_and(|set| set.is_match(content))
+        (include.0.is_empty() || include.is_found(content)) && !exclude.is_found(content)
+    }
+}
+
+impl AnyOf {
+    fn new(patterns: &[String], syntax: PatternSyntax) -> Result<AnyOf, PatternError> {
+        let each = patterns.iter().map(|pattern| compile(&expression(pattern, syntax)));
+        let each: Vec<Regex> =
+            each.collect::<Result<_, _>>().map_err(|error| PatternError(error.to_string()))?;
+        // A comment, which only a pattern with flags can have, would go on into the next pattern.
+        let can_be_joined = each.len() > 1 && !patterns.iter().any(|pattern| pattern.contains('#'));
+        let parts = || each.iter().map(|regex| format!("(?:{regex})")).collect::<Vec<_>>().join("|");
+        let joined = can_be_joined.then(|| compile(&parts()).ok()).flatten();
+        Ok(AnyOf(joined.map_or(each, |regex| vec![regex])))
+    }
+
+    fn is_found(&self, content: &[u8]) -> bool {
+        self.0.iter().any(|regex| regex.is_match(content))
+    }
+}
+
+impl Scan {
+    /// `None` when it may make a difference to a pattern what stands around a line: then each line is judged by itself.
+    ///
+    /// A match within a line is a match at the same place of the block, unless the pattern says where a line begins or
+    /// ends. Before the content stands a space and behind it a line feed, which are to `\\b` what the ends of a text are.
+    fn new(source: &Patterns, include: &AnyOf, exclude: &AnyOf) -> Option<Scan> {
+        let without = source.include.is_empty();
+        let (patterns, any_of) =
+            if without { (&source.exclude, exclude) } else { (&source.include, include) };
+        if let (PatternSyntax::Fixed, [text]) = (source.syntax, &patterns[..]) {
+            let with = (without || source.exclude.is_empty()).then_some(!without);
+            return Some(Scan { needle: Needle::Fixed(Finder::new(text).into_owned()), without, with });
+        }
+        let is_bound =
+            source.syntax == PatternSyntax::Regex && patterns.iter().any(|pattern| is_bound(pattern));
+        match &any_of.0[..] {
+            [regex] if !is_bound => Some(Scan { needle: Needle::Regex(regex.clone()), without, with: None }),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a pattern may say where a line begins or ends, or has flags that make this hard to tell.
+fn is_bound(pattern: &str) -> bool {
+    let harmless = ["(?:", "(?i)", "(?i:"];
+    let rest = harmless.iter().fold(pattern.to_owned(), |text, group| text.replace(group, ""));
+    ["^", "$", "\\A", "\\z", "(?"].iter().any(|bound| rest.contains(bound))
+}
+
+impl Needle {
+    #[inline]
+    fn find(&self, block: &[u8], from: usize) -> Hit {
+        const NONE: Hit = Hit { begin: usize::MAX, end: usize::MAX };
+        match self {
+            Needle::Fixed(finder) => finder.find(&block[from..]).map_or(NONE, |found| {
+                let begin = from + found;
+                Hit { begin, end: begin + finder.needle().len() }
+            }),
+            // The end at which it is first certain that there is a match: what comes later need not be searched.
+            Needle::Regex(regex) => {
+                regex.shortest_match_at(block, from).map_or(NONE, |end| Hit { begin: 0, end })
+            }
+        }
     }
 }
 
@@ -76,20 +190,21 @@ impl PartialEq for LineMatch {
 
 impl Eq for LineMatch {}
 
-fn compile(patterns: &[String], syntax: PatternSyntax) -> Result<Option<RegexSet>, PatternError> {
-    if patterns.is_empty() {
-        return Ok(None);
-    }
-    let as_regex = |pattern: &String| match syntax {
-        PatternSyntax::Regex => pattern.clone(),
+fn compile(expression: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(expression).size_limit(MAX_COMPILED).build()
+}
+
+fn expression(pattern: &str, syntax: PatternSyntax) -> String {
+    match syntax {
+        PatternSyntax::Regex => pattern.to_owned(),
         PatternSyntax::Fixed => regex::escape(pattern),
-    };
-    let set = RegexSetBuilder::new(patterns.iter().map(as_regex)).size_limit(MAX_COMPILED).build();
-    set.map(Some).map_err(|error| PatternError(error.to_string()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn patterns(include: &[&str], exclude: &[&str], syntax: PatternSyntax) -> Patterns {
@@ -109,6 +224,11 @@ mod tests {
             (&[], &["b"], Regex, b"a", true),
             (&["^a$"], &[], Regex, b"a", true),
             (&[r"(?-u)\xff"], &[], Regex, b"\xff", true),
+            (&["(?x) a # comment", "b"], &[], Regex, b"b", true),
+            (&["a", "(?i)B"], &[], Regex, b"A", false),
+            (&["(?i)A", "b"], &[], Regex, b"B", false),
+            (&[""], &[], Fixed, b"", true),
+            (&["a", ""], &[], Regex, b"", true),
         ] {
             let matcher = LineMatch::new(patterns(include, exclude, syntax)).expect("patterns");
             assert_eq!(matcher.is_match(line), expected, "{include:?} {exclude:?} {line:?}");
@@ -117,8 +237,84 @@ mod tests {
 
     #[test]
     fn what_is_no_pattern_is_refused() {
-        for pattern in ["(", "(?=a)", r"\w{1000}{1000}"] {
+        for pattern in ["(", "(?=a)", "a)|(b", r"\w{1000}{1000}"] {
             assert!(LineMatch::new(patterns(&[pattern], &[], PatternSyntax::Regex)).is_err(), "{pattern}");
+        }
+    }
+
+    /// Lines with something like a header before them, judged one by one and by scanning.
+    fn scan_agrees(matcher: &LineMatch, lines: &[&[u8]]) -> bool {
+        let header = b"2026-01-01T00:00:01.5Z stdout F ";
+        let block: Vec<u8> = lines.iter().flat_map(|line| [header, *line, b"\n"].concat()).collect();
+        let (mut hit, mut begin) = (Hit::default(), 0);
+        lines.iter().all(|line| {
+            begin += header.len();
+            let end = begin + line.len();
+            let scanned = matcher.is_match_in(&block, begin, end, &mut hit);
+            begin = end + 1;
+            scanned == matcher.is_match(line)
+        })
+    }
+
+    #[test]
+    fn scanning_a_block_judges_each_line_by_its_content() {
+        let lines =
+            [&b"error"[..], b"", b"xay", b"stdout F ", b"2026", b"F er", b"z", b"a\xffb", b"tail", b" a"];
+        for pattern in [
+            "error",
+            "a",
+            "2026",
+            "F ",
+            "x[^q]*z",
+            r"\s",
+            r"\b",
+            r"\Ba",
+            r"\ba",
+            "r$",
+            "^e",
+            r"\Ae",
+            r"l\z",
+            "",
+            "x.*z",
+            "(?s)x.*z",
+            "(?m)^e",
+            "(?i)ERROR",
+            ".",
+            "[^a]",
+            "\n",
+            "F er",
+            r"\s*a",
+            "(?-u)\\xff",
+            r"\w+\s\w",
+            "a|^e",
+            "Z",
+            "o*",
+        ] {
+            for syntax in [PatternSyntax::Regex, PatternSyntax::Fixed] {
+                for (include, exclude) in
+                    [(vec![pattern], vec![]), (vec![], vec![pattern]), (vec![pattern, "z"], vec!["y"])]
+                {
+                    let matcher = LineMatch::new(patterns(&include, &exclude, syntax)).expect("patterns");
+                    assert!(scan_agrees(&matcher, &lines), "{include:?} {exclude:?} {syntax:?}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn scanning_agrees_with_judging(
+            pattern in "[ab.*+?|\\\\bs F2Z^$(\\[\\])]{1,6}",
+            fixed: bool,
+            exclude: bool,
+            lines in prop::collection::vec("[ab 2FZ.]{0,6}", 1..20),
+        ) {
+            let syntax = if fixed { PatternSyntax::Fixed } else { PatternSyntax::Regex };
+            let (include, exclude): (&[&str], &[&str]) = if exclude { (&[], &[&pattern]) } else { (&[&pattern], &[]) };
+            if let Ok(matcher) = LineMatch::new(patterns(include, exclude, syntax)) {
+                let lines: Vec<&[u8]> = lines.iter().map(String::as_bytes).collect();
+                prop_assert!(scan_agrees(&matcher, &lines));
+            }
         }
     }
 }

@@ -70,6 +70,12 @@ impl Room {
         self.end != usize::MAX
     }
 
+    /// Whether so many more bytes surely fit, and some remain.
+    #[inline]
+    pub(super) fn fits(self, out: &[u8], length: usize) -> bool {
+        self.end - out.len().min(self.end) > length
+    }
+
     /// How many bytes were appended.
     pub(super) fn made(self, out: &[u8]) -> u64 {
         (out.len() - self.start) as u64

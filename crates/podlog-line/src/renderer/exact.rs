@@ -8,9 +8,16 @@
 //! Where lines are matched or carry cursors, an idle log shows nothing early; a line that is too long to be held is judged
 //! by what is held, and with cursors it is broken at once, so that each part can have its own.
 
-use crate::{Cursor, FileMark, LineEnd, LinePlace, Place, Record, Stream};
+use memchr::memchr;
 
-use super::{RenderError, RenderStats, Terminator, filter::Filter};
+use crate::{Cursor, FileMark, LineEnd, LinePlace, Place, Record, Stream, line_match::Hit};
+
+use super::{
+    RenderError, RenderStats, Terminator,
+    budget::Room,
+    filter::{Filter, Time},
+    template::Template,
+};
 
 /// Of an unfinished line, and of lines that wait for its end, so many bytes are held back.
 pub const MAX_HELD: usize = 1 << 20;
@@ -31,6 +38,8 @@ pub(super) struct Exact {
     waiting_start: u64,
     /// Input positions before which records of a stream are ignored.
     ignore_before: [u64; 2],
+    /// What the headers of the records that come next may look like.
+    usual: Option<Usual>,
     file: FileStart,
     /// A line later than `until` was met in this file.
     met_later: bool,
@@ -53,6 +62,22 @@ struct FileStart {
     /// An offset in it and the input position of that offset.
     offset: u64,
     position: u64,
+}
+
+/// Records of one second.
+#[derive(Debug, Clone)]
+struct Usual {
+    template: Template,
+    time: Time,
+}
+
+/// What is done with whole lines of a stream, one after another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Show,
+    LeaveOut,
+    /// It is no simple matter: the stream is inside a line.
+    Stop,
 }
 
 /// The line that a stream is writing.
@@ -115,6 +140,7 @@ impl Exact {
             waiting: Vec::new(),
             waiting_start: 0,
             ignore_before: [0; 2],
+            usual: None,
             file: FileStart::default(),
             met_later: false,
             first_malformed: None,
@@ -215,6 +241,76 @@ impl Exact {
             LineState::Start | LineState::Opening => LinePlace::Between,
             LineState::Broken => LinePlace::Broken,
             LineState::Ignored { is_start_known: false } => LinePlace::Ignored,
+        }
+    }
+
+    /// Appends the output of the records from `begin` on, up to one that is not a whole line, is out of the ordinary in any
+    /// other way, or does not fit. Where that one begins. `position` is that of `begin`.
+    #[inline]
+    pub(super) fn usual_lines(
+        &mut self,
+        input: &[u8],
+        begin: usize,
+        position: u64,
+        hit: &mut Hit,
+        stats: &mut RenderStats,
+        room: Room,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let Some(Usual { template, time }) = &self.usual else { return begin };
+        let actions = Stream::ALL.map(|stream| self.usual_action(stream, *time, position));
+        let mut at = begin;
+        while let Some(header) = template.read(&input[at..]) {
+            let content = at + header.length;
+            let Some(length) = memchr(b'\n', &input[content..]) else { break };
+            let end = content + length;
+            match actions[header.stream.index()] {
+                Action::Show => {
+                    if let Some(wanted) = &self.filter.line_match
+                        && !wanted.is_match_in(input, content, end, hit)
+                    {
+                        // Nothing of it is shown.
+                    } else if !room.fits(out, end - at) {
+                        break;
+                    } else {
+                        if self.filter.timestamps {
+                            template.append_time(header, &input[at..], out);
+                        }
+                        out.extend_from_slice(&input[content..=end]);
+                    }
+                }
+                Action::LeaveOut => {
+                    self.met_later |= self.filter.streams.contains(header.stream) && *time == Time::TooLate
+                }
+                Action::Stop => break,
+            }
+            stats.records += 1;
+            at = end + 1;
+        }
+        at
+    }
+
+    fn usual_action(&self, stream: Stream, time: Time, position: u64) -> Action {
+        let is_inside = self.open.is_some() || self.lines[stream.index()].state != LineState::Start;
+        if !self.filter.streams.contains(stream) {
+            Action::LeaveOut
+        } else if is_inside || self.filter.cursors || position < self.ignore_before[stream.index()] {
+            Action::Stop
+        } else {
+            match time {
+                Time::Wanted => Action::Show,
+                Time::TooOld | Time::TooLate => Action::LeaveOut,
+                Time::Mixed => Action::Stop,
+            }
+        }
+    }
+
+    /// The records that come next probably look like this one.
+    #[inline]
+    pub(super) fn learn(&mut self, record: &Record<'_>) {
+        if !self.usual.as_ref().is_some_and(|usual| usual.template.is_of(&record.time)) {
+            let time = self.filter.time_of_second(record);
+            self.usual = Template::of(&record.time).map(|template| Usual { template, time });
         }
     }
 

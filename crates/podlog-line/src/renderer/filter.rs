@@ -13,6 +13,16 @@ pub(super) struct Filter {
     pub(super) cursors: bool,
 }
 
+/// How the records of a second stand to `since` and `until`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Time {
+    Wanted,
+    TooOld,
+    TooLate,
+    /// Not all alike.
+    Mixed,
+}
+
 impl Filter {
     pub(super) fn new(selection: &Selection) -> Filter {
         Filter {
@@ -33,6 +43,22 @@ impl Filter {
     #[inline]
     pub(super) fn is_too_late(&self, record: &Record<'_>) -> bool {
         self.until.is_some_and(|until| record.time.timestamp() > until)
+    }
+
+    /// What can be said of every record of the second of `record`.
+    pub(super) fn time_of_second(&self, record: &Record<'_>) -> Time {
+        let begin = Timestamp::from_seconds(record.time.timestamp().as_seconds(), 0);
+        let end = Timestamp::from_seconds(begin.as_seconds(), 999_999_999);
+        if self.until.is_some_and(|until| begin > until) {
+            Time::TooLate
+        } else if self.since.is_some_and(|since| end < since) {
+            Time::TooOld
+        } else if self.until.is_some_and(|until| end > until) || self.since.is_some_and(|since| begin < since)
+        {
+            Time::Mixed
+        } else {
+            Time::Wanted
+        }
     }
 
     #[inline]

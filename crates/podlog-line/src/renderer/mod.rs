@@ -3,13 +3,14 @@
 mod budget;
 mod exact;
 mod filter;
+mod template;
 mod upstream;
 
 use memchr::memchr;
 
 use crate::{
     Cursor, FileMark, Gap, LineEnd, Mode, Record, RecordParser, Rfc3339, SecondCache, Selection, Stream,
-    Timestamp, TimestampFormatter, quote,
+    Timestamp, TimestampFormatter, line_match::Hit, quote,
 };
 use budget::{Budget, Room};
 pub use exact::MAX_HELD;
@@ -195,18 +196,14 @@ impl Renderer {
     /// Appends the output of all whole records in `input`.
     pub fn render(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Rendered, RenderError> {
         let room = self.budget.begin(out);
-        let mut consumed = 0;
-        let mut result = Ok(());
+        let (mut consumed, mut result, mut hit) = (0, Ok(()), Hit::default());
         out.reserve(input.len().min(room.left(out)));
-        while !self.is_done(out, room)
-            && let Some(length) = memchr(b'\n', &input[consumed..])
-        {
+        while !self.is_done(out, room) && result.is_ok() {
+            consumed = self.usual_lines(input, consumed, &mut hit, room, out);
+            let Some(length) = memchr(b'\n', &input[consumed..]) else { break };
             let line = &input[consumed..consumed + length];
             result = self.limited_line(line, Terminator::LineFeed, length + 1, room, out);
             consumed += length + 1;
-            if result.is_err() {
-                break;
-            }
         }
         let state = self.settle(out, room);
         result.map(|()| Rendered { consumed, state })
@@ -332,6 +329,22 @@ impl Renderer {
         self.stats
     }
 
+    /// The lines from `begin` on that need no second look. What follows them.
+    #[inline]
+    fn usual_lines(
+        &mut self,
+        input: &[u8],
+        begin: usize,
+        hit: &mut Hit,
+        room: Room,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let (Kind::Exact(exact), None) = (&mut self.kind, &self.overlong) else { return begin };
+        let end = exact.usual_lines(input, begin, self.position, hit, &mut self.stats, room, out);
+        self.position += (end - begin) as u64;
+        end
+    }
+
     /// A record and its place in the input, of which it takes `length` bytes.
     fn limited_line(
         &mut self,
@@ -364,6 +377,9 @@ impl Renderer {
             Kind::Exact(exact) => match self.parser.parse(line) {
                 Some(record) => {
                     self.stats.records += 1;
+                    if line.first() != Some(&b'{') {
+                        exact.learn(&record);
+                    }
                     exact.record(&record, terminator, span, out);
                 }
                 None => self.malformed(line, terminator),

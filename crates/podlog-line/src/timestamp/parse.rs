@@ -82,6 +82,12 @@ impl<'a> Rfc3339<'a> {
         out.extend_from_slice(&b"000000000"[digits.len()..]);
         out.extend_from_slice(if self.zone == Zone::Utc { b"Z" } else { zone });
     }
+
+    /// The zone as it stands in the file, and as it is shown.
+    pub(crate) fn zone(&self) -> (&'a [u8], &'a [u8]) {
+        let zone = &self.text[SECOND_LENGTH + self.fraction_length..];
+        (zone, if self.zone == Zone::Utc { b"Z" } else { zone })
+    }
 }
 
 fn parse_second(text: &[u8; SECOND_LENGTH]) -> Option<i64> {

@@ -1,0 +1,207 @@
+//! Headers of CRI records that look like the one before: same second, same zone, one tag.
+//!
+//! Most records do. Whether one does is seen by a few comparisons of fixed length; every other record goes to the parser,
+//! so that both agree on what a record is.
+
+use crate::{Rfc3339, Stream};
+
+/// `YYYY-MM-DDTHH:MM:SS.`
+const SECOND: usize = 20;
+const DIGITS: usize = 9;
+/// A zone, the stream, and the tag: `+hh:mm stdout F ` is the longest.
+const TAIL: usize = 6 + AFTER_ZONE;
+/// ` stdout F `
+const AFTER_ZONE: usize = 10;
+const LONGEST: usize = SECOND + DIGITS + TAIL;
+/// `YYYY-MM-DDTHH:MM:SS.nnnnnnnnn`, before the zone.
+const TIME: usize = SECOND + DIGITS;
+
+/// What headers are compared with.
+#[derive(Debug, Clone)]
+pub(super) struct Template {
+    second: [u8; SECOND],
+    /// What stands behind the fraction, and the bits of it that count, for each stream.
+    tails: [u128; 2],
+    mask: u128,
+    tail_length: usize,
+    /// The zone as it is shown, and a space.
+    zone: [u8; 7],
+    zone_length: usize,
+}
+
+/// What stands before the content of a record that has the second and the zone of the template and ends its line.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header {
+    pub(super) stream: Stream,
+    pub(super) length: usize,
+    digits: usize,
+}
+
+impl Template {
+    /// What the headers of records have in common that share the second and the zone of `time`; `None` when there is no
+    /// fraction, or the zone is written in no usual way.
+    pub(super) fn of(time: &Rfc3339<'_>) -> Option<Template> {
+        let (second, _) =
+            time.text().split_first_chunk::<SECOND>().filter(|(second, _)| second[19] == b'.')?;
+        let (zone, shown) = time.zone();
+        let zone_length = shown.len() + 1;
+        let mut template = Template {
+            second: *second,
+            tails: [tail(zone, b" stdout F "), tail(zone, b" stderr F ")],
+            mask: u128::MAX >> (8 * (6 - zone.len().min(6))),
+            tail_length: zone.len() + AFTER_ZONE,
+            zone: [b' '; 7],
+            zone_length,
+        };
+        template.zone.get_mut(..shown.len())?.copy_from_slice(shown);
+        matches!(zone.len(), 1 | 6).then_some(template)
+    }
+
+    /// Whether `time` has this second and zone.
+    pub(super) fn is_of(&self, time: &Rfc3339<'_>) -> bool {
+        let zone = &self.tails[0].to_le_bytes()[..self.tail_length - AFTER_ZONE];
+        time.text().starts_with(&self.second) && time.zone().0 == zone
+    }
+
+    /// The header at the beginning of `input`, which goes on behind it; `None` when it looks different.
+    #[inline]
+    pub(super) fn read(&self, input: &[u8]) -> Option<Header> {
+        let head = input.first_chunk::<LONGEST>()?;
+        let (second, rest) = head.split_first_chunk::<SECOND>()?;
+        if *second != self.second {
+            return None;
+        }
+        let digits = count_digits(rest.first_chunk::<DIGITS>()?);
+        let tail = u128::from_le_bytes(*rest[digits..].first_chunk::<TAIL>()?) & self.mask;
+        let stream = if tail == self.tails[0] {
+            Stream::Stdout
+        } else if tail == self.tails[1] {
+            Stream::Stderr
+        } else {
+            return None;
+        };
+        (digits > 0).then_some(Header { stream, length: SECOND + digits + self.tail_length, digits })
+    }
+
+    /// Appends the time of the record at the beginning of `input` with nine digits, and a space.
+    #[inline]
+    pub(super) fn append_time(&self, header: Header, input: &[u8], out: &mut Vec<u8>) {
+        if let (DIGITS, 2, Some(time)) =
+            (header.digits, self.zone_length, input.first_chunk::<{ TIME + 2 }>())
+        {
+            // What follows the zone in the record is a space, too.
+            out.extend_from_slice(time);
+            return;
+        }
+        out.extend_from_slice(&input[..SECOND + header.digits]);
+        out.extend_from_slice(&b"000000000"[header.digits..]);
+        out.extend_from_slice(&self.zone[..self.zone_length]);
+    }
+}
+
+fn tail(zone: &[u8], rest: &[u8; AFTER_ZONE]) -> u128 {
+    let mut tail = [0; TAIL];
+    for (to, from) in tail.iter_mut().zip(zone.iter().chain(rest)) {
+        *to = *from;
+    }
+    u128::from_le_bytes(tail)
+}
+
+/// How many of the bytes are digits before the first that is none.
+#[inline]
+fn count_digits(text: &[u8; DIGITS]) -> usize {
+    const EVERY: u64 = 0x0101_0101_0101_0101;
+    let Some(eight) = text.first_chunk::<8>() else { return 0 };
+    // A digit becomes 0 to 9; adding 0x76 sets the high bit of what is more than that.
+    let values = u64::from_le_bytes(*eight) ^ (0x30 * EVERY);
+    let others = (((values & (0x7f * EVERY)) + 0x76 * EVERY) | values) & (0x80 * EVERY);
+    match others.trailing_zeros() as usize / 8 {
+        8 if text[8].is_ascii_digit() => 9,
+        count => count,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{LineEnd, SecondCache, cri};
+
+    fn template(time: &str) -> Option<Template> {
+        Template::of(&Rfc3339::parse_prefix(time.as_bytes(), &mut SecondCache::default())?)
+    }
+
+    #[test]
+    fn digits_are_counted() {
+        for (text, expected) in [
+            (b"123456789", 9),
+            (b"12345678Z", 8),
+            (b"1234567Z1", 7),
+            (b"Z23456789", 0),
+            (b"0/9:\xb0\xff123", 1),
+        ] {
+            assert_eq!(count_digits(text), expected);
+        }
+        for byte in 0..=255 {
+            let text = [b'1', b'2', b'3', byte, b'5', b'6', b'7', b'8', b'9'];
+            assert_eq!(count_digits(&text), if byte.is_ascii_digit() { 9 } else { 3 });
+        }
+    }
+
+    #[test]
+    fn only_usual_times_make_templates() {
+        for (time, expected) in [
+            ("2026-01-01T00:00:01.5Z", true),
+            ("2026-01-01T00:00:01.123456789+02:00", true),
+            ("2026-01-01T00:00:01.123456789+00:00", true),
+            ("2026-01-01T00:00:01Z", false),
+            ("2026-01-01T00:00:01,5Z", false),
+        ] {
+            assert_eq!(template(time).is_some(), expected, "{time}");
+        }
+    }
+
+    /// Whatever a template reads, the parser reads the same.
+    fn agrees(learned: &str, record: &[u8]) -> bool {
+        let Some(template) = template(learned) else { return true };
+        let input = [record, &[b' '; LONGEST]].concat();
+        let Some(header) = template.read(&input) else { return true };
+        let Some(parsed) = cri::parse(&input, &mut SecondCache::default()) else { return false };
+        let (mut fast, mut slow) = (Vec::new(), Vec::new());
+        template.append_time(header, &input, &mut fast);
+        parsed.time.append_nine_digits(&mut slow);
+        slow.push(b' ');
+        fast == slow
+            && parsed.stream == header.stream
+            && parsed.end == LineEnd::Full
+            && !parsed.is_gap
+            && parsed.content.len() == input.len() - header.length
+            && template.is_of(&parsed.time)
+    }
+
+    proptest! {
+        #[test]
+        fn templates_and_the_parser_agree(
+            learned in "2026-01-01T00:00:0[12]\\.[0-9]{1,10}(Z|[+-]0[0-2]:[03]0)",
+            record in "2026-01-01T00:00:0[12][.,][0-9]{0,10}(Z|[+-]0[0-2]:[03]0)? (stdout|stderr|stdin) [FPX:]{1,2} [a-z]{0,5}",
+            change in prop::option::of((0..40usize, any::<u8>())),
+        ) {
+            let mut record = record.into_bytes();
+            if let Some((at, byte)) = change {
+                let at = at % record.len();
+                record[at] = byte;
+            }
+            prop_assert!(agrees(&learned, &record), "{learned} {}", record.escape_ascii());
+        }
+
+        #[test]
+        fn a_record_of_the_same_second_is_read(digits in "[0-9]{1,9}", zone in "Z|[+-]0[0-9]:30", stderr: bool) {
+            let stream = Stream::ALL[usize::from(stderr)];
+            let time = format!("2026-01-01T00:00:01.{digits}{zone}");
+            let input = format!("{time} {stream} F content that goes on");
+            let header = template(&format!("2026-01-01T00:00:01.5{zone}")).and_then(|t| t.read(input.as_bytes()));
+            prop_assert_eq!(header.map(|header| (header.stream, header.length)), Some((stream, time.len() + 10)));
+        }
+    }
+}
