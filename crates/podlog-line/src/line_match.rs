@@ -63,7 +63,7 @@ struct Scan {
 
 #[derive(Debug)]
 enum Needle {
-    Fixed(Finder<'static>),
+    Fixed(Box<Finder<'static>>),
     Regex(Regex),
 }
 
@@ -147,7 +147,11 @@ impl Scan {
             if without { (&source.exclude, exclude) } else { (&source.include, include) };
         if let (PatternSyntax::Fixed, [text]) = (source.syntax, &patterns[..]) {
             let with = (without || source.exclude.is_empty()).then_some(!without);
-            return Some(Scan { needle: Needle::Fixed(Finder::new(text).into_owned()), without, with });
+            return Some(Scan {
+                needle: Needle::Fixed(Box::new(Finder::new(text).into_owned())),
+                without,
+                with,
+            });
         }
         let is_bound =
             source.syntax == PatternSyntax::Regex && patterns.iter().any(|pattern| is_bound(pattern));

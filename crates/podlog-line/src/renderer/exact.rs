@@ -10,11 +10,10 @@
 
 use memchr::memchr;
 
-use crate::{Cursor, FileMark, LineEnd, LinePlace, Place, Record, Stream, line_match::Hit};
+use crate::{Cursor, FileMark, LineEnd, LinePlace, Place, Record, Stream};
 
 use super::{
-    RenderError, RenderStats, Terminator,
-    budget::Room,
+    Block, RenderError, RenderStats, Terminator,
     filter::{Filter, Time},
     template::Template,
 };
@@ -75,7 +74,8 @@ struct Usual {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     Show,
-    LeaveOut,
+    /// For their time, if one is given.
+    LeaveOut(Option<Time>),
     /// It is no simple matter: the stream is inside a line.
     Stop,
 }
@@ -244,62 +244,52 @@ impl Exact {
         }
     }
 
-    /// Appends the output of the records from `begin` on, up to one that is not a whole line, is out of the ordinary in any
-    /// other way, or does not fit. Where that one begins. `position` is that of `begin`.
+    /// Appends the output of the next records of `block`, up to one that is not a whole line, is out of the ordinary in any
+    /// other way, or does not fit. `position` is that of the first of them.
     #[inline]
     pub(super) fn usual_lines(
         &mut self,
-        input: &[u8],
-        begin: usize,
+        block: &mut Block<'_>,
         position: u64,
-        hit: &mut Hit,
         stats: &mut RenderStats,
-        room: Room,
         out: &mut Vec<u8>,
-    ) -> usize {
-        let Some(Usual { template, time }) = &self.usual else { return begin };
+    ) {
+        let Some(Usual { template, time }) = &self.usual else { return };
         let actions = Stream::ALL.map(|stream| self.usual_action(stream, *time, position));
-        let mut at = begin;
-        while let Some(header) = template.read(&input[at..]) {
-            let content = at + header.length;
+        let Block { input, room, .. } = *block;
+        while let Some(header) = template.read(&input[block.done..]) {
+            let begin = block.done;
+            let content = begin + header.length;
             let Some(length) = memchr(b'\n', &input[content..]) else { break };
             let end = content + length;
             match actions[header.stream.index()] {
-                Action::Show => {
-                    if let Some(wanted) = &self.filter.line_match
-                        && !wanted.is_match_in(input, content, end, hit)
-                    {
-                        // Nothing of it is shown.
-                    } else if !room.fits(out, end - at) {
-                        break;
-                    } else {
-                        if self.filter.timestamps {
-                            template.append_time(header, &input[at..], out);
-                        }
-                        out.extend_from_slice(&input[content..=end]);
-                    }
-                }
-                Action::LeaveOut => {
-                    self.met_later |= self.filter.streams.contains(header.stream) && *time == Time::TooLate
-                }
                 Action::Stop => break,
+                Action::LeaveOut(why) => self.met_later |= why == Some(Time::TooLate),
+                Action::Show if !self.filter.is_match_in(input, content..end, &mut block.hit) => {}
+                // No line becomes longer than its record.
+                Action::Show if !room.fits(out, end - begin) => break,
+                Action::Show => {
+                    if self.filter.timestamps {
+                        template.append_time(header, &input[begin..], out);
+                    }
+                    out.extend_from_slice(&input[content..=end]);
+                }
             }
             stats.records += 1;
-            at = end + 1;
+            block.done = end + 1;
         }
-        at
     }
 
     fn usual_action(&self, stream: Stream, time: Time, position: u64) -> Action {
         let is_inside = self.open.is_some() || self.lines[stream.index()].state != LineState::Start;
         if !self.filter.streams.contains(stream) {
-            Action::LeaveOut
+            Action::LeaveOut(None)
         } else if is_inside || self.filter.cursors || position < self.ignore_before[stream.index()] {
             Action::Stop
         } else {
             match time {
                 Time::Wanted => Action::Show,
-                Time::TooOld | Time::TooLate => Action::LeaveOut,
+                Time::TooOld | Time::TooLate => Action::LeaveOut(Some(time)),
                 Time::Mixed => Action::Stop,
             }
         }

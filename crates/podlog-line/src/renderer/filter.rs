@@ -1,6 +1,8 @@
 //! What every record is judged by.
 
-use crate::{LineMatch, Record, Selection, Streams, Timestamp};
+use std::ops::Range;
+
+use crate::{LineMatch, Record, Selection, Streams, Timestamp, line_match::Hit};
 
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
@@ -64,6 +66,14 @@ impl Filter {
     #[inline]
     pub(super) fn is_match(&self, content: &[u8]) -> bool {
         self.line_match.as_ref().is_none_or(|wanted| wanted.is_match(content))
+    }
+
+    /// As [`Filter::is_match`], for lines of a block in their order.
+    #[inline]
+    pub(super) fn is_match_in(&self, block: &[u8], content: Range<usize>, hit: &mut Hit) -> bool {
+        self.line_match
+            .as_ref()
+            .is_none_or(|wanted| wanted.is_match_in(block, content.start, content.end, hit))
     }
 
     /// Whether an unfinished line can be shown before all of it is known.

@@ -40,7 +40,7 @@ pub struct Renderer {
 
 #[derive(Debug, Clone)]
 enum Kind {
-    Exact(Exact),
+    Exact(Box<Exact>),
     Upstream(Upstream),
 }
 
@@ -88,6 +88,15 @@ pub enum RenderError {
     },
 }
 
+/// Input of which the first `done` bytes are rendered.
+#[derive(Debug)]
+struct Block<'a> {
+    input: &'a [u8],
+    done: usize,
+    room: Room,
+    hit: Hit,
+}
+
 /// How a stretch of the file ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Terminator {
@@ -125,7 +134,7 @@ impl Renderer {
             cut: None,
             resumed: None,
             kind: match selection.mode {
-                Mode::Exact => Kind::Exact(Exact::new(filter)),
+                Mode::Exact => Kind::Exact(Box::new(Exact::new(filter))),
                 Mode::Upstream => Kind::Upstream(Upstream::new(filter, selection)),
             },
         }
@@ -196,17 +205,18 @@ impl Renderer {
     /// Appends the output of all whole records in `input`.
     pub fn render(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Rendered, RenderError> {
         let room = self.budget.begin(out);
-        let (mut consumed, mut result, mut hit) = (0, Ok(()), Hit::default());
+        let mut block = Block { input, done: 0, room, hit: Hit::default() };
+        let mut result = Ok(());
         out.reserve(input.len().min(room.left(out)));
         while !self.is_done(out, room) && result.is_ok() {
-            consumed = self.usual_lines(input, consumed, &mut hit, room, out);
-            let Some(length) = memchr(b'\n', &input[consumed..]) else { break };
-            let line = &input[consumed..consumed + length];
-            result = self.limited_line(line, Terminator::LineFeed, length + 1, room, out);
-            consumed += length + 1;
+            self.usual_lines(&mut block, out);
+            let rest = &input[block.done..];
+            let Some(length) = memchr(b'\n', rest) else { break };
+            result = self.limited_line(&rest[..length], Terminator::LineFeed, length + 1, room, out);
+            block.done += length + 1;
         }
         let state = self.settle(out, room);
-        result.map(|()| Rendered { consumed, state })
+        result.map(|()| Rendered { consumed: block.done, state })
     }
 
     /// Appends the output of `rest`, a last record without a line feed: the log ends there.
@@ -329,20 +339,14 @@ impl Renderer {
         self.stats
     }
 
-    /// The lines from `begin` on that need no second look. What follows them.
+    /// The next lines of the block, as far as they need no second look.
     #[inline]
-    fn usual_lines(
-        &mut self,
-        input: &[u8],
-        begin: usize,
-        hit: &mut Hit,
-        room: Room,
-        out: &mut Vec<u8>,
-    ) -> usize {
-        let (Kind::Exact(exact), None) = (&mut self.kind, &self.overlong) else { return begin };
-        let end = exact.usual_lines(input, begin, self.position, hit, &mut self.stats, room, out);
-        self.position += (end - begin) as u64;
-        end
+    fn usual_lines(&mut self, block: &mut Block<'_>, out: &mut Vec<u8>) {
+        if let (Kind::Exact(exact), None) = (&mut self.kind, &self.overlong) {
+            let begin = block.done;
+            exact.usual_lines(block, self.position, &mut self.stats, out);
+            self.position += (block.done - begin) as u64;
+        }
     }
 
     /// A record and its place in the input, of which it takes `length` bytes.
@@ -511,5 +515,7 @@ fn append_gap(exact: &Exact, gap: &Gap, at: Timestamp, position: u64, out: &mut 
     }
 }
 
+#[cfg(test)]
+mod naive;
 #[cfg(test)]
 mod tests;

@@ -86,10 +86,9 @@ impl Template {
     /// Appends the time of the record at the beginning of `input` with nine digits, and a space.
     #[inline]
     pub(super) fn append_time(&self, header: Header, input: &[u8], out: &mut Vec<u8>) {
-        if let (DIGITS, 2, Some(time)) =
-            (header.digits, self.zone_length, input.first_chunk::<{ TIME + 2 }>())
-        {
-            // What follows the zone in the record is a space, too.
+        let is_shown_as_it_stands = header.digits == DIGITS && self.tail_length == 1 + AFTER_ZONE;
+        if is_shown_as_it_stands && let Some(time) = input.first_chunk::<{ TIME + 2 }>() {
+            // What follows the `Z` in the record is a space, too.
             out.extend_from_slice(time);
             return;
         }
@@ -184,7 +183,7 @@ mod tests {
         #[test]
         fn templates_and_the_parser_agree(
             learned in "2026-01-01T00:00:0[12]\\.[0-9]{1,10}(Z|[+-]0[0-2]:[03]0)",
-            record in "2026-01-01T00:00:0[12][.,][0-9]{0,10}(Z|[+-]0[0-2]:[03]0)? (stdout|stderr|stdin) [FPX:]{1,2} [a-z]{0,5}",
+            record in "2026-01-01T00:00:0[12][.,]([0-9]{9}|[0-9]{0,10})(Z|[+-]0[0-2]:[03]0)? (stdout|stderr|stdin) [FPX:]{1,2} [a-z]{0,5}",
             change in prop::option::of((0..40usize, any::<u8>())),
         ) {
             let mut record = record.into_bytes();

@@ -469,6 +469,60 @@ fn feed(renderer: &mut Renderer, file: &[u8], fed: usize, steps: &[usize], out: 
     done
 }
 
+/// A line of a file as writers of every kind leave it, whole or damaged. The seconds are few, so that many share one.
+fn arbitrary_text() -> impl Strategy<Value = String> {
+    let time = "2026-01-01T00:00:(0[0-3]|2[0-5]|4[0-2])([.][0-9]{1,9}|[.][0-9]{9}|)";
+    let content = "[a-f0-9 .F]{0,60}";
+    prop_oneof![
+        12 => (time, "std(out|err) F ", content).prop_map(|(time, header, content)| format!("{time}Z {header}{content}")),
+        4 => (time, "(Z|\\+00:00|\\+02:00|-01:30)", "std(out|err) (F|P|F:x|P:x|X) ", content)
+            .prop_map(|(time, zone, header, content)| format!("{time}{zone} {header}{content}")),
+        1 => (time, "std(out|err)").prop_map(|(time, stream)| format!("{time}Z {stream} F:podlog-gap {MARKER}")),
+        1 => (time, "std(out|err|in)", content, "(\\\\n|)").prop_map(|(time, stream, content, end)|
+            format!(r#"{{"log":"{content}{end}","stream":"{stream}","time":"{time}Z"}}"#)),
+        1 => (time, "(Z|) (stdout|stdin|) (F|) ?", content).prop_map(|(time, rest, content)| format!("{time}{rest}{content}")),
+        1 => "\0{0,3}[a-f0-9 ]{0,50}",
+    ]
+}
+
+/// Lines of a file, of which runs look alike.
+fn arbitrary_lines() -> impl Strategy<Value = Vec<String>> {
+    let run = (arbitrary_text(), 1..6usize).prop_map(|(text, count)| vec![text; count]);
+    prop::collection::vec(run, 0..25).prop_map(|runs| runs.concat())
+}
+
+proptest! {
+    #[test]
+    fn the_renderer_does_what_a_simple_one_does(
+        lines in arbitrary_lines(),
+        selection in arbitrary_selection(),
+        limit in prop::option::weighted(0.3, 0..1500u64),
+        cuts in prop::collection::vec(1..700usize, 1..10),
+        torn in 0..60usize,
+    ) {
+        let mut file = lines.iter().map(|line| format!("{line}\n")).collect::<String>().into_bytes();
+        file.truncate(file.len().saturating_sub(torn.saturating_sub(30)));
+        file.splice(0..0, *b"2026-01-01T00:00:00Z stdout F first\n");
+        let selection = Selection { limit_bytes: limit, ..selection };
+        let mut renderer = Renderer::new(&selection);
+        let (mut out, mut fed, mut done) = (Vec::new(), 0, 0);
+        let mut state = RenderState::More;
+        for cut in cuts.iter().cycle() {
+            fed = (fed + cut).min(file.len());
+            let rendered = renderer.render(&file[done..fed], &mut out).expect("a log");
+            (done, state) = (done + rendered.consumed, rendered.state);
+            if fed == file.len() || state == RenderState::LimitReached {
+                break;
+            }
+        }
+        if state == RenderState::More && renderer.render_rest(&file[done..], &mut out) == Ok(RenderState::More) {
+            renderer.finish(&mut out).expect("a log");
+        }
+        let expected = naive::render(&selection, &file);
+        prop_assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&expected));
+    }
+}
+
 const MARK: FileMark = FileMark { base: Some(100), fingerprint: 7 };
 
 /// A renderer that goes on where another one stood, having read up to `done` again.
