@@ -66,6 +66,32 @@ pub fn parse<'a>(line: &'a [u8], log: &mut Vec<u8>) -> Option<Fields<'a>> {
     text.rest.is_empty().then_some(fields)
 }
 
+/// The record in `line` if it looks just as Docker writes one, with no escapes but that of the line feed at its end:
+/// then nothing has to be copied. Every other line is for [`parse`].
+pub(crate) fn parse_usual<'a>(line: &'a [u8], seconds: &mut SecondCache) -> Option<Record<'a>> {
+    let rest = line.strip_prefix(br#"{"log":""#)?;
+    let (content, rest) = rest.split_at(memchr2(b'"', b'\\', rest)?);
+    let (end, rest) = match rest.strip_prefix(br"\n") {
+        Some(rest) => (LineEnd::Full, rest),
+        None => (LineEnd::Partial, rest),
+    };
+    let (stream, rest) = rest.strip_prefix(br#"","stream":"std"#)?.split_at_checked(3)?;
+    let stream = match stream {
+        b"out" => Stream::Stdout,
+        b"err" => Stream::Stderr,
+        _ => return None,
+    };
+    let rest = rest.strip_prefix(br#"","time":""#)?;
+    let time = Rfc3339::parse_prefix(rest, seconds)?;
+    let is_valid = rest[time.text().len()..] == *br#""}"# && !has_control(content);
+    is_valid.then_some(Record { time, stream, end, content, is_gap: false })
+}
+
+/// Whether there are bytes that JSON allows only as escapes. All bytes are looked at, many at once.
+fn has_control(text: &[u8]) -> bool {
+    text.iter().fold(false, |found, byte| found | (*byte < 0x20))
+}
+
 enum Key {
     Log,
     Stream,
@@ -123,7 +149,7 @@ impl<'a> Text<'a> {
         }
         let text = &self.rest[..end];
         self.rest = &self.rest[end + 1..];
-        (!text.iter().any(|byte| *byte < 0x20)).then_some(text)
+        (!has_control(text)).then_some(text)
     }
 
     /// `null` is as good as a missing key.
@@ -260,6 +286,25 @@ mod tests {
     }
 
     #[test]
+    fn the_usual_is_not_copied() {
+        for (log, is_usual) in [
+            (r"a line\n", true),
+            (r"part of a line", true),
+            (r"", true),
+            (r"a\tb\n", false),
+            (r"a\n\n", false),
+            ("a\tb", false),
+        ] {
+            let line = format!(r#"{{"log":"{log}","stream":"stderr","time":"2026-01-01T00:00:01.5Z"}}"#);
+            assert_eq!(
+                parse_usual(line.as_bytes(), &mut SecondCache::default()).is_some(),
+                is_usual,
+                "{log}"
+            );
+        }
+    }
+
+    #[test]
     fn refuses_damage() {
         for line in [
             &b""[..],
@@ -286,6 +331,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_usual_is_read_as_everything_is(
+            log in "[a-z\\\\\"\t\u{e9}]{0,8}(\\\\n|\\\\\\\\n|)",
+            stream in "stdout|stderr|stdin|",
+            time in "2026-01-01T00:00:01([.][0-9]{1,9}|)(Z|[+]02:00|)",
+            rest in "\"}|\"} |\",\"x\":1}",
+        ) {
+            let line = format!(r#"{{"log":"{log}","stream":"{stream}","time":"{time}{rest}"#).into_bytes();
+            if let Some(usual) = parse_usual(&line, &mut SecondCache::default()) {
+                let mut unescaped = Vec::new();
+                let fields = parse(&line, &mut unescaped);
+                prop_assert_eq!(fields.and_then(|fields| fields.into_record(&unescaped)), Some(usual));
+            }
+        }
+
         #[test]
         fn no_bytes_panic(line: Vec<u8>) {
             read(&line);

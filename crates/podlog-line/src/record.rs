@@ -49,7 +49,8 @@ impl RecordParser {
     #[inline]
     pub fn parse<'a>(&'a mut self, line: &'a [u8]) -> Option<Record<'a>> {
         match line.first()? {
-            b'{' => json_file::parse(line, &mut self.unescaped)?.into_record(&self.unescaped),
+            b'{' => json_file::parse_usual(line, &mut self.seconds)
+                .or_else(|| json_file::parse(line, &mut self.unescaped)?.into_record(&self.unescaped)),
             0 => self.parse(line.trim_prefix_zeros()),
             _ => cri::parse(line, &mut self.seconds),
         }
