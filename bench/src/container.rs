@@ -43,12 +43,26 @@ impl Logger {
         argv.extend_from_slice(arguments);
         let log = directory.join("0.log");
         let by = match self {
-            Logger::Podlog => By::Podlog(Capture::start(directory, &log, argv)?),
+            Logger::Podlog => return start_rotated(directory, arguments, 1 << 40, 2),
             Logger::Conmon => By::Conmon(Conmon::start(directory, &log, &argv)?),
             Logger::Cat => By::Cat(Cat::start(&log, &argv)?),
         };
         Ok(Running { log, by })
     }
+}
+
+/// As [`Logger::start`] for podlog, with a log of files of that size and number.
+pub(crate) fn start_rotated(
+    directory: &Path,
+    arguments: &[String],
+    max_bytes: u64,
+    max_files: u32,
+) -> anyhow::Result<Running> {
+    let path = directory.join("0.log");
+    let mut argv = vec![std::env::current_exe()?.display().to_string()];
+    argv.extend_from_slice(arguments);
+    let log = Log { path: path.clone(), max_bytes, max_files, ..Log::default() };
+    Ok(Running { log: path, by: By::Podlog(Capture::start(directory, log, argv)?) })
 }
 
 /// A program that runs; it and its logger end when this is dropped.
@@ -116,7 +130,7 @@ struct Capture {
 }
 
 impl Capture {
-    fn start(directory: &Path, log: &Path, argv: Vec<String>) -> anyhow::Result<Capture> {
+    fn start(directory: &Path, log: Log, argv: Vec<String>) -> anyhow::Result<Capture> {
         let container = directory.join("container");
         fs::create_dir(&container)?;
         let container = ContainerDir::new(container);
@@ -154,7 +168,7 @@ impl Drop for Capture {
     }
 }
 
-fn config(argv: Vec<String>, log: &Path) -> Config {
+fn config(argv: Vec<String>, log: Log) -> Config {
     let metadata = Metadata {
         id: "b".repeat(64),
         sandbox: "5".repeat(64),
@@ -166,7 +180,6 @@ fn config(argv: Vec<String>, log: &Path) -> Config {
         annotations: Default::default(),
     };
     let path = EnvVar { name: "PATH".to_owned(), value: "/usr/bin:/bin".to_owned() };
-    let log = Log { path: log.to_owned(), max_bytes: 1 << 40, max_files: 2, ..Log::default() };
     Config { metadata, process: Process { argv, env: vec![path], log, ..Process::default() } }
 }
 

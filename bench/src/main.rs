@@ -14,6 +14,7 @@ mod read;
 mod report;
 mod sink;
 mod spam;
+mod torture;
 mod usage;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
@@ -79,6 +80,11 @@ enum Question {
     Followers,
     /// What a capture at rest holds.
     Memory,
+    /// Numbered lines, rotation, and readers that are slow and killed: nothing missing, nothing twice. Not one of all.
+    Torture(torture::Torture),
+    /// A reader of that.
+    #[command(hide = true)]
+    TortureReader(torture::TortureReader),
     /// Prints lines, for the other subcommands.
     #[command(hide = true)]
     Spam(spam::Spam),
@@ -105,6 +111,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(Question::Latency) => latency::measure(options)?,
         Some(Question::Followers) => followers::measure(options)?,
         Some(Question::Memory) => memory::measure(options)?,
+        Some(Question::Torture(torture)) => torture.measure(options)?,
+        Some(Question::TortureReader(reader)) => return reader.run(),
         Some(Question::Spam(spam)) => return spam.run(),
         None => all(options)?,
     };

@@ -24,6 +24,9 @@ pub(crate) struct Spam {
     /// Bytes of each write(2).
     #[arg(long, default_value_t = LINE)]
     chunk: usize,
+    /// Each line begins with its number.
+    #[arg(long)]
+    numbered: bool,
     /// Lines a second, each with the time of its writing in front; as fast as possible without.
     #[arg(long)]
     rate: Option<u64>,
@@ -44,6 +47,7 @@ impl Spam {
         let begin = Instant::now();
         match self.rate {
             Some(rate) => self.pace(rate)?,
+            None if self.numbered => self.count()?,
             None => self.flood()?,
         }
         let seconds = begin.elapsed().as_secs_f64();
@@ -68,6 +72,18 @@ impl Spam {
             let from = (written % LINE as u64) as usize;
             let size = chunk.min(usize::try_from(total - written).unwrap_or(usize::MAX));
             written += rustix::io::write(rustix::stdio::stdout(), &text[from..from + size])? as u64;
+        }
+        Ok(())
+    }
+
+    fn count(&self) -> io::Result<()> {
+        let lines_at_once = (self.chunk / LINE).max(1) as u64;
+        let mut number = 0;
+        while number < self.lines {
+            let end = (number + lines_at_once).min(self.lines);
+            let text: Vec<u8> = (number..end).flat_map(|number| padded(&format!("{number} "))).collect();
+            write_all(&text)?;
+            number = end;
         }
         Ok(())
     }

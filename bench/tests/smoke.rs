@@ -31,9 +31,15 @@ fn rows(question: &str) -> Vec<serde_json::Value> {
 #[test]
 fn every_question_has_an_answer() {
     build_capture();
-    for (question, expected) in
-        [("read", 16), ("sink", 2), ("capture", 4), ("latency", 4), ("followers", 3), ("memory", 2)]
-    {
+    for (question, expected) in [
+        ("read", 16),
+        ("sink", 2),
+        ("capture", 4),
+        ("latency", 4),
+        ("followers", 3),
+        ("memory", 2),
+        ("torture", 5),
+    ] {
         let rows = rows(question);
         // conmon, where it is installed, adds some.
         assert!(rows.len() >= expected, "{question}: {} rows", rows.len());
