@@ -31,6 +31,6 @@ mod sink;
 mod watch;
 
 pub use error::{ReadError, SinkError};
-pub use read::{LogReader, LogSource, Place, ReadState, ReadStats, Resumed};
+pub use read::{IndexCache, LogReader, LogSource, Place, ReadState, ReadStats, Resumed};
 pub use sink::{CriFileSink, FileLimits, MAX_CONTENT, SinkOptions, SinkStats, WhenFull};
 pub use watch::{LogChanges, LogWatcher};

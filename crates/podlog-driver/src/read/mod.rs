@@ -5,6 +5,7 @@ mod buffer;
 mod files;
 mod follow;
 mod hole;
+mod index;
 mod mark;
 mod position;
 mod reader;
@@ -17,6 +18,7 @@ mod unpack;
 mod until;
 
 pub use follow::Place;
+pub use index::IndexCache;
 pub use reader::{LogReader, ReadState, ReadStats};
 pub use resume::Resumed;
 pub use source::LogSource;

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, fs::File, io, os::unix::fs::FileExt, thread, time::Duration};
 
 use memchr::memchr;
-use podlog_line::{Cursor, Mode, RenderState, Renderer, Selection, Timestamp};
+use podlog_line::{Cursor, LinePlace, Mode, RenderState, Renderer, Selection, Stream, Timestamp};
 
 use super::{
     LogSource,
@@ -325,12 +325,12 @@ impl LogReader {
 
     /// Goes on with this file, unless nothing in it is wanted.
     fn enter(&mut self, mut file: LogFile) -> Result<bool, ReadError> {
-        if file.start.is_none() {
+        if file.start.is_none() && !self.is_inside_wanted_line() {
             if let Some(end) = self.is_too_old(&file) {
                 self.renderer.begin_inside_line(end.inside_line);
                 return Ok(false);
             }
-            file.start = self.find_since(&mut file).map_err(|error| self.source.read_error(error))?;
+            self.find_since(&mut file).map_err(|error| self.source.read_error(error))?;
         }
         let next = Position::new(file).map_err(|error| self.source.read_error(error))?;
         let has_first_record = next.offset() > 0;
@@ -366,14 +366,39 @@ impl LogReader {
         file.end().filter(|end| file.is_ordered() && end.last < since)
     }
 
-    fn find_since(&self, file: &mut LogFile) -> io::Result<Option<u64>> {
-        match self.since {
-            // What is compressed has to be decompressed from its beginning in any case.
-            Some(since) if file.is_ordered() && !file.is_compressed() => {
-                since::find(file.plain()?, since).map(Some)
-            }
-            _ => Ok(None),
+    /// Whether a line has begun that may go on in the next file, however old its records are: the clock may have been
+    /// set back.
+    fn is_inside_wanted_line(&self) -> bool {
+        let is_wanted = |line: LinePlace| matches!(line, LinePlace::Begun { .. } | LinePlace::Broken);
+        self.line_places().into_iter().any(is_wanted)
+    }
+
+    fn line_places(&self) -> [LinePlace; 2] {
+        self.renderer.cursor().map(|cursor| cursor.place.lines).unwrap_or_default()
+    }
+
+    /// Leaves out the beginning of a file where that is too old.
+    fn find_since(&mut self, file: &mut LogFile) -> io::Result<()> {
+        let Some(since) = self.since else { return Ok(()) };
+        if file.is_compressed() {
+            // It has to be decompressed from its beginning in any case.
+            return Ok(());
         }
+        if file.is_ordered() {
+            file.start = Some(since::find(file.plain()?, since)?);
+            return Ok(());
+        }
+        let found = self.source.indexes.find(file, since)?;
+        if found.offset > 0 {
+            file.start = Some(found.offset);
+            let lines = self.line_places();
+            let inside = |stream: Stream| {
+                let is_left_out = lines[stream.index()] == LinePlace::Ignored;
+                found.inside_line[stream.index()].unwrap_or(is_left_out)
+            };
+            self.renderer.begin_inside_line(Stream::ALL.map(inside));
+        }
+        Ok(())
     }
 
     /// Reads more of the file. 0 at its end.

@@ -8,7 +8,7 @@ use std::{
 use podlog_line::Selection;
 
 use super::{
-    LogReader, files,
+    IndexCache, LogReader, files,
     follow::Seen,
     segment::{self, Break, Segment},
 };
@@ -24,6 +24,8 @@ pub struct LogSource {
     pub(super) path: LogPath,
     /// Where those of earlier instances are, oldest first.
     earlier: Vec<LogPath>,
+    /// What is known of files of other writers.
+    pub(super) indexes: IndexCache,
 }
 
 impl LogSource {
@@ -32,12 +34,22 @@ impl LogSource {
     pub fn open(path: impl Into<PathBuf>) -> Result<LogSource, ReadError> {
         let given = path.into();
         match fs::canonicalize(&given) {
-            Ok(resolved) => Ok(LogSource { path: LogPath::new(&resolved), given, earlier: Vec::new() }),
+            Ok(resolved) => Ok(LogSource::at(given, LogPath::new(&resolved))),
             Err(source) => match rotated_only(&given) {
-                Some(path) => Ok(LogSource { path, given, earlier: Vec::new() }),
+                Some(path) => Ok(LogSource::at(given, path)),
                 None => Err(unresolved(&given, source)),
             },
         }
+    }
+
+    fn at(given: PathBuf, path: LogPath) -> LogSource {
+        LogSource { given, path, earlier: Vec::new(), indexes: IndexCache::default() }
+    }
+
+    /// Shares what is found in files of other writers with all that have the same cache. By default a source has its own.
+    #[must_use]
+    pub fn with_indexes(self, indexes: IndexCache) -> LogSource {
+        LogSource { indexes, ..self }
     }
 
     /// The logs of all instances of a container as one log, oldest first: `<restart>.log` with all its generations for
@@ -59,7 +71,7 @@ impl LogSource {
             Ok(last) => Ok(LogSource { earlier, ..last }),
             Err(_) if !earlier.is_empty() => {
                 let path = LogPath::new(&directory.join(log_name(instance)));
-                Ok(LogSource { given, path, earlier })
+                Ok(LogSource { earlier, ..LogSource::at(given, path) })
             }
             Err(error) => Err(error),
         }

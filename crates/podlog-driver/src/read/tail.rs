@@ -255,13 +255,15 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The lines of these streams began in a part that is left out.
+    /// A part comes before that is left out. The lines of these streams began in it, all others behind it.
     fn leave_out(&mut self, inside: [bool; 2]) {
-        for (search, _) in self.streams.iter_mut().zip(inside).filter(|(_, inside)| *inside) {
+        for stream in Stream::ALL.into_iter().filter(|stream| inside[stream.index()]) {
+            let search = &mut self.streams[stream.index()];
             if let Some(pending) = search.pending.take() {
                 search.give_up(pending.end);
             }
         }
+        self.end();
     }
 
     /// Nothing comes before: what is known of lines is all there is.

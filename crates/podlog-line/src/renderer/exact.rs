@@ -175,8 +175,11 @@ impl Exact {
         }
     }
 
-    pub(super) fn begin_inside_line(&mut self, inside: [bool; 2]) {
+    pub(super) fn begin_inside_line(&mut self, inside: [bool; 2], position: u64) {
         self.has_skipped = true;
+        // Where records are ignored, the ends of lines are not seen, and are not waited for.
+        let inside = Stream::ALL
+            .map(|stream| inside[stream.index()] && self.ignore_before[stream.index()] <= position);
         for (line, inside) in self.lines.iter_mut().zip(inside) {
             if matches!(line.state, LineState::Start | LineState::Ignored { .. }) {
                 let ignored = LineState::Ignored { is_start_known: false };

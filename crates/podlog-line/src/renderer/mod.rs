@@ -153,7 +153,7 @@ impl Renderer {
     /// [`Mode::Exact`] only.
     pub fn begin_inside_line(&mut self, inside: [bool; 2]) {
         if let Kind::Exact(exact) = &mut self.kind {
-            exact.begin_inside_line(inside);
+            exact.begin_inside_line(inside, self.position);
         }
     }
 

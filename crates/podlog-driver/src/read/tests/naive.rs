@@ -236,7 +236,7 @@ fn arbitrary_selection() -> impl Strategy<Value = Selection> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(120))]
     #[test]
     fn every_selection_is_what_a_naive_reader_gives(
         steps in prop::collection::vec(step(), 1..25),

@@ -43,3 +43,76 @@ fn since_leaves_out_a_line_that_began_too_early() {
         assert_eq!(files.text(&selection(Mode::Exact, &format!("since={since}"))), expected, "{since}");
     }
 }
+
+/// Records of somebody else, whose clock steps back again and again.
+fn restless(count: i64) -> (Vec<u8>, Vec<i64>) {
+    let mut bytes = Vec::new();
+    let seconds: Vec<i64> = (0..count).map(|n| n - if n % 1000 > 900 { 5000 } else { 0 }).collect();
+    for (number, second) in seconds.iter().enumerate() {
+        let stream = Stream::ALL[number % 2];
+        let end = if number % 5 == 0 { LineEnd::Partial } else { LineEnd::Full };
+        let content = format!("{number:07}{}", "x".repeat(200));
+        cri::append_record(&mut bytes, at(*second).to_string().as_bytes(), stream, end, content.as_bytes());
+    }
+    (bytes, seconds)
+}
+
+#[test]
+fn since_misses_nothing_where_the_clock_stepped_back_and_looks_only_once() {
+    let count = 30_000;
+    let files = Log::new();
+    let (bytes, seconds) = restless(count);
+    files.write(&bytes);
+    let indexes = IndexCache::default();
+    let read = |since: i64| {
+        let source = LogSource::open(files.path()).expect("a log").with_indexes(indexes.clone());
+        let selection = Selection { since: Some(at(since)), ..Selection::default() };
+        let mut reader = source.read(&selection).expect("a log");
+        let text = drained(&mut reader);
+        (text, reader.stats().records)
+    };
+    // All of it without an index: no `since` is that early.
+    let (all, _) = read(-10_000);
+    for since in [0, 1, 9_999, 15_000, 24_950, 26_000, 29_000, 29_899, 29_900, 30_000] {
+        let mut expected: Vec<&str> = all
+            .lines()
+            .filter(|line| line[..7].parse::<usize>().is_ok_and(|number| seconds[number] >= since))
+            .collect();
+        let (text, records) = read(since);
+        let mut got: Vec<&str> = text.lines().collect();
+        // Lines that are unfinished at the end come out last.
+        got.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(got.len(), expected.len(), "{since}");
+        assert!(got == expected, "{since}");
+        let wanted = count - since;
+        assert!((records as i64) < wanted + 10_000, "{records} records were rendered for {wanted}");
+    }
+    assert!((4..12).contains(&indexes.entries()), "{} entries", indexes.entries());
+    // It grows, and it is written anew.
+    files.append(&log(&["o9F end"]));
+    assert!(read(-9_000).0.ends_with("end\n"));
+    files.write(&log(&["o1F new"]));
+    assert_eq!(read(0).0, "new\n");
+}
+
+#[test]
+fn lines_that_were_left_out_do_not_count_when_the_clock_was_set_back() {
+    let files = Log::new();
+    let contents = [&["o0F a"][..], &["o1F b", "e1F c", "e1P d"], &["e0F d", "e0F e"]];
+    for (number, records) in contents.iter().enumerate() {
+        let path = if number == 2 { files.path() } else { files.generation(number) };
+        fs::write(&path, log(records)).expect("room");
+        let file = fs::File::open(path).expect("a file");
+        crate::attributes::mark_generation(&file, number as u64);
+        let end = crate::attributes::FileEnd { last: at(number as i64), inside_line: [false, number == 1] };
+        if number < 2 {
+            crate::attributes::mark_end(&file, end);
+        }
+    }
+    for (options, expected) in
+        [("until=0", "a\ne\n"), ("until=0 tail=2", "a\ne\n"), ("until=0 tail=1", "e\n")]
+    {
+        assert_eq!(files.text(&selection(Mode::Exact, options)), expected, "{options}");
+    }
+}
