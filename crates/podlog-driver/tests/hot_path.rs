@@ -88,4 +88,31 @@ fn no_allocation_and_no_system_call_a_line() {
         assert!(allocations < 20, "{allocations} allocations");
         assert!(calls < 200, "{calls} system calls");
     }
+
+    // The end of a log is found without reading the rest of it.
+    let last = Timestamp::from_seconds(1_767_225_600, (LINES as u32 / 1000 - 1) * 1_000_003);
+    for (tail, since) in [(Some(10), None), (None, Some(last))] {
+        let selection = Selection { tail, since, ..Selection::default() };
+        let mut out = Vec::with_capacity(1024 * 1024);
+        let before = bytes_read();
+        let mut reader = LogSource::open(&path).and_then(|source| source.read(&selection)).expect("a log");
+        while reader.read_chunk(&mut out).expect("a log") == ReadState::More {}
+        let bytes = bytes_read() - before;
+        let lines = out.iter().filter(|byte| **byte == b'\n').count();
+        assert_eq!(lines, if tail.is_some() { 10 } else { 1000 });
+        let is_ordered = has_attributes(&path);
+        assert!(bytes < 1024 * 1024 || (since.is_some() && !is_ordered), "{bytes} bytes for {selection:?}");
+    }
+}
+
+/// Bytes that this process has read, as Linux counts them.
+fn bytes_read() -> u64 {
+    let io = fs::read_to_string("/proc/self/io").expect("Linux");
+    let field = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+    field.expect("a count").parse().expect("a number")
+}
+
+/// Whether the file system keeps what the writer tells of its files.
+fn has_attributes(path: &std::path::Path) -> bool {
+    rustix::fs::getxattr(path, "user.podlog.generation", &mut [0_u8; 64][..]).is_ok()
 }
