@@ -5,6 +5,7 @@ mod batch;
 mod compress;
 mod crash;
 mod options;
+mod resume;
 mod rotate;
 mod start;
 
@@ -22,6 +23,7 @@ use append::{Appender, Written};
 use batch::Header;
 use compress::Compressor;
 pub use options::{FileLimits, MAX_CONTENT, SinkOptions, SinkStats, WhenFull};
+pub use resume::{FilePosition, content_since};
 use rotate::Place;
 
 /// A batch of records is written when it has this size, or when the chunk ends.
@@ -46,6 +48,8 @@ pub struct CriFileSink {
     max_content: usize,
     when_full: WhenFull,
     file: Appender<std::fs::File>,
+    /// Which file that is.
+    identity: FilePosition,
     compressor: Compressor,
     formatter: TimestampFormatter,
     /// The time of the last record.
@@ -129,6 +133,7 @@ impl CriFileSink {
             limits: options.limits,
             max_content: options.max_content(),
             when_full: options.when_full,
+            identity: FilePosition::start_of(opened.file.raw()),
             file: opened.file,
             formatter: TimestampFormatter::default(),
             last: opened.last,
@@ -216,6 +221,16 @@ impl CriFileSink {
         self.lines.iter().any(|line| !line.held.is_empty())
     }
 
+    /// What is held back of the last line of a stream, not yet in a record.
+    pub fn held(&self, stream: Stream) -> &[u8] {
+        &self.lines[stream.index()].held
+    }
+
+    /// Where the log ends now. What is written next stands behind it, in this file or the next.
+    pub fn position(&self) -> FilePosition {
+        FilePosition { length: self.file.length, ..self.identity }
+    }
+
     /// Goes on in the file that is now at the path; it is made if it is missing. Called after somebody else has renamed
     /// the log. On failure the old file stays in use.
     pub fn reopen(&mut self) -> Result<(), SinkError> {
@@ -230,6 +245,7 @@ impl CriFileSink {
         }
         self.mark_end();
         let old = std::mem::replace(&mut self.file, opened.file);
+        self.identity = FilePosition::start_of(self.file.raw());
         self.file.batch = old.batch;
         self.file.inside_line = old.inside_line;
         self.last = opened.last;
@@ -416,7 +432,9 @@ impl CriFileSink {
     fn rotate(&mut self) -> io::Result<()> {
         self.mark_end();
         let place = self.place.after(self.file.raw().metadata()?.len());
-        self.file.replace(rotate::rotate(&self.path, self.last, place)?);
+        let file = rotate::rotate(&self.path, self.last, place)?;
+        self.identity = FilePosition::start_of(&file);
+        self.file.replace(file);
         self.place = place;
         self.stats.rotations += 1;
         self.compressor.rotated();

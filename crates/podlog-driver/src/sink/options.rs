@@ -48,8 +48,8 @@ pub struct SinkOptions {
 }
 
 impl SinkOptions {
-    /// The longest content of a record.
-    pub(super) fn max_content(&self) -> usize {
+    /// The longest content of a record, in bytes: what is held back of an unfinished line is no longer.
+    pub fn max_content(&self) -> usize {
         match self.max_record_bytes {
             0 => MAX_CONTENT,
             bytes => bytes.clamp(*RECORD_BOUNDS.start(), *RECORD_BOUNDS.end()),
