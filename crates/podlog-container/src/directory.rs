@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const CONTROL: &str = "control.sock";
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path}")]
 pub struct FileError {
-    /// `read`, `write`, `parse`, `lock` or `open`.
+    /// `read`, `write`, `remove`, `parse`, `lock` or `open`.
     pub action: &'static str,
     /// Which file.
     pub path: PathBuf,
@@ -60,12 +60,25 @@ pub enum Liveness {
     Ended,
 }
 
-/// The right to be the capture of a container, held for as long as the process lives.
+/// The right to be the capture of a container, held for as long as a process of it has the open file.
 #[derive(Debug)]
-pub struct Claim(
-    #[expect(dead_code, reason = "the open file holds the lock")] //
-    File,
-);
+pub struct Claim(File);
+
+impl Claim {
+    /// The same right for another owner: it ends with the last of them.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub fn try_clone(&self) -> io::Result<Claim> {
+        self.0.try_clone().map(Claim)
+    }
+}
+
+impl AsFd for Claim {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 /// The directory of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,6 +202,20 @@ impl ContainerDir {
         let listener = UnixListener::bind(short_path(&dir)).map_err(error)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(error)?;
         Ok(listener)
+    }
+
+    /// Listens on `control.sock` in the place of a capture process that has ended without removing it.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub fn rebind_control(&self) -> Result<UnixListener, FileError> {
+        let path = self.0.join(CONTROL);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(FileError::new("remove", &path, error))
+            }
+            _ => self.bind_control(),
+        }
     }
 
     /// Connects to `control.sock`.
