@@ -42,6 +42,10 @@ struct Client {
     socket: UnixStream,
     unread: Vec<u8>,
     descriptors: Vec<OwnedFd>,
+    /// Answers that come later.
+    owed: usize,
+    /// It will say nothing more, and stays for the answers that it is owed.
+    is_silent: bool,
 }
 
 impl Clients {
@@ -60,14 +64,15 @@ impl Clients {
         self.connected.len() < MAX_CLIENTS
     }
 
-    /// The connections.
+    /// The connections that may say something.
     pub(crate) fn sockets(&self) -> impl Iterator<Item = (ClientId, BorrowedFd<'_>)> {
-        self.connected.iter().map(|(id, client)| (*id, client.socket.as_fd()))
+        let talking = self.connected.iter().filter(|(_, client)| !client.is_silent);
+        talking.map(|(id, client)| (*id, client.socket.as_fd()))
     }
 
     /// Whether a connection is still there.
     pub(crate) fn is_connected(&self, id: ClientId) -> bool {
-        self.connected.contains_key(&id)
+        self.connected.get(&id).is_some_and(|client| !client.is_silent)
     }
 
     /// Takes in whoever waits at the door.
@@ -83,7 +88,8 @@ impl Clients {
 
     fn let_in(&mut self, socket: UnixStream) {
         if socket.set_nonblocking(true).is_ok() {
-            let client = Client { socket, unread: Vec::new(), descriptors: Vec::new() };
+            let client =
+                Client { socket, unread: Vec::new(), descriptors: Vec::new(), owed: 0, is_silent: false };
             self.connected.insert(ClientId(self.next), client);
             self.next += 1;
         }
@@ -105,9 +111,36 @@ impl Clients {
                 }
             };
         if !is_open {
-            self.connected.remove(&id);
+            self.said_goodbye(id);
         }
         requests
+    }
+
+    /// Who waits for an answer is kept until it has been given.
+    fn said_goodbye(&mut self, id: ClientId) {
+        let Some(client) = self.connected.get_mut(&id) else { return };
+        client.is_silent = true;
+        if client.owed == 0 {
+            self.connected.remove(&id);
+        }
+    }
+
+    /// A connection gets an answer later, whether it says more until then or not.
+    pub(crate) fn owe(&mut self, id: ClientId) {
+        if let Some(client) = self.connected.get_mut(&id) {
+            client.owed += 1;
+        }
+    }
+
+    /// Answers a connection to which an answer is owed.
+    pub(crate) fn pay(&mut self, id: ClientId, reply: &Reply) {
+        self.answer(id, reply);
+        if let Some(client) = self.connected.get_mut(&id) {
+            client.owed = client.owed.saturating_sub(1);
+            if client.is_silent && client.owed == 0 {
+                self.connected.remove(&id);
+            }
+        }
     }
 
     /// Answers a connection.

@@ -92,7 +92,9 @@ fn become_program(
     if process.no_new_privileges {
         set_no_new_privs(true).map_err(failed("set no_new_privs"))?;
     }
-    die_with(capture)?;
+    if let Place::Of(_) = place {
+        die_with(capture)?;
+    }
     exec(&environment(process, &identity), argv)
 }
 
@@ -101,7 +103,8 @@ fn enter_cwd(process: &Process) -> Result<(), String> {
     chdir(cwd).map_err(failed(format!("chdir to cwd ({:?}) failed", cwd.display())))
 }
 
-/// Without capture nobody reads the program's output or learns of its end.
+/// Nobody waits for a command when its monitor is gone. The container's own program goes on: its copier becomes the next
+/// monitor.
 fn die_with(capture: Pid) -> Result<(), String> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("set parent death signal"))?;
     if getppid() == Some(capture) { Ok(()) } else { Err("capture has ended".to_owned()) }

@@ -14,12 +14,18 @@
 //! it (`podlog-kubelet`).
 
 mod clients;
+mod copier;
 mod drain;
+mod journal;
 mod launch;
 mod memory;
+mod pace;
+mod plumbing;
 pub mod policy;
 mod program;
+mod respawn;
 mod run;
+mod shared;
 mod stdio;
 mod supervise;
 mod sys;

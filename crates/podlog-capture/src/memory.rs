@@ -27,23 +27,27 @@ impl Memory {
         Memory { next: now, overdue: now + START, is_released: false }
     }
 
-    /// How long to wait before [`release`](Self::release); `None` when there is nothing to give back.
+    /// How long to wait before [`note`](Self::note) gives something back; `None` when there is nothing to give back.
     pub(crate) fn patience(&self, now: Instant) -> Option<Duration> {
         (!self.is_released && now >= self.next).then_some(IDLE)
     }
 
     /// Whether it is time although something happens all the while.
-    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
+    fn is_overdue(&self, now: Instant) -> bool {
         !self.is_released && now >= self.overdue
     }
 
-    /// Something has happened, for which code was needed.
-    pub(crate) fn touched(&mut self) {
-        self.is_released = false;
+    /// Takes note of a turn: when it was quiet, nothing happened, which needed no code, and the wait was as long as the
+    /// shortest patience; that was this one's unless something else `waits`.
+    pub(crate) fn note(&mut self, now: Instant, quiet: bool, waits: bool) {
+        self.is_released &= quiet;
+        if (quiet && !waits && self.patience(now).is_some()) || self.is_overdue(now) {
+            self.release(now);
+        }
     }
 
     /// Gives back code and constants, most of which were needed to start.
-    pub(crate) fn release(&mut self, now: Instant) {
+    fn release(&mut self, now: Instant) {
         let mappings = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
         clean_file_ranges(&mappings).into_iter().for_each(sys::release);
         self.next = now + INTERVAL;
@@ -120,7 +124,7 @@ mod tests {
         assert!(memory.is_overdue(start + START), "a program that always prints");
         memory.release(start);
         assert_eq!(memory.patience(start), None);
-        memory.touched();
+        memory.note(start + IDLE, false, false);
         assert_eq!(memory.patience(start + IDLE), None, "not again so soon");
         assert!(!memory.is_overdue(start + START));
         assert_eq!(memory.patience(start + INTERVAL), Some(IDLE));

@@ -35,7 +35,7 @@ pub fn run(container_dir: &Path) -> ExitCode {
 
 fn start(container_dir: &Path) -> Result<Supervisor, String> {
     check_single_threaded()?;
-    sys::close_others();
+    sys::close_others(Vec::new());
     // It stays valid after the change of directory.
     let path = container_dir.canonicalize().map_err(failed(container_dir.display()))?;
     chdir("/").map_err(failed("chdir"))?;

@@ -1,24 +1,33 @@
 //! The life of a container, from its start to its exit.
+//!
+//! This is the monitor: it does no log work, so that it has next to no reason to die. Should it be killed all the same, its copier
+//! becomes the next monitor.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::thread;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use jiff::Timestamp;
 use podlog_container::control::{Exec, Reply, Request};
 use podlog_container::{Claim, ContainerDir, Exit, Process, ProcessIdentity, State};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
-    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, set_child_subreaper, wait,
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, pidfd_open,
+    set_child_subreaper, wait,
 };
 
 use crate::clients::{ClientId, Clients, Incoming};
-use crate::drain::{Drain, Lost, describe, timespec};
+use crate::copier::{self, End, Line, Order, Report};
+use crate::drain::{Lost, describe, timespec};
 use crate::launch::{self, Child, Place};
 use crate::memory::Memory;
+use crate::plumbing::Plumbing;
+use crate::respawn::Respawn;
 use crate::stdio::{self, Stdin, Theirs};
+use crate::sys::{self, Ended, Fork};
 use crate::text::{failed, reason};
-use crate::{sys, tree};
+use crate::tree::Tree;
 
 /// How often descendants that were started meanwhile are looked for, while the rest of the process tree is being killed.
 const KILL_INTERVAL: Duration = Duration::from_millis(50);
@@ -26,22 +35,53 @@ const KILL_INTERVAL: Duration = Duration::from_millis(50);
 const KILL_DEADLINE: Duration = Duration::from_secs(30);
 /// How often to try to write down the exit, a second apart, when the disk is full.
 const EXIT_ATTEMPTS: u32 = 30;
+/// How often to try to open the log for the last words of a container.
+const LAST_ATTEMPTS: u32 = 100;
 /// Most commands executed at a time.
 const MAX_EXECS: usize = 64;
+/// How long the exit code of a program may take to appear after its end, when it is another process' child: not every
+/// init waits for its children at once.
+const REAP_DEADLINE: Duration = Duration::from_secs(5);
+const REAP_INTERVAL: Duration = Duration::from_millis(2);
+const UNSEEN: &str = "nobody saw how it ended: its monitor was killed";
 
 /// A running container.
 pub(crate) struct Supervisor {
-    dir: ContainerDir,
-    #[expect(dead_code, reason = "held until this process ends")]
-    claim: Claim,
-    process: Process,
-    main: Pid,
+    home: Home,
+    main: Main,
     phase: Phase,
     signals: OwnedFd,
-    drain: Drain,
+    plumbing: Plumbing,
+    copier: Option<Copier>,
+    respawn: Respawn,
+    /// Attempts to open the log for the last words that have failed.
+    failures: u32,
     clients: Clients,
+    /// Who waits for the log to be opened anew, in order.
+    reopening: VecDeque<ClientId>,
     execs: Vec<Execution>,
     memory: Memory,
+}
+
+/// What a container has from its beginning to its end, whoever its monitor is.
+struct Home {
+    dir: ContainerDir,
+    /// Held until the last process of this capture ends.
+    claim: Claim,
+    process: Process,
+}
+
+/// The container's first process.
+struct Main {
+    pid: Pid,
+    /// Readable when it has ended, when it is not this process' child.
+    adopted: Option<OwnedFd>,
+}
+
+/// The process that does the log work.
+struct Copier {
+    pid: Pid,
+    line: Line,
 }
 
 #[derive(Clone, Debug)]
@@ -50,7 +90,9 @@ enum Phase {
     Running,
     /// It has ended; the rest of its process tree is being killed.
     Ending { exit: Exit, deadline: Instant },
-    /// Nothing is left of the process tree, or nothing that can be killed.
+    /// Nothing is left of the process tree, or nothing that can be killed; its last words are being written.
+    Draining { exit: Exit },
+    /// The log is complete.
     Over { exit: Exit },
 }
 
@@ -67,16 +109,10 @@ struct Execution {
 enum Ready {
     Signals,
     Listener,
-    Output(usize),
+    Main,
+    Copier,
     Client(ClientId),
     Report(Pid),
-}
-
-/// Whether there are child processes.
-#[derive(PartialEq, Eq)]
-enum Children {
-    Left,
-    None,
 }
 
 impl Supervisor {
@@ -96,30 +132,70 @@ impl Supervisor {
         let process = dir.config().map_err(|error| describe(&error))?.process;
         set_child_subreaper(Some(getpid())).map_err(failed("become subreaper"))?;
         let signals = sys::block_signals().map_err(failed("block signals"))?;
-        let mut drain = Drain::open(&process.log).map_err(|error| describe(&error))?;
         let listener = dir.bind_control().map_err(|error| describe(&error))?;
         let clients = Clients::new(listener).map_err(failed("listen"))?;
         let stdio = if process.tty { stdio::terminal() } else { stdio::pipes(stdin_of(&process)) };
         let (ours, theirs) = stdio.map_err(failed("make standard streams"))?;
+        let plumbing = Plumbing::new(ours, process.log.clone()).map_err(failed("make pipes"))?;
+        let home = Home { dir: dir.clone(), claim, process };
+        let copier = Copier::start(&home, &plumbing).map_err(failed("fork"))?;
+        copier.wait_until_ready()?;
         let place = Place::New(dir.path());
-        let child = launch::start(&process, &process.argv, &theirs, &place).map_err(failed("fork"))?;
+        let child =
+            launch::start(&home.process, &home.process.argv, &theirs, &place).map_err(failed("fork"))?;
         drop(theirs);
         launch::wait_for_report(child.report)?;
-        drain.attach(ours);
         write_state(dir, child.pid)?;
-        let (dir, main) = (dir.clone(), child.pid);
-        Ok(Self {
-            dir,
-            claim,
-            process,
+        let main = Main { pid: child.pid, adopted: None };
+        Ok(Self::new(home, main, Phase::Running, signals, plumbing, clients).with(copier))
+    }
+
+    fn new(
+        home: Home,
+        main: Main,
+        phase: Phase,
+        signals: OwnedFd,
+        plumbing: Plumbing,
+        clients: Clients,
+    ) -> Self {
+        Self {
+            home,
             main,
-            phase: Phase::Running,
+            phase,
             signals,
-            drain,
+            plumbing,
+            copier: None,
+            respawn: Respawn::new(Instant::now()),
+            failures: 0,
             clients,
+            reopening: VecDeque::new(),
             execs: Vec::new(),
             memory: Memory::new(Instant::now()),
-        })
+        }
+    }
+
+    fn with(self, copier: Copier) -> Self {
+        Self { copier: Some(copier), ..self }
+    }
+
+    /// Takes the place of a monitor that was killed. The program is not this process' child: its exit code is what the
+    /// kernel keeps for whoever has a descriptor of it (since 6.15).
+    ///
+    /// # Errors
+    /// Why that cannot be done; then the container is lost.
+    fn succeed(home: Home, plumbing: Plumbing) -> Result<Self, String> {
+        let state = home.dir.state().map_err(|error| describe(&error))?.ok_or("nothing was started")?;
+        let pid = Pid::from_raw(state.process.pid).ok_or("no process id")?;
+        set_child_subreaper(Some(getpid())).map_err(failed("become subreaper"))?;
+        let signals = sys::block_signals().map_err(failed("block signals"))?;
+        let listener = home.dir.rebind_control().map_err(|error| describe(&error))?;
+        let clients = Clients::new(listener).map_err(failed("listen"))?;
+        let adopted = pidfd_open(pid, PidfdFlags::empty()).ok().filter(|_| state.process.exists());
+        let phase = match adopted {
+            Some(_) => Phase::Running,
+            None => Phase::ending(Exit::unknown(UNSEEN.to_owned(), Timestamp::now())),
+        };
+        Ok(Self::new(home, Main { pid, adopted }, phase, signals, plumbing, clients))
     }
 
     /// Looks after the container until it has ended, and reports how.
@@ -130,17 +206,17 @@ impl Supervisor {
             }
             self.turn();
         };
-        write_exit(&self.dir, &with_losses(exit, self.drain.finish()));
+        write_exit(&self.home.dir, &exit);
     }
 
     fn turn(&mut self) {
+        self.keep_copying();
         if matches!(self.phase, Phase::Ending { .. }) {
-            tree::kill_descendants(getpid().as_raw_nonzero().get());
+            self.tree().kill();
         }
-        let mut outputs = Vec::new();
         let mut may_reap = matches!(self.phase, Phase::Ending { .. });
         let ready = self.wait();
-        self.note_activity(&ready);
+        self.memory.note(Instant::now(), ready.is_empty(), false);
         for ready in ready {
             match ready {
                 Ready::Signals => {
@@ -148,16 +224,85 @@ impl Supervisor {
                     may_reap = true;
                 }
                 Ready::Listener => self.clients.accept(),
-                Ready::Output(index) => outputs.push(index),
+                Ready::Main => self.adopted_ended(),
+                Ready::Copier => self.hear_copier(),
                 Ready::Client(id) => self.serve(id),
                 Ready::Report(pid) => self.take_report(pid),
             }
         }
-        self.drain.read(&outputs);
-        self.drain.flush();
         if may_reap {
-            let children = self.reap();
-            self.advance(&children);
+            self.reap();
+            self.advance();
+        }
+    }
+
+    /// Starts a copier when there is none and it is time.
+    fn keep_copying(&mut self) {
+        let now = Instant::now();
+        if self.copier.is_some() || !self.respawn.is_due(now) {
+            return;
+        }
+        self.respawn.started(now);
+        // Without room for another process it is tried again later.
+        let Ok(copier) = Copier::start(&self.home, &self.plumbing) else { return };
+        if matches!(self.phase, Phase::Draining { .. }) {
+            copier.line.order(Order::Finish);
+        }
+        self.copier = Some(copier);
+    }
+
+    fn hear_copier(&mut self) {
+        while let Some(report) = self.copier.as_ref().and_then(|copier| copier.line.report()) {
+            match report {
+                Report::Ready => self.failures = 0,
+                Report::Failed(why) => self.log_cannot_be_opened(&why),
+                Report::Reopened(result) => {
+                    if let Some(id) = self.reopening.pop_front() {
+                        self.answer_reopen(id, result);
+                    }
+                }
+                Report::Finished(lost) => {
+                    if let Phase::Draining { exit } = &self.phase {
+                        self.phase = Phase::Over { exit: with_losses(exit.clone(), lost) };
+                    }
+                }
+            }
+        }
+    }
+
+    /// While the program runs, there is always another attempt.
+    fn log_cannot_be_opened(&mut self, why: &str) {
+        self.failures += 1;
+        if let Phase::Draining { exit } = &self.phase
+            && self.failures >= LAST_ATTEMPTS
+        {
+            let message = format!("the last output never reached the log: {why}");
+            self.phase = Phase::Over { exit: Exit { message, ..exit.clone() } };
+        }
+    }
+
+    /// A copier that has ended has opened the log for the last time: the next one opens it anew.
+    fn copier_ended(&mut self) {
+        self.hear_copier();
+        self.copier = None;
+        self.respawn.ended(Instant::now());
+        for id in std::mem::take(&mut self.reopening) {
+            self.answer_reopen(id, Ok(()));
+        }
+    }
+
+    fn answer_reopen(&mut self, id: ClientId, result: Result<(), String>) {
+        let reply = result.map_or_else(Reply::Error, |()| Reply::Ok(String::new()));
+        self.clients.pay(id, &reply);
+    }
+
+    /// The container's processes.
+    fn tree(&self) -> Tree {
+        let number = |pid: Pid| pid.as_raw_nonzero().get();
+        Tree {
+            root: number(getpid()),
+            session: self.main.adopted.is_some().then(|| number(self.main.pid)),
+            copier: self.copier.as_ref().map(|copier| number(copier.pid)),
         }
     }
 
@@ -167,12 +312,11 @@ impl Supervisor {
             .sources()
             .map(|(ready, descriptor)| (ready, PollFd::from_borrowed_fd(descriptor, PollFlags::IN)))
             .unzip();
+        let now = Instant::now();
         let interval = matches!(self.phase, Phase::Ending { .. }).then_some(KILL_INTERVAL);
-        let timeout = [interval, self.drain.hold(), self.memory.patience(Instant::now())]
-            .into_iter()
-            .flatten()
-            .min()
-            .map(timespec);
+        let respawn = self.copier.is_none().then(|| self.respawn.patience(now));
+        let timeout =
+            [interval, respawn, self.memory.patience(now)].into_iter().flatten().min().map(timespec);
         if poll(&mut polled, timeout.as_ref()).is_err() {
             return Vec::new();
         }
@@ -185,28 +329,18 @@ impl Supervisor {
             .collect()
     }
 
-    /// Without anything to do the wait was as long as the shortest patience.
-    fn note_activity(&mut self, ready: &[Ready]) {
-        let now = Instant::now();
-        let is_idle = ready.is_empty() && self.drain.hold().is_none() && self.memory.patience(now).is_some();
-        if !ready.is_empty() {
-            self.memory.touched();
-        }
-        if is_idle || self.memory.is_overdue(now) {
-            self.memory.release(now);
-        }
-    }
-
     fn sources(&self) -> impl Iterator<Item = (Ready, BorrowedFd<'_>)> {
         let signals = std::iter::once((Ready::Signals, self.signals.as_fd()));
         let listener = self.clients.listener().map(|fd| (Ready::Listener, fd));
-        let outputs = self.drain.descriptors().enumerate().map(|(index, fd)| (Ready::Output(index), fd));
+        let adopted = self.main.adopted.as_ref().filter(|_| matches!(self.phase, Phase::Running));
+        let main = adopted.map(|fd| (Ready::Main, fd.as_fd()));
+        let copier = self.copier.as_ref().map(|copier| (Ready::Copier, copier.line.as_fd()));
         let clients = self.clients.sockets().map(|(id, fd)| (Ready::Client(id), fd));
         let reports = self
             .execs
             .iter()
             .filter_map(|exec| Some((Ready::Report(exec.pid), exec.report.as_ref()?.as_fd())));
-        signals.chain(listener).chain(outputs).chain(clients).chain(reports)
+        signals.chain(listener).chain(main).chain(copier).chain(clients).chain(reports)
     }
 
     /// The signal only wakes up: children are asked for one by one.
@@ -215,20 +349,17 @@ impl Supervisor {
         while rustix::io::read(&self.signals, &mut buffer).is_ok_and(|length| length > 0) {}
     }
 
-    fn reap(&mut self) -> Children {
-        loop {
-            match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => self.ended(pid, status),
-                Ok(None) => return Children::Left,
-                Err(_) => return Children::None,
-            }
+    fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            self.ended(pid, status);
         }
     }
 
     fn ended(&mut self, pid: Pid, status: WaitStatus) {
-        if pid == self.main {
-            let deadline = Instant::now() + KILL_DEADLINE;
-            self.phase = Phase::Ending { exit: exit_of(status), deadline };
+        if self.copier.as_ref().is_some_and(|copier| copier.pid == pid) {
+            self.copier_ended();
+        } else if pid == self.main.pid && self.main.adopted.is_none() {
+            self.phase = Phase::ending(exit_of(status));
         } else if self.execs.iter().any(|exec| exec.pid == pid) {
             self.take_report(pid);
             self.execs.retain(|exec| {
@@ -241,14 +372,38 @@ impl Supervisor {
         }
     }
 
-    fn advance(&mut self, children: &Children) {
+    /// The program, whose parent is somebody else by now, has ended.
+    fn adopted_ended(&mut self) {
+        let Some(descriptor) = &self.main.adopted else { return };
+        let deadline = Instant::now() + REAP_DEADLINE;
+        let ended = loop {
+            match sys::ended(descriptor) {
+                None if Instant::now() < deadline => thread::sleep(REAP_INTERVAL),
+                ended => break ended,
+            }
+        };
+        let now = Timestamp::now();
+        self.phase = Phase::ending(match ended {
+            Some(Ended::Code(code)) => Exit::exited(code, now),
+            Some(Ended::Signal(signal)) => Exit::signaled(signal, now),
+            None => Exit::unknown(UNSEEN.to_owned(), now),
+        });
+    }
+
+    fn advance(&mut self) {
         let Phase::Ending { exit, deadline } = &self.phase else { return };
-        if *children == Children::None {
-            self.phase = Phase::Over { exit: exit.clone() };
+        if self.tree().is_empty() {
+            self.phase = Phase::Draining { exit: exit.clone() };
         } else if Instant::now() >= *deadline {
             let message =
                 "some processes of the container could not be killed and were left behind".to_owned();
-            self.phase = Phase::Over { exit: Exit { message, ..exit.clone() } };
+            self.phase = Phase::Draining { exit: Exit { message, ..exit.clone() } };
+        } else {
+            return;
+        }
+        self.plumbing.let_go();
+        if let Some(copier) = &self.copier {
+            copier.line.order(Order::Finish);
         }
     }
 
@@ -268,7 +423,16 @@ impl Supervisor {
         let done = match incoming.request {
             Request::Status => Ok(self.status().to_owned()),
             Request::Signal(number) => self.signal(number).map(|()| String::new()),
-            Request::Reopen => self.drain.reopen().map(|()| String::new()).map_err(|error| describe(&error)),
+            Request::Reopen => match &self.copier {
+                Some(copier) => {
+                    copier.line.order(Order::Reopen);
+                    self.reopening.push_back(id);
+                    self.clients.owe(id);
+                    return None;
+                }
+                // The next copier opens it.
+                None => Ok(String::new()),
+            },
             Request::Exec(exec) => match self.execute(id, &exec, incoming.descriptors) {
                 Ok(()) => return None,
                 Err(why) => Err(why),
@@ -285,10 +449,14 @@ impl Supervisor {
         if matches!(self.phase, Phase::Running) { Ok(()) } else { Err("the container has ended".to_owned()) }
     }
 
-    /// The first process is this process' own child: its number is nobody else's before it has been waited for.
+    /// The number of this process' own child is nobody else's before it has been waited for; that of an adopted one may
+    /// be, when it has just ended.
     fn signal(&self, number: i32) -> Result<(), String> {
         self.check_running()?;
-        sys::kill(self.main, number).map_err(reason)
+        if let Some(descriptor) = &self.main.adopted {
+            return sys::signal(descriptor, number).map_err(reason);
+        }
+        sys::kill(self.main.pid, number).map_err(reason)
     }
 
     fn execute(&mut self, client: ClientId, exec: &Exec, descriptors: Vec<OwnedFd>) -> Result<(), String> {
@@ -300,9 +468,9 @@ impl Supervisor {
             return Err("exec comes with the descriptors of stdout and stderr".to_owned());
         };
         let stdio = Theirs::given(stdout, stderr).map_err(reason)?;
-        let place = Place::Of(self.main);
+        let place = Place::Of(self.main.pid);
         let Child { pid, report } =
-            launch::start(&self.process, &exec.argv, &stdio, &place).map_err(reason)?;
+            launch::start(&self.home.process, &exec.argv, &stdio, &place).map_err(reason)?;
         self.execs.push(Execution { pid, client, report: Some(report), has_failed: false });
         Ok(())
     }
@@ -327,6 +495,63 @@ impl Supervisor {
             let _ = kill_process_group(exec.pid, Signal::KILL);
             let _ = sys::kill(exec.pid, Signal::KILL.as_raw());
         }
+    }
+}
+
+impl Home {
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { dir: self.dir.clone(), claim: self.claim.try_clone()?, process: self.process.clone() })
+    }
+}
+
+impl Phase {
+    fn ending(exit: Exit) -> Self {
+        Self::Ending { exit, deadline: Instant::now() + KILL_DEADLINE }
+    }
+}
+
+impl Copier {
+    fn start(home: &Home, plumbing: &Plumbing) -> io::Result<Self> {
+        let (line, theirs) = Line::new()?;
+        match sys::fork()? {
+            Fork::Parent(pid) => Ok(Self { pid, line }),
+            Fork::Child => {
+                let mut kept = plumbing.descriptors();
+                kept.extend([theirs.as_fd().as_raw_fd(), home.claim.as_fd().as_raw_fd()]);
+                sys::close_others(kept);
+                let _ = stdio::silence();
+                let _ = rustix::thread::set_name(c"podlog-copier");
+                copy(home, plumbing, &theirs);
+                sys::exit_child(0)
+            }
+        }
+    }
+
+    /// # Errors
+    /// Why it cannot begin.
+    fn wait_until_ready(&self) -> Result<(), String> {
+        match self.line.wait_for_report() {
+            Some(Report::Failed(why)) => Err(why),
+            Some(_) => Ok(()),
+            None => Err("the copier ended at once".to_owned()),
+        }
+    }
+}
+
+/// The life of a copier, which may become a monitor's.
+fn copy(home: &Home, plumbing: &Plumbing, line: &Line) {
+    let end = copier::run(plumbing, line);
+    if end != End::Orphaned {
+        return;
+    }
+    let succeed = || {
+        let plumbing = plumbing.hand_over().map_err(failed("take over pipes"))?;
+        Supervisor::succeed(home.try_clone().map_err(failed("take over claim"))?, plumbing)
+    };
+    match succeed() {
+        Ok(supervisor) => supervisor.run(),
+        // There is nothing to look after, or no way to do it; but what was printed is kept.
+        Err(_) => copier::finish(plumbing),
     }
 }
 
@@ -358,8 +583,11 @@ fn exit_of(status: WaitStatus) -> Exit {
     }
 }
 
-fn with_losses(exit: Exit, lost: Option<Lost>) -> Exit {
-    let Some(Lost { records, bytes, why }) = lost else { return exit };
+fn with_losses(exit: Exit, lost: Lost) -> Exit {
+    if lost.bytes == 0 {
+        return exit;
+    }
+    let Lost { records, bytes, why } = lost;
     let text =
         format!("{bytes} bytes of output never reached the log ({records} records were dropped): {why}");
     let message =

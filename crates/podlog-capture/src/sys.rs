@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::{io, mem, ptr};
 
 use rustix::io::Errno;
@@ -27,8 +27,8 @@ pub(crate) enum Fork {
 /// # Errors
 /// When the system has no room for it.
 pub(crate) fn fork() -> io::Result<Fork> {
-    // SAFETY: the C library makes its allocator usable in the child whatever other threads do at that moment. The only
-    // other thread is the log's compressor; the child touches neither the log nor anything else that it locks.
+    // SAFETY: this process has one thread: only copiers have more, and a copier has ended them before it becomes a monitor,
+    // which forks.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
@@ -126,11 +126,69 @@ pub(crate) fn close_others_on_exec() {
     unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
-/// Closes every descriptor but the standard three: what whoever started capture forgot to close must not stay open for as
-/// long as a container runs.
-pub(crate) fn close_others() {
-    // SAFETY: called first thing in a fresh process, before anything in it owns a descriptor; `run` asks for that.
-    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
+/// Closes every descriptor but the standard three and these: what whoever started capture forgot to close must not stay
+/// open for as long as a container runs, and a copier must not hold what is its monitor's.
+pub(crate) fn close_others(mut kept: Vec<RawFd>) {
+    kept.sort_unstable();
+    let mut first = 3;
+    for last in kept.into_iter().chain([RawFd::MAX]) {
+        let last = last.cast_unsigned();
+        if first < last {
+            // SAFETY: called in a fresh process, either before anything in it owns a descriptor, as `run` asks for, or after
+            // a fork, in a child that never uses or drops what owned the closed ones in its parent.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last - 1, 0u32) };
+        }
+        first = first.max(last + 1);
+    }
+}
+
+/// Sends any signal to the process that a descriptor stands for.
+pub(crate) fn signal(process: impl AsFd, signal: i32) -> io::Result<()> {
+    let number = process.as_fd().as_raw_fd();
+    // SAFETY: no memory is involved: without details about the signal.
+    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, number, signal, ptr::null::<u8>(), 0u32) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The beginning of the kernel's `struct pidfd_info` (`include/uapi/linux/pidfd.h`), which is all of its first version.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// `PIDFD_INFO_EXIT`: asks for the exit code.
+const INFO_EXIT: u64 = 1 << 3;
+/// `PIDFD_GET_INFO`: `_IOWR(0xff, 11, struct pidfd_info)`.
+const GET_INFO: libc::c_ulong = 3 << 30 | (size_of::<PidfdInfo>() as libc::c_ulong) << 16 | 0xff << 8 | 11;
+
+/// How the process ended that a descriptor stands for, as `wait` tells it: exit code or signal. `None` while its parent has
+/// not waited for it, and from kernels before 6.15.
+pub(crate) fn ended(process: impl AsFd) -> Option<Ended> {
+    let mut info = PidfdInfo { mask: INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: the structure is as large as the request says, and lives until the call returns.
+    let result = unsafe { libc::ioctl(process.as_fd().as_raw_fd(), GET_INFO as _, &raw mut info) };
+    if result != 0 || info.mask & INFO_EXIT == 0 {
+        return None;
+    }
+    let status = info.exit_code;
+    if libc::WIFSIGNALED(status) {
+        Some(Ended::Signal(libc::WTERMSIG(status)))
+    } else {
+        Some(Ended::Code(libc::WEXITSTATUS(status)))
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Code(i32),
+    Signal(i32),
 }
 
 /// Whether a mount and all below it can be written.

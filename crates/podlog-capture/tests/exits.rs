@@ -5,8 +5,8 @@ mod common;
 use std::fs;
 
 use common::{Scene, eventually, is_alive};
+use podlog_container::Process;
 use podlog_container::control::{Reply, Request};
-use podlog_container::{Liveness, Process};
 
 #[test]
 fn exit_codes_and_signals() {
@@ -101,10 +101,10 @@ fn orphans_are_reaped_while_the_container_runs() {
     let state = scene.start();
     scene.wait_for("done");
     let capture = podlog_container::ProcessStat::read(state.process.pid).expect("process").parent;
-    eventually("only one child", || {
+    eventually("only the program and the copier", || {
         let processes = podlog_container::ProcessStat::all().expect("processes");
         let children = processes.iter().filter(|process| process.parent == capture).count();
-        (children == 1).then_some(())
+        (children == 2).then_some(())
     });
 }
 
@@ -121,21 +121,6 @@ fn a_second_capture_is_refused() {
     assert_eq!(scene.ask(&Request::Signal(15)), Reply::Ok(String::new()));
     assert_eq!(scene.exit().exit_code, 143);
     scene.capture().expect_err("not even after its end");
-}
-
-#[test]
-fn the_program_dies_with_capture() {
-    let scene = Scene::script("echo $$; exec sleep 1000");
-    let state = scene.start();
-    let capture = podlog_container::ProcessStat::read(state.process.pid).expect("process").parent;
-    assert_eq!(scene.dir.liveness().expect("liveness"), Liveness::Alive);
-    let pid = rustix::process::Pid::from_raw(capture).expect("pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill capture");
-    eventually("capture's end", || {
-        (scene.dir.liveness().expect("liveness") == Liveness::Ended).then_some(())
-    });
-    eventually("the program's end", || (!is_alive(state.process.pid)).then_some(()));
-    assert_eq!(scene.dir.exit().expect("read exit"), None);
 }
 
 #[test]

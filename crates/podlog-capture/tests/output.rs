@@ -124,20 +124,32 @@ fn the_log_is_opened_anew() {
 }
 
 #[test]
-fn a_full_disk_stops_nobody() {
+fn a_full_disk_stops_the_program_until_there_is_room() {
     // A limit for the size of files does to the log what a full disk does; it is inherited from whoever starts capture.
-    let scene = Scene::script("seq 1000000; echo printed everything >&2; exit 3").with_file_limit(256 * 1024);
-    let exit = scene.run();
-    assert_eq!((exit.exit_code, exit.reason.as_str()), (3, "Error"));
-    assert!(exit.lost_bytes > 0);
-    assert!(exit.message.contains("bytes of output never reached the log"), "{}", exit.message);
-    assert!(
-        exit.message.contains("File too large") || exit.message.contains("file too large"),
-        "{}",
-        exit.message
-    );
+    let scene = Scene::script("seq 1000000; exit 3").with_file_limit(256 * 1024);
+    scene.start();
+    let monitor = scene.capture_pid().cast_signed();
+    let length = || std::fs::metadata(&scene.process.log.path).map_or(0, |metadata| metadata.len());
+    eventually("a full disk", || (length() > 250 * 1024).then_some(()));
+    for _ in 0..3 {
+        let (_, copier) = eventually("a copier", || scene.processes(monitor));
+        // It makes no difference to the program which copier waits for room.
+        let pid = rustix::process::Pid::from_raw(copier).expect("pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
+        eventually("another copier", || scene.processes(monitor).filter(|(_, other)| *other != copier));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(scene.dir.exit().expect("read exit"), None, "the program waits");
+    let (_, copier) = eventually("a copier", || scene.processes(monitor));
+    for pid in [monitor, copier] {
+        let maximum = rustix::process::getrlimit(rustix::process::Resource::Fsize).maximum;
+        let unlimited = rustix::process::Rlimit { current: maximum, maximum };
+        let pid = rustix::process::Pid::from_raw(pid);
+        rustix::process::prlimit(pid, rustix::process::Resource::Fsize, unlimited).expect("prlimit");
+    }
+    let exit = scene.exit();
+    assert_eq!((exit.exit_code, exit.message.as_str(), exit.lost_bytes), (3, "", 0));
     let output = scene.stdout();
-    let kept: Vec<_> = output.lines().collect();
-    assert!(kept.len() > 1000);
-    assert!(kept.iter().zip(1..).all(|(line, number)| *line == number.to_string()));
+    assert_eq!(output.lines().count(), 1_000_000);
+    assert!(output.lines().zip(1..).all(|(line, number)| *line == number.to_string()));
 }

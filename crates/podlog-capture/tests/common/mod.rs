@@ -113,7 +113,7 @@ impl Scene {
         self.dir.write_config(&Config { metadata, process: self.process.clone() }).expect("write config");
         let mut command = Command::new("/bin/sh");
         let limit = self.file_limit.map_or("unlimited".to_owned(), |bytes| (bytes / 512).to_string());
-        command.args(["-c", &format!("ulimit -f {limit}; exec \"$@\""), "sh"]);
+        command.args(["-c", &format!("ulimit -S -f {limit}; exec \"$@\""), "sh"]);
         command.args(&self.within).arg(env!("CARGO_BIN_EXE_podlog-capture"));
         command.arg("--dir").arg(self.dir.path());
         if let Some(user) = self.user {
@@ -137,6 +137,15 @@ impl Scene {
     /// Process id of the capture that was started last.
     pub(crate) fn capture_pid(&self) -> u32 {
         self.captures.borrow().last().expect("a capture").id()
+    }
+
+    /// Process ids of the monitor and of the copier: the program's parent and its other child. None of them while one of
+    /// them is being replaced.
+    pub(crate) fn processes(&self, monitor: i32) -> Option<(i32, i32)> {
+        let main = self.dir.state().ok()??.process.pid;
+        let all = ProcessStat::all().ok()?;
+        let copier = all.iter().find(|process| process.parent == monitor && process.session != main)?;
+        Some((monitor, copier.pid))
     }
 
     /// Starts the container, which must succeed.
@@ -167,15 +176,31 @@ impl Scene {
     }
 
     pub(crate) fn records(&self) -> Vec<Record> {
-        let log = fs::read(&self.process.log.path).unwrap_or_default();
-        let lines = log.strip_suffix(b"\n").map(|log| log.split(|&byte| byte == b'\n'));
-        lines.into_iter().flatten().map(Record::parse).collect()
+        parse(&fs::read(&self.process.log.path).unwrap_or_default())
+    }
+
+    /// The records of all files of the log, the oldest first.
+    pub(crate) fn all_files(&self) -> Vec<Record> {
+        let current = &self.process.log.path;
+        let entries = fs::read_dir(current.parent().expect("directory")).expect("list");
+        let mut files: Vec<_> = entries.map(|entry| entry.expect("entry").path()).collect();
+        files.retain(|path| {
+            path != current && path.to_string_lossy().starts_with(&*current.to_string_lossy())
+        });
+        files.sort();
+        files.push(current.clone());
+        files.iter().flat_map(|path| parse(&read_plain(path))).collect()
     }
 
     /// Everything written to a stream, as the program wrote it but for a last line feed that it did not write.
     pub(crate) fn output(&self, stream: &str) -> Vec<u8> {
+        self.output_of(&self.records(), stream)
+    }
+
+    /// The same of these records.
+    pub(crate) fn output_of(&self, records: &[Record], stream: &str) -> Vec<u8> {
         let mut output = Vec::new();
-        for record in self.records().iter().filter(|record| record.stream == stream) {
+        for record in records.iter().filter(|record| record.stream == stream) {
             output.extend_from_slice(&record.content);
             if record.tag == "F" {
                 output.push(b'\n');
@@ -221,6 +246,19 @@ impl Drop for Scene {
             let _ = capture.wait();
         }
     }
+}
+
+fn parse(log: &[u8]) -> Vec<Record> {
+    let lines = log.strip_suffix(b"\n").map(|log| log.split(|&byte| byte == b'\n'));
+    lines.into_iter().flatten().map(Record::parse).collect()
+}
+
+/// A file of a log, unpacked if need be.
+fn read_plain(path: &Path) -> Vec<u8> {
+    if path.extension().is_some_and(|extension| extension == "gz") {
+        return Command::new("gzip").arg("-cd").arg(path).output().expect("gzip").stdout;
+    }
+    fs::read(path).expect("a file of the log")
 }
 
 impl Record {

@@ -166,6 +166,30 @@ async fn a_new_kubelet_finds_everything() {
 }
 
 #[tokio::test]
+async fn half_a_capture_that_is_killed() {
+    let node = Node::new();
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, "echo up; trap 'echo bye; exit 3' TERM; while :; do sleep 0.01; done").await;
+    let log = node.status(&id).await.log_path;
+    eventually("output", || fs::read_to_string(&log).ok().filter(|log| log.contains("up"))).await;
+    let captures = node.captures_of(&id);
+    let [copier, monitor] = captures[..] else { panic!("{captures:?}") };
+    node::kill(monitor);
+    eventually("another copier", || {
+        let processes = podlog_container::ProcessStat::all().ok()?;
+        processes.iter().any(|process| process.parent == copier).then_some(())
+    })
+    .await;
+    assert_eq!(node.status(&id).await.container.state, ContainerState::Running);
+    node.runtime.stop_container(&id, LONG).await.expect("stop");
+    let status = node.status(&id).await;
+    // Kernels before 6.15 do not tell the exit code of another process' child.
+    assert!(status.exit_code == 3 || status.reason == "ContainerStatusUnknown", "{status:?}");
+    let log = fs::read_to_string(&log).expect("log");
+    assert!(log.contains(" F up\n") && log.ends_with(" F bye\n") && !log.contains("podlog.gap"), "{log}");
+}
+
+#[tokio::test]
 async fn a_capture_that_is_killed() {
     let node = Node::new();
     let sandbox = node.sandbox().await;
@@ -182,19 +206,25 @@ async fn a_capture_that_is_killed() {
         );
     }
     let mut events = node.runtime.events();
-    node.kill_capture(&watched);
+    node::kill_together(&node.captures_of(&watched));
     assert_eq!(
         events.recv().await.map(|event| (event.id, event.state)),
         Some((watched.clone(), ContainerState::Exited))
     );
-    let capture = node.capture_of(&unwatched);
-    let node = node.restart_after(|| node::kill(capture));
+    let captures = node.captures_of(&unwatched);
+    let node = node.restart_after(|| node::kill_together(&captures));
     for id in [&watched, &unwatched] {
         let status = node.wait_exited(id).await;
         assert_eq!((status.container.state, status.exit_code), (ContainerState::Exited, 137));
         assert_eq!(status.reason, "ContainerStatusUnknown");
         assert!(status.message.starts_with("capture ended without reporting; "), "{}", status.message);
         assert!(status.started_at.is_some() && status.finished_at.is_some());
+        let log = fs::read_to_string(&status.log_path).expect("log");
+        let marker = log.lines().last().expect("a marker");
+        assert!(
+            marker.ends_with(r#" stdout F:podlog-gap {"podlog.gap":{"reason":"capture-killed"}}"#),
+            "{marker}"
+        );
     }
     eventually("the end of all processes", || (!pids.iter().any(|&pid| is_alive(pid))).then_some(())).await;
 }

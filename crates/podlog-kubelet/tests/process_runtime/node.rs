@@ -173,8 +173,13 @@ impl Node {
         kill(self.main_of(id));
     }
 
-    pub(crate) fn kill_capture(&self, id: &ContainerId) {
-        kill(self.capture_of(id));
+    /// Both processes of a container's capture: its monitor and its copier.
+    pub(crate) fn captures_of(&self, id: &ContainerId) -> Vec<i32> {
+        let (main, monitor) = (self.main_of(id), self.capture_of(id));
+        let processes = ProcessStat::all().expect("processes");
+        let is_copier = |process: &&ProcessStat| process.parent == monitor && process.session != main;
+        let copiers = processes.iter().filter(is_copier).map(|process| process.pid);
+        copiers.chain([monitor]).collect()
     }
 }
 
@@ -187,7 +192,9 @@ impl Drop for Temp {
         for sandbox in directories(self.0.path().join("run")) {
             for dir in directories(sandbox).into_iter().map(ContainerDir::new) {
                 let is_alive = dir.liveness().is_ok_and(|liveness| liveness == Liveness::Alive);
-                if let (true, Ok(Some(state))) = (is_alive, dir.state()) {
+                // Its end is told before its last process is gone.
+                let has_ended = dir.exit().is_ok_and(|exit| exit.is_some());
+                if let (true, false, Ok(Some(state))) = (is_alive, has_ended, dir.state()) {
                     kill(state.process.pid);
                 }
             }
@@ -199,6 +206,14 @@ impl Drop for Temp {
 pub(crate) fn kill(pid: i32) {
     let pid = Pid::from_raw(pid).expect("pid");
     kill_process(pid, Signal::KILL).expect("kill");
+}
+
+/// Kills several processes before one of them can do anything about it.
+pub(crate) fn kill_together(pids: &[i32]) {
+    for pid in pids {
+        kill_process(Pid::from_raw(*pid).expect("pid"), Signal::STOP).expect("stop");
+    }
+    pids.iter().copied().for_each(kill);
 }
 
 /// Waits for a condition, at most 20 seconds.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use podlog_container::{ContainerDir, Exit, Liveness, Metadata, ProcessStat, State};
+use podlog_driver::{CriFileSink, FileLimits};
+use podlog_line::{Gap, GapReason};
 use tokio::sync::{mpsc, watch};
 
 use super::control;
@@ -98,6 +100,7 @@ impl ContainerRecord {
         }
         if let Some(state) = &findings.state {
             kill_session(state);
+            self.mark_loss();
         }
         let exit = Exit::unknown(CAPTURE_LOST.to_owned(), Timestamp::now());
         if let Err(error) = self.dir.write_exit(&exit) {
@@ -108,8 +111,20 @@ impl ContainerRecord {
     }
 }
 
-/// Kills what is left of the session that the container's first process led; capture's death has killed that process
-/// itself. The session's number is nobody else's while one of its processes lives, or its leader is the same as before.
+impl ContainerRecord {
+    /// Says in the log that its end is missing: nobody knows how much was in the pipes.
+    fn mark_loss(&self) {
+        let log = CriFileSink::open(&self.log_path, FileLimits { max_bytes: u64::MAX, max_files: u32::MAX });
+        let nanoseconds = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+        let at = podlog_line::Timestamp::from_nanoseconds(nanoseconds);
+        let marked = log.and_then(|mut log| log.gap(Gap::new(GapReason::CaptureKilled), at));
+        if let Err(error) = marked {
+            tracing::warn!(container = self.metadata.id, %error, "cannot mark in a log that its end is missing");
+        }
+    }
+}
+
+/// Kills what is left of the session that the container's first process led. The session's number is nobody else's while one of its processes lives, or its leader is the same as before.
 fn kill_session(state: &State) {
     let session = state.process.pid;
     let is_reused =

@@ -1,0 +1,285 @@
+//! The copier: the process that does the log work, a child of the monitor.
+//!
+//! It can be killed at any moment; the monitor starts another, which finds everything in the [`Plumbing`].
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+
+use crate::drain::{Drain, Lost, timespec};
+use crate::memory::Memory;
+use crate::plumbing::Plumbing;
+
+/// Longest message between monitor and copier, in bytes; a longer text is cut off.
+const MAX_MESSAGE: usize = 2000;
+
+/// What the monitor wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Open the log file anew. Answered.
+    Reopen,
+    /// The container has ended: drain what is left, and end.
+    Finish,
+}
+
+/// What a copier tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// The log is open, and nothing of its predecessor's is missing.
+    Ready,
+    /// It cannot begin, and why.
+    Failed(String),
+    /// The log was opened anew, or why not.
+    Reopened(Result<(), String>),
+    /// All that could be drained was, and what could not.
+    Finished(Lost),
+}
+
+/// One end of the line between monitor and copier. The end of either process is the end of the line.
+pub(crate) struct Line(OwnedFd);
+
+/// Why a copier's work is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// All output is in the log but for this, and the monitor knows.
+    Finished(Lost),
+    /// The log cannot be opened, and the monitor knows.
+    Failed,
+    /// There is no monitor any more.
+    Orphaned,
+}
+
+impl Line {
+    /// Makes a line: the monitor's end and the copier's.
+    pub(crate) fn new() -> io::Result<(Self, Self)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (here, there) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        Ok((Self(here), Self(there)))
+    }
+
+    /// Gives an order. That there is nobody to take it is found out when the process has ended.
+    pub(crate) fn order(&self, order: Order) {
+        let text = match order {
+            Order::Reopen => "reopen",
+            Order::Finish => "finish",
+        };
+        self.say(text);
+    }
+
+    /// The next report; `None` while there is none, or when there will be none.
+    pub(crate) fn report(&self) -> Option<Report> {
+        let message = self.hear().ok()??;
+        Report::parse(&String::from_utf8_lossy(&message))
+    }
+
+    /// Waits for the next report; `None` when there will be none.
+    pub(crate) fn wait_for_report(&self) -> Option<Report> {
+        loop {
+            let mut polled = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)];
+            let _ = poll(&mut polled, None);
+            match self.hear() {
+                Ok(Some(message)) => return Report::parse(&String::from_utf8_lossy(&message)),
+                Ok(None) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn say(&self, text: &str) {
+        let text = &text[..text.floor_char_boundary(MAX_MESSAGE)];
+        // Both sides read all the time; who does not is about to end.
+        let _ = send(&self.0, text.as_bytes(), SendFlags::NOSIGNAL);
+    }
+
+    /// # Errors
+    /// When the other process has ended.
+    fn hear(&self) -> io::Result<Option<Vec<u8>>> {
+        let mut buffer = [0; MAX_MESSAGE];
+        match recv(&self.0, &mut buffer[..], RecvFlags::empty()) {
+            Ok((0, _)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok((length, _)) => Ok(Some(buffer[..length.min(MAX_MESSAGE)].to_vec())),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for Line {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Report {
+    fn parse(text: &str) -> Option<Self> {
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        match word {
+            "ready" => Some(Self::Ready),
+            "failed" => Some(Self::Failed(rest.to_owned())),
+            "reopened" if rest.is_empty() => Some(Self::Reopened(Ok(()))),
+            "reopened" => Some(Self::Reopened(Err(rest.to_owned()))),
+            "finished" => {
+                let mut fields = rest.splitn(3, ' ');
+                let records = fields.next()?.parse().ok()?;
+                let bytes = fields.next()?.parse().ok()?;
+                let why = fields.next().unwrap_or_default().to_owned();
+                Some(Self::Finished(Lost { records, bytes, why }))
+            }
+            _ => None,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Ready => "ready".to_owned(),
+            Self::Failed(why) => format!("failed {why}"),
+            Self::Reopened(Ok(())) => "reopened".to_owned(),
+            Self::Reopened(Err(why)) => format!("reopened {why}"),
+            Self::Finished(Lost { records, bytes, why }) => format!("finished {records} {bytes} {why}"),
+        }
+    }
+}
+
+/// Copies the program's output into its log until the monitor says that it has ended, or has ended itself.
+pub(crate) fn run(plumbing: &Plumbing, line: &Line) -> End {
+    // A rest of some microseconds is to be no longer than that.
+    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+    let drain = match Drain::open(plumbing) {
+        Ok(drain) => drain,
+        Err(why) => {
+            line.say(&Report::Failed(why).text());
+            return End::Failed;
+        }
+    };
+    line.say(&Report::Ready.text());
+    // When the end is told, the log's files keep their names: its compressor has ended with the drain.
+    let end = Copier { plumbing, drain, line, memory: Memory::new(Instant::now()) }.run();
+    if let End::Finished(lost) = &end {
+        line.say(&Report::Finished(lost.clone()).text());
+    }
+    end
+}
+
+/// Drains what is there now, for nobody.
+pub(crate) fn finish(plumbing: &Plumbing) {
+    plumbing.let_go();
+    if let Ok(mut drain) = Drain::open(plumbing) {
+        drain.finish();
+    }
+}
+
+struct Copier<'a> {
+    plumbing: &'a Plumbing,
+    drain: Drain<'a>,
+    line: &'a Line,
+    memory: Memory,
+}
+
+/// What `poll` found.
+struct Found {
+    /// The monitor has said something, or has ended.
+    line: bool,
+    /// Places in the list of outputs.
+    outputs: Vec<usize>,
+}
+
+impl Copier<'_> {
+    fn run(mut self) -> End {
+        loop {
+            let found = self.wait();
+            self.note_activity(&found);
+            if found.line
+                && let Some(end) = self.obey()
+            {
+                return end;
+            }
+            let rest = self.drain.read(&found.outputs);
+            self.drain.flush();
+            if let Some(rest) = rest {
+                std::thread::sleep(rest);
+            }
+        }
+    }
+
+    fn wait(&self) -> Found {
+        let line = std::iter::once(self.line.as_fd());
+        let mut polled: Vec<_> = line
+            .chain(self.drain.descriptors())
+            .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
+            .collect();
+        let patience = self.memory.patience(Instant::now());
+        let timeout = [self.drain.hold(), patience].into_iter().flatten().min().map(timespec);
+        if poll(&mut polled, timeout.as_ref()).is_err() {
+            return Found { line: false, outputs: Vec::new() };
+        }
+        let is_ready = |index: &usize| !polled[*index].revents().is_empty();
+        Found {
+            line: is_ready(&0),
+            outputs: (1..polled.len()).filter(is_ready).map(|index| index - 1).collect(),
+        }
+    }
+
+    fn note_activity(&mut self, found: &Found) {
+        let is_quiet = !found.line && found.outputs.is_empty();
+        self.memory.note(Instant::now(), is_quiet, self.drain.hold().is_some());
+    }
+
+    /// Does what the monitor says.
+    fn obey(&mut self) -> Option<End> {
+        match self.line.hear() {
+            Ok(Some(order)) if order == b"reopen" => {
+                let result = self.drain.reopen();
+                self.line.say(&Report::Reopened(result).text());
+                None
+            }
+            Ok(Some(order)) if order == b"finish" => {
+                self.plumbing.let_go();
+                Some(End::Finished(self.drain.finish()))
+            }
+            Ok(_) => None,
+            Err(_) => Some(End::Orphaned),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_arrive() {
+        let (monitor, copier) = Line::new().expect("a line");
+        assert_eq!(monitor.report(), None);
+        let lost = Lost { records: 1, bytes: 20, why: "no space left".to_owned() };
+        for report in [
+            Report::Ready,
+            Report::Failed("no such file".to_owned()),
+            Report::Reopened(Ok(())),
+            Report::Reopened(Err("disk full".to_owned())),
+            Report::Finished(Lost::default()),
+            Report::Finished(lost),
+        ] {
+            copier.say(&report.text());
+            assert_eq!(monitor.report(), Some(report));
+        }
+        copier.say(&Report::Failed("ü".repeat(MAX_MESSAGE)).text());
+        assert!(matches!(monitor.wait_for_report(), Some(Report::Failed(_))));
+        drop(copier);
+        assert_eq!(monitor.wait_for_report(), None);
+    }
+
+    #[test]
+    fn orders_arrive_and_the_end_of_a_monitor_is_noticed() {
+        let (monitor, copier) = Line::new().expect("a line");
+        monitor.order(Order::Reopen);
+        monitor.order(Order::Finish);
+        assert_eq!(copier.hear().expect("an order"), Some(b"reopen".to_vec()));
+        assert_eq!(copier.hear().expect("an order"), Some(b"finish".to_vec()));
+        assert_eq!(copier.hear().expect("no end"), None);
+        drop(monitor);
+        assert!(copier.hear().is_err());
+    }
+}

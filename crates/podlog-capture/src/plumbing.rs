@@ -1,0 +1,144 @@
+//! What both processes of a capture have: the ends of the program's pipes, and where a chunk is on its way to the log.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use podlog_container::Log;
+use podlog_driver::{FileLimits, SinkOptions, WhenFull};
+use podlog_line::Stream;
+use rustix::io::{Errno, ioctl_fionread};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+
+use crate::journal::{self, CHUNK};
+use crate::stdio::Ours;
+
+/// What the work pipe is to hold, in bytes: a chunk, with room for pages that are not full.
+const WORK_PIPE_SIZE: usize = 2 * CHUNK;
+
+/// Everything a copier works with. The monitor keeps it open, so that the next copier finds what the last one left.
+pub(crate) struct Plumbing {
+    /// What the program writes to stdout, or to its terminal.
+    stdout: OwnedFd,
+    /// What it writes to stderr; `None` with a terminal.
+    stderr: Option<OwnedFd>,
+    /// Held so that the program sees no end.
+    held: Cell<Option<OwnedFd>>,
+    /// Where a chunk is between the program's pipe and the buffer. Reading does not block.
+    work: (OwnedFd, OwnedFd),
+    /// The journal's memory.
+    pub(crate) memory: OwnedFd,
+    /// Where the output goes.
+    pub(crate) log: Log,
+}
+
+impl Plumbing {
+    /// Lays the pipes from a program to its log.
+    pub(crate) fn new(ours: Ours, log: Log) -> io::Result<Self> {
+        let work = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // With a smaller one chunks are smaller.
+        let _ = fcntl_setpipe_size(&work.1, WORK_PIPE_SIZE);
+        let memory = journal::create(sink_options(&log).max_content())?;
+        let Ours { stdout, stderr, held } = ours;
+        Ok(Self { stdout, stderr, held: Cell::new(held), work, memory, log })
+    }
+
+    /// Lets the program's output end when its last process does.
+    pub(crate) fn let_go(&self) {
+        self.held.take();
+    }
+
+    /// The same for another owner, who holds what this one held.
+    pub(crate) fn hand_over(&self) -> io::Result<Self> {
+        Ok(Self {
+            stdout: self.stdout.try_clone()?,
+            stderr: self.stderr.as_ref().map(OwnedFd::try_clone).transpose()?,
+            work: (self.work.0.try_clone()?, self.work.1.try_clone()?),
+            memory: self.memory.try_clone()?,
+            log: self.log.clone(),
+            held: Cell::new(self.held.take()),
+        })
+    }
+
+    /// Numbers of all descriptors.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let held = self.held.take();
+        let some = [&self.stdout, &self.work.0, &self.work.1, &self.memory];
+        let numbers = some.into_iter().chain(&self.stderr).chain(&held).map(AsRawFd::as_raw_fd).collect();
+        self.held.set(held);
+        numbers
+    }
+
+    /// The open ends of the program's streams.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = (Stream, BorrowedFd<'_>)> {
+        let stderr = self.stderr.as_ref().map(|descriptor| (Stream::Stderr, descriptor.as_fd()));
+        std::iter::once((Stream::Stdout, self.stdout.as_fd())).chain(stderr)
+    }
+
+    /// Whether the program has a terminal, which cannot be spliced.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.stderr.is_none()
+    }
+
+    /// Moves what a stream's pipe has to the work pipe, a chunk at most. 0: it has ended.
+    pub(crate) fn take(&self, output: BorrowedFd<'_>) -> Result<usize, Errno> {
+        splice(output, None, &self.work.1, None, CHUNK, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)
+    }
+
+    /// Bytes in the work pipe.
+    pub(crate) fn in_work(&self) -> usize {
+        let bytes = ioctl_fionread(&self.work.0).unwrap_or(0);
+        usize::try_from(bytes).unwrap_or(CHUNK).min(CHUNK)
+    }
+
+    /// Moves bytes that are in the work pipe to the buffer.
+    pub(crate) fn fetch(&self, mut buffer: &mut [u8]) -> Result<(), Errno> {
+        while !buffer.is_empty() {
+            match rustix::io::read(&self.work.0, &mut *buffer) {
+                // The other end is open here.
+                Ok(0) => return Err(Errno::PIPE),
+                Ok(length) => buffer = &mut buffer[length..],
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a log is written. The sink drops nothing: what is dropped, and when, is the policy's.
+pub(crate) fn sink_options(log: &Log) -> SinkOptions {
+    SinkOptions {
+        limits: FileLimits { max_bytes: log.max_bytes, max_files: log.max_files },
+        max_record_bytes: usize::try_from(log.max_record_bytes).unwrap_or(usize::MAX),
+        when_full: WhenFull::Wait,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn bytes_are_in_one_place() {
+        let (reader, mut program) = io::pipe().expect("a pipe");
+        let ours = Ours { stdout: reader.into(), stderr: None, held: None };
+        let plumbing = Plumbing::new(ours, Log::default()).expect("pipes");
+        let mut buffer = vec![0; CHUNK];
+        for text in [&b"a"[..], b"some words", &[b'x'; 5000]] {
+            program.write_all(text).expect("room");
+            let (_, output) = plumbing.outputs().next().expect("stdout");
+            let unread = || ioctl_fionread(output).expect("a pipe");
+            assert_eq!((unread(), plumbing.in_work()), (text.len() as u64, 0));
+            assert_eq!(plumbing.take(output), Ok(text.len()));
+            assert_eq!((unread(), plumbing.in_work()), (0, text.len()));
+            plumbing.fetch(&mut buffer[..text.len()]).expect("bytes");
+            assert_eq!((&buffer[..text.len()], plumbing.in_work()), (text, 0));
+        }
+        drop(program);
+        let (_, output) = plumbing.outputs().next().expect("stdout");
+        assert_eq!(plumbing.take(output), Ok(0));
+    }
+}

@@ -1,0 +1,227 @@
+//! `kill -9` of capture's processes loses nothing.
+
+mod common;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use common::{Scene, eventually, is_alive};
+use podlog_container::control::{Reply, Request};
+use podlog_container::{Liveness, ProcessStat, REASON_UNKNOWN};
+use podlog_line::Stream;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Numbered lines of both streams as fast as the shell's `awk` can, of 0 to 300 bytes, some of 40,000, some in pieces.
+const PRINTER: &str = r#"exec awk -v n=$LINES 'BEGIN {
+    filler = "x"; while (length(filler) < 40000) filler = filler filler
+    for (i = 1; i <= n; i++) {
+        size = i % 1000 == 0 ? 40000 : (i * 7919) % 300
+        printf "%d %s\n", i, substr(filler, 1, size)
+        if (i % 3 == 0) printf "%d %s\n", i, substr(filler, 1, size) > "/dev/stderr"
+        if (i % 5000 == 0) fflush()
+    }
+}'"#;
+
+/// What line `number` of a stream is.
+fn line(number: usize) -> String {
+    let size = if number.is_multiple_of(1000) { 40_000 } else { (number * 7919) % 300 };
+    format!("{number} {}", "x".repeat(size))
+}
+
+fn printer(lines: usize) -> Scene {
+    Scene::script(&PRINTER.replace("$LINES", &lines.to_string()))
+}
+
+fn kill(pid: i32) {
+    let _ = kill_process(Pid::from_raw(pid).expect("pid"), Signal::KILL);
+}
+
+/// Every line of both streams once and in order, in all files of the log, and no gap.
+fn check(scene: &Scene, lines: usize) {
+    let log = scene.all_files();
+    for (stream, step) in [(Stream::Stdout, 1), (Stream::Stderr, 3)] {
+        let output = scene.output_of(&log, stream.as_str());
+        let mut found = output.split(|byte| *byte == b'\n');
+        for number in (1..=lines).filter(|number| number % step == 0) {
+            let expected = line(number);
+            let found = found.next().map(|line| String::from_utf8_lossy(line).into_owned());
+            assert!(
+                found.as_deref() == Some(&*expected),
+                "{stream} line {number} is {:.80} and not {expected:.80}",
+                found.unwrap_or_default()
+            );
+        }
+        assert_eq!(found.map(<[u8]>::len).collect::<Vec<_>>(), [0], "{stream} has more lines");
+    }
+}
+
+/// Kills the copier again and again while the program prints; returns how often.
+fn kill_copiers(scene: &Scene, monitor: i32, mut pause: impl FnMut() -> Duration) -> usize {
+    let (mut kills, mut last) = (0, 0);
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while scene.dir.exit().expect("read exit").is_none() {
+        assert!(Instant::now() < deadline, "the container does not end");
+        let Some((_, copier)) = scene.processes(monitor).filter(|(_, copier)| *copier != last) else {
+            continue;
+        };
+        std::thread::sleep(pause());
+        kill(copier);
+        (kills, last) = (kills + 1, copier);
+    }
+    kills
+}
+
+/// Numbers that look random, the same ones each time.
+fn pauses(max_microseconds: u64) -> impl FnMut() -> Duration {
+    let mut state = 88_172_645_463_325_252_u64;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        Duration::from_micros(state % max_microseconds)
+    }
+}
+
+fn monitor_of(scene: &Scene) -> i32 {
+    scene.capture_pid().cast_signed()
+}
+
+#[test]
+fn a_copier_that_is_killed_again_and_again_loses_nothing() {
+    // With files this small it is killed while it rotates, too.
+    for (lines, max_bytes, max_pause) in
+        [(100_000, u64::MAX, 20_000), (60_000, 1 << 20, 30_000), (15_000, 1 << 16, 40_000)]
+    {
+        let scene = printer(lines).with(|process| {
+            process.log.max_bytes = max_bytes;
+            process.log.max_files = 10_000;
+        });
+        scene.start();
+        let kills = kill_copiers(&scene, monitor_of(&scene), pauses(max_pause));
+        assert!(kills > 5, "only {kills} kills");
+        let exit = scene.exit();
+        assert_eq!((exit.exit_code, exit.message.as_str(), exit.lost_bytes), (0, "", 0));
+        check(&scene, lines);
+    }
+}
+
+#[test]
+fn a_held_line_survives_its_copier() {
+    let scene = Scene::script("printf 'begun'; until [ -e go ]; do sleep 0.01; done; echo ' and ended'");
+    let cwd = scene.temp.path().to_owned();
+    let scene = scene.with(|process| process.cwd = Some(cwd.clone()));
+    scene.start();
+    let monitor = monitor_of(&scene);
+    for _ in 0..10 {
+        let (_, copier) = eventually("a copier", || scene.processes(monitor));
+        kill(copier);
+        eventually("another copier", || scene.processes(monitor).filter(|(_, other)| *other != copier));
+    }
+    fs::write(cwd.join("go"), "").expect("write");
+    assert_eq!(scene.exit().exit_code, 0);
+    assert_eq!(scene.stdout(), "begun and ended\n");
+}
+
+#[test]
+fn a_log_that_somebody_took_away_is_no_reason_to_stop() {
+    let scene =
+        Scene::script("i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i + 1)); done; sleep 0.5; echo last");
+    scene.start();
+    let monitor = monitor_of(&scene);
+    for _ in 0..5 {
+        let _ = fs::remove_file(&scene.process.log.path);
+        let (_, copier) = eventually("a copier", || scene.processes(monitor));
+        kill(copier);
+        eventually("another copier", || scene.processes(monitor).filter(|(_, other)| *other != copier));
+    }
+    assert_eq!(scene.exit().exit_code, 0);
+    assert!(scene.stdout().ends_with("last\n"));
+}
+
+#[test]
+fn requests_outlive_a_copier() {
+    let scene = Scene::script("echo up; exec sleep 1000");
+    scene.start();
+    scene.wait_for("up");
+    let (_, copier) = eventually("a copier", || scene.processes(monitor_of(&scene)));
+    kill(copier);
+    for _ in 0..20 {
+        assert_eq!(scene.ask(&Request::Reopen), Reply::Ok(String::new()));
+    }
+    assert_eq!(scene.ask(&Request::Status), Reply::Ok("running".to_owned()));
+    assert_eq!(scene.ask(&Request::Signal(15)), Reply::Ok(String::new()));
+    assert_eq!(scene.exit().signal, Some(15));
+}
+
+#[test]
+fn a_copier_takes_the_place_of_its_monitor() {
+    const LINES: usize = 200_000;
+    for code in [0, 7] {
+        let script = PRINTER.replace("$LINES", &LINES.to_string()).replace("exec ", "") + "; exit $CODE";
+        let scene = Scene::script(&script.replace("$CODE", &code.to_string()));
+        scene.start();
+        let first = monitor_of(&scene);
+        let (_, second) = eventually("a copier", || scene.processes(first));
+        kill(first);
+        eventually("a new monitor", || scene.processes(second));
+        assert_eq!(scene.dir.liveness().expect("liveness"), Liveness::Alive);
+        let exit = scene.exit();
+        check(&scene, LINES);
+        if exit.reason == REASON_UNKNOWN {
+            skipped("this kernel does not tell the exit code of another process' child");
+        } else {
+            assert_eq!(exit.exit_code, code);
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a test that does less must say so")]
+fn skipped(why: &str) {
+    eprintln!("SKIPPED: {why}");
+}
+
+#[test]
+fn a_new_monitor_does_everything_the_old_one_did() {
+    let scene = Scene::script("setsid sleep 1000 & sleep 1000 & echo up; exec sleep 1000");
+    let state = scene.start();
+    scene.wait_for("up");
+    let first = monitor_of(&scene);
+    let (_, second) = eventually("a copier", || scene.processes(first));
+    kill(first);
+    let (_, third) = eventually("a new monitor", || scene.processes(second));
+    kill(third);
+    eventually("a new copier", || scene.processes(second).filter(|(_, copier)| *copier != third));
+    eventually("an answer", || {
+        let socket = scene.dir.connect_control();
+        socket
+            .is_ok()
+            .then(|| scene.ask(&Request::Status))
+            .filter(|reply| *reply == Reply::Ok("running".into()))
+    });
+    assert_eq!(scene.ask(&Request::Reopen), Reply::Ok(String::new()));
+    assert_eq!(scene.ask(&Request::Signal(15)), Reply::Ok(String::new()));
+    let exit = scene.exit();
+    assert!(exit.signal == Some(15) || exit.reason == REASON_UNKNOWN, "{exit:?}");
+    let left = ProcessStat::all().expect("processes");
+    assert!(left.iter().all(|process| process.session != state.process.pid), "some process is left");
+}
+
+#[test]
+fn when_both_are_killed_the_container_is_lost() {
+    let scene = Scene::script("echo $$; exec sleep 1000");
+    let state = scene.start();
+    scene.wait_for("\n");
+    let monitor = monitor_of(&scene);
+    let (_, copier) = eventually("a copier", || scene.processes(monitor));
+    let stopped = [monitor, copier].map(|pid| Pid::from_raw(pid).expect("pid"));
+    for pid in stopped {
+        kill_process(pid, Signal::STOP).expect("stop");
+    }
+    [monitor, copier].into_iter().for_each(kill);
+    eventually("capture's end", || {
+        (scene.dir.liveness().expect("liveness") == Liveness::Ended).then_some(())
+    });
+    assert_eq!(scene.dir.exit().expect("read exit"), None);
+    assert!(is_alive(state.process.pid), "the runtime ends what is left");
+    kill(state.process.pid);
+}
