@@ -11,14 +11,15 @@ use podlog_container::{Liveness, ProcessStat, REASON_UNKNOWN};
 use podlog_line::Stream;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Numbered lines of both streams as fast as the shell's `awk` can, of 0 to 300 bytes, some of 40,000, some in pieces.
+/// Numbered lines of both streams as fast as `awk` can, of 0 to 300 bytes, some of 40,000, with pauses so that there is time
+/// for some kills on any machine.
 const PRINTER: &str = r#"exec awk -v n=$LINES 'BEGIN {
     filler = "x"; while (length(filler) < 40000) filler = filler filler
     for (i = 1; i <= n; i++) {
         size = i % 1000 == 0 ? 40000 : (i * 7919) % 300
         printf "%d %s\n", i, substr(filler, 1, size)
         if (i % 3 == 0) printf "%d %s\n", i, substr(filler, 1, size) > "/dev/stderr"
-        if (i % 5000 == 0) fflush()
+        if (i % 2000 == 0) { fflush(); system("sleep 0.03") }
     }
 }'"#;
 
@@ -90,7 +91,7 @@ fn monitor_of(scene: &Scene) -> i32 {
 fn a_copier_that_is_killed_again_and_again_loses_nothing() {
     // With files this small it is killed while it rotates, too.
     for (lines, max_bytes, max_pause) in
-        [(100_000, u64::MAX, 20_000), (60_000, 1 << 20, 30_000), (15_000, 1 << 16, 40_000)]
+        [(100_000, u64::MAX, 20_000), (60_000, 1 << 20, 30_000), (30_000, 1 << 16, 40_000)]
     {
         let scene = printer(lines).with(|process| {
             process.log.max_bytes = max_bytes;
