@@ -8,5 +8,6 @@
 
 mod attacks;
 mod harness;
+mod shared_storage;
 mod survival;
 mod walk;
