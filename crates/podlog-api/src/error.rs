@@ -87,6 +87,26 @@ pub struct Cause {
     pub field: String,
 }
 
+impl Cause {
+    /// The value of `field` breaks `rule`.
+    pub(crate) fn invalid_value(field: &str, value: impl std::fmt::Display, rule: &str) -> Cause {
+        Cause {
+            reason: "FieldValueInvalid".into(),
+            message: format!("Invalid value: {value}: {rule}"),
+            field: field.into(),
+        }
+    }
+
+    /// `field` may not be given.
+    pub(crate) fn forbidden(field: &str, why: &str) -> Cause {
+        Cause {
+            reason: "FieldValueForbidden".into(),
+            message: format!("Forbidden: {why}"),
+            field: field.into(),
+        }
+    }
+}
+
 /// What a failure is about (`Status.details`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -3,14 +3,14 @@
 use jiff::{Timestamp, Unit};
 
 use crate::query::Query;
-use crate::{ApiError, Cause, go};
+use crate::{ApiError, Cause, LogExtensions, go};
 
 /// The query parameters of `GET …/pods/{name}/log`.
 ///
 /// ```
-/// use podlog_api::PodLogOptions;
+/// use podlog_api::{PodLogOptions, StreamRules};
 ///
-/// let options = PodLogOptions::from_query("container=web&follow=true&tailLines=10")?;
+/// let options = PodLogOptions::from_query("container=web&follow=true&tailLines=10", StreamRules::Exact)?;
 /// assert_eq!(options.tail_lines, Some(10));
 /// assert_eq!(options.to_kubelet_query(), "follow=true&tailLines=10");
 /// # Ok::<(), podlog_api::ApiError>(())
@@ -37,12 +37,14 @@ pub struct PodLogOptions {
     pub insecure_skip_tls_verify_backend: bool,
     /// `All`, `Stdout` or `Stderr`; `None` means all.
     pub stream: Option<String>,
+    /// What Kubernetes cannot be asked for.
+    pub extensions: LogExtensions,
 }
 
-/// Whether `stream` may be given, and with what.
+/// Whether `stream` may be given, and with what, and whether there is more than Kubernetes knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StreamRules {
-    /// A stream can be chosen, together with any other option.
+    /// A stream can be chosen, together with any other option, and [`LogExtensions`] count.
     #[default]
     Exact,
     /// As Kubernetes 1.36 with its default feature gates: `stream` is forbidden.
@@ -76,12 +78,13 @@ impl KubeletOptionsError {
 const STREAMS: [&str; 3] = ["Stdout", "Stderr", "All"];
 
 impl PodLogOptions {
-    /// Reads the query of a request to an API server. Unknown parameters are ignored.
+    /// Reads the query of a request to an API server. Unknown parameters are ignored; those beyond Kubernetes are unknown
+    /// to all rules but [`StreamRules::Exact`].
     ///
     /// # Errors
     /// 400 with Go's text for the first parameter that is not a number or a time.
-    pub fn from_query(query: &str) -> Result<Self, ApiError> {
-        Self::decode(&Query::parse(query))
+    pub fn from_query(query: &str, rules: StreamRules) -> Result<Self, ApiError> {
+        Self::decode(&Query::parse(query), rules)
     }
 
     /// Reads and validates the query of a request to a kubelet, where an old parameter `tail` (a number or `all`)
@@ -96,7 +99,7 @@ impl PodLogOptions {
             Some("all") => query.remove("tailLines"),
             Some(lines) => query.set("tailLines", lines),
         }
-        let options = Self::decode(&query).map_err(|_| KubeletOptionsError::Undecodable)?;
+        let options = Self::decode(&query, rules).map_err(|_| KubeletOptionsError::Undecodable)?;
         options.validate("", rules).map_err(|_| KubeletOptionsError::Invalid)?;
         Ok(options)
     }
@@ -111,6 +114,7 @@ impl PodLogOptions {
             .into_iter()
             .chain(self.check_stream(rules))
             .flatten()
+            .chain(self.extensions.check(self.previous, self.tail_lines))
             .collect();
         if causes.is_empty() { Ok(()) } else { Err(ApiError::invalid("", "PodLogOptions", pod, causes)) }
     }
@@ -131,7 +135,15 @@ impl PodLogOptions {
         query.encode()
     }
 
-    fn decode(query: &Query) -> Result<Self, ApiError> {
+    fn decode(query: &Query, rules: StreamRules) -> Result<Self, ApiError> {
+        let mut options = Self::decode_kubernetes(query)?;
+        if rules == StreamRules::Exact {
+            options.extensions = LogExtensions::decode(query)?;
+        }
+        Ok(options)
+    }
+
+    fn decode_kubernetes(query: &Query) -> Result<Self, ApiError> {
         Ok(PodLogOptions {
             container: query.first("container").unwrap_or_default().to_owned(),
             follow: query.flag("follow"),
@@ -143,6 +155,7 @@ impl PodLogOptions {
             limit_bytes: query.integer("limitBytes")?,
             insecure_skip_tls_verify_backend: query.flag("insecureSkipTLSVerifyBackend"),
             stream: query.first("stream").map(str::to_owned),
+            extensions: LogExtensions::default(),
         })
     }
 
@@ -166,35 +179,39 @@ impl PodLogOptions {
         if let Some(stream) = &self.stream {
             query.set("stream", stream);
         }
+        self.extensions.encode(&mut query);
         query
     }
 
     fn check_tail(&self) -> Option<Cause> {
         let lines = self.tail_lines.filter(|lines| *lines < 0)?;
-        Some(invalid_value("tailLines", lines, "must be greater than or equal to 0"))
+        Some(Cause::invalid_value("tailLines", lines, "must be greater than or equal to 0"))
     }
 
     fn check_limit(&self) -> Option<Cause> {
         let bytes = self.limit_bytes.filter(|bytes| *bytes < 1)?;
-        Some(invalid_value("limitBytes", bytes, "must be greater than 0"))
+        Some(Cause::invalid_value("limitBytes", bytes, "must be greater than 0"))
     }
 
     fn check_since(&self) -> Option<Cause> {
         if self.since_time.is_some() && self.since_seconds.is_some() {
-            return Some(forbidden("[]", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+            return Some(Cause::forbidden(
+                "[]",
+                "at most one of `sinceTime` or `sinceSeconds` may be specified",
+            ));
         }
         let seconds = self.since_seconds.filter(|seconds| *seconds < 1)?;
-        Some(invalid_value("sinceSeconds", seconds, "must be greater than 0"))
+        Some(Cause::invalid_value("sinceSeconds", seconds, "must be greater than 0"))
     }
 
     fn check_stream(&self, rules: StreamRules) -> Option<Option<Cause>> {
         let stream = self.stream.as_deref()?;
         let cause = match rules {
-            StreamRules::Upstream => Some(forbidden("stream", "may not be specified")),
+            StreamRules::Upstream => Some(Cause::forbidden("stream", "may not be specified")),
             _ if !STREAMS.contains(&stream) => Some(unsupported_stream(stream)),
-            StreamRules::UpstreamSplitStreams if stream != "All" && self.tail_lines.is_some() => {
-                Some(forbidden("[]", "`tailLines` and specific `stream` are mutually exclusive for now"))
-            }
+            StreamRules::UpstreamSplitStreams if stream != "All" && self.tail_lines.is_some() => Some(
+                Cause::forbidden("[]", "`tailLines` and specific `stream` are mutually exclusive for now"),
+            ),
             _ => None,
         };
         Some(cause)
@@ -219,18 +236,6 @@ fn set_flag(query: &mut Query, name: &str, value: bool) {
     if value {
         query.set(name, "true");
     }
-}
-
-fn invalid_value(field: &str, value: i64, rule: &str) -> Cause {
-    Cause {
-        reason: "FieldValueInvalid".into(),
-        message: format!("Invalid value: {value}: {rule}"),
-        field: field.into(),
-    }
-}
-
-fn forbidden(field: &str, why: &str) -> Cause {
-    Cause { reason: "FieldValueForbidden".into(), message: format!("Forbidden: {why}"), field: field.into() }
 }
 
 fn unsupported_stream(stream: &str) -> Cause {
@@ -278,7 +283,7 @@ mod tests {
                 PodLogOptions { since_time: time("2026-01-01T00:00:00.5Z"), ..none() },
             ),
         ] {
-            assert_eq!(PodLogOptions::from_query(query), Ok(expected), "{query}");
+            assert_eq!(PodLogOptions::from_query(query, StreamRules::Exact), Ok(expected), "{query}");
         }
     }
 
@@ -307,12 +312,16 @@ mod tests {
             // Reading comes before validating.
             ("tailLines=-1&limitBytes=b", r#"strconv.ParseInt: parsing "b": invalid syntax"#.into()),
         ] {
-            assert_eq!(PodLogOptions::from_query(query), Err(ApiError::bad_request(expected)), "{query}");
+            assert_eq!(
+                PodLogOptions::from_query(query, StreamRules::Exact),
+                Err(ApiError::bad_request(expected)),
+                "{query}"
+            );
         }
     }
 
     fn causes(query: &str, rules: StreamRules) -> Vec<(String, String, String)> {
-        let options = PodLogOptions::from_query(query).expect(query);
+        let options = PodLogOptions::from_query(query, StreamRules::Exact).expect(query);
         let Err(error) = options.validate("web", rules) else { return Vec::new() };
         assert_eq!(error.code, 422);
         let details = error.details.expect("details");
@@ -386,7 +395,8 @@ mod tests {
 
     #[test]
     fn the_body_of_a_refusal() {
-        let options = PodLogOptions::from_query("tailLines=-1&limitBytes=0").expect("readable");
+        let options =
+            PodLogOptions::from_query("tailLines=-1&limitBytes=0", StreamRules::Exact).expect("readable");
         let error = options.validate("web", StreamRules::Exact).expect_err("invalid");
         let expected = concat!(
             r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"PodLogOptions \"web\" is "#,
@@ -415,8 +425,13 @@ mod tests {
             ("sinceTime=1969-12-31T23:59:58.2Z", "sinceTime=1969-12-31T23%3A59%3A58Z"),
             ("sinceTime=", "sinceTime=0001-01-01T00%3A00%3A00Z"),
             ("stream=Stdout", "stream=Stdout"),
+            (
+                "match=b&match=a+b&untilTime=2026-01-01T00:00:00.999Z&cursor=x&exclude=c&cursors=1&untilSeconds=3",
+                "cursor=x&cursors=true&exclude=c&match=b&match=a+b&untilSeconds=3&untilTime=2026-01-01T00%3A00%3A00.999Z",
+            ),
+            ("fixedStrings=1&allInstances=1", "allInstances=true&fixedStrings=true"),
         ] {
-            let options = PodLogOptions::from_query(query).expect(query);
+            let options = PodLogOptions::from_query(query, StreamRules::Exact).expect(query);
             assert_eq!(options.to_kubelet_query(), expected, "{query}");
         }
     }
@@ -458,6 +473,9 @@ mod tests {
             numbers in any::<(Option<i64>, Option<i64>, Option<i64>)>(),
             seconds in proptest::option::of(-62_135_596_800_i64..253_000_000_000),
             stream in proptest::option::of("(All|Stdout|ö)"),
+            more in any::<(Option<i64>, bool, bool, Option<String>, bool)>(),
+            nanoseconds in proptest::option::of(-62_135_596_800_000_000_000_i128..253_000_000_000_000_000_000),
+            patterns in any::<Vec<String>>(),
         ) {
             let options = PodLogOptions {
                 container,
@@ -470,13 +488,23 @@ mod tests {
                 limit_bytes: numbers.2,
                 since_time: seconds.map(|seconds| Timestamp::from_second(seconds).expect("in range")),
                 stream,
+                extensions: LogExtensions {
+                    until_seconds: more.0,
+                    until_time: nanoseconds.map(|at| Timestamp::from_nanosecond(at).expect("in range")),
+                    include: patterns.clone(),
+                    exclude: patterns,
+                    fixed_strings: more.1,
+                    cursors: more.2,
+                    cursor: more.3,
+                    all_instances: more.4,
+                },
             };
-            prop_assert_eq!(PodLogOptions::from_query(&options.to_query()), Ok(options));
+            prop_assert_eq!(PodLogOptions::from_query(&options.to_query(), StreamRules::Exact), Ok(options));
         }
 
         #[test]
         fn no_query_is_fatal(query in any::<String>()) {
-            let _ = PodLogOptions::from_query(&query);
+            let _ = PodLogOptions::from_query(&query, StreamRules::Exact);
             let _ = PodLogOptions::from_kubelet_query(&query, StreamRules::Exact);
         }
     }

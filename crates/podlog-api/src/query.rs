@@ -12,6 +12,11 @@ impl Query {
         Query(query.split('&').filter_map(pair).collect())
     }
 
+    /// All values of a parameter, in the order given.
+    pub fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()
+    }
+
     /// The first value of a parameter; the others never count in Kubernetes.
     pub fn first(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -34,6 +39,11 @@ impl Query {
     /// Sets a parameter, in place of any values it had.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
         self.remove(name);
+        self.add(name, value);
+    }
+
+    /// Adds a value of a parameter to those that it has.
+    pub fn add(&mut self, name: &str, value: impl Into<String>) {
         self.0.push((name.to_owned(), value.into()));
     }
 

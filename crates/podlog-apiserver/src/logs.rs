@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use podlog_api::accept::Endpoint;
 use podlog_api::node_response::{self, MAX_BODY_BYTES};
 use podlog_api::resource::find;
-use podlog_api::{ApiError, Object, PodLogOptions, Reason};
+use podlog_api::{ApiError, LOG_OPTIONS_HEADER, Object, PodLogOptions, Reason};
 use podlog_serving::metrics::Held;
 use podlog_serving::{BodySender, NodeBody, Permit, Verify, stream_body};
 use serde_json::Value;
@@ -30,7 +30,7 @@ pub(crate) async fn answer(
     held: Held,
 ) -> Result<Answer, ApiError> {
     call.wanted(Endpoint::Log)?;
-    let options = PodLogOptions::from_query(&call.raw_query)?;
+    let options = PodLogOptions::from_query(&call.raw_query, app.stream_rules)?;
     options.validate(&target.name, app.stream_rules)?;
     app.metrics.log_requested(options.insecure_skip_tls_verify_backend);
     let pod = app.registry.get(target.resource, &target.namespace, &target.name)?;
@@ -62,7 +62,7 @@ pub(crate) async fn answer(
     if !node_response::is_success(code) {
         return Err(refused(pod.name(), code, response.into_body()).await);
     }
-    Ok(stream(call.permit, response.into_body(), held))
+    Ok(stream(call.permit, response, held))
 }
 
 /// The container whose log is meant.
@@ -129,12 +129,16 @@ async fn refused(pod: &str, code: u16, body: NodeBody) -> ApiError {
     }
 }
 
-/// Streams the log to whoever holds the permit for it.
-fn stream(permit: Permit, body: NodeBody, held: Held) -> Answer {
+/// Streams the log to whoever holds the permit for it. What the kubelet says about options beyond Kubernetes is passed on.
+fn stream(permit: Permit, response: Response<NodeBody>, held: Held) -> Answer {
+    let (parts, body) = response.into_parts();
     let (sender, stream) = stream_body();
     tokio::spawn(copy(permit, body, sender, held));
     let mut answer = Response::new(stream);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if let Some(honoured) = parts.headers.get(LOG_OPTIONS_HEADER) {
+        answer.headers_mut().insert(LOG_OPTIONS_HEADER, honoured.clone());
+    }
     answer
 }
 
@@ -164,6 +168,7 @@ async fn copy(permit: Permit, mut body: NodeBody, sender: BodySender, _held: Hel
 
 #[cfg(test)]
 mod tests {
+    use podlog_api::StreamRules;
     use serde_json::json;
 
     use super::*;
@@ -234,7 +239,9 @@ mod tests {
         assert_eq!(port(&node(json!(12345))), 12345);
         assert_eq!(port(&node(json!(0))), 10250);
         assert_eq!(port(&node(json!(99999))), 10250);
-        let options = PodLogOptions::from_query("tailLines=5&follow=true&container=a&pretty=true").unwrap();
+        let options =
+            PodLogOptions::from_query("tailLines=5&follow=true&container=a&pretty=true", StreamRules::Exact)
+                .unwrap();
         assert_eq!(
             log_path(&pod(json!({})), "a", &options),
             "/containerLogs/prod/web/a?follow=true&tailLines=5"

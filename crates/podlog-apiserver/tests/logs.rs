@@ -46,6 +46,7 @@ impl Handler for Kubelet {
             *refused.status_mut() = StatusCode::from_u16(code.parse().unwrap()).unwrap();
             return refused;
         }
+        let matches = target.contains("match=");
         let (sender, body) = stream_body();
         tokio::spawn(async move {
             match container.as_str() {
@@ -70,7 +71,11 @@ impl Handler for Kubelet {
             }
             sender.finish().await;
         });
-        Response::new(body)
+        let mut response = Response::new(body);
+        if matches {
+            response.headers_mut().insert("podlog-log-options", "match".parse().unwrap());
+        }
+        response
     }
 }
 
@@ -245,6 +250,33 @@ async fn streams_can_be_chosen_unless_upstreams_rules_are_wanted() {
         assert_eq!(found, code, "{body}");
         assert!(body.contains(text), "{body}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_beyond_kubernetes_reach_the_kubelet_and_its_word_comes_back() {
+    for (compatibility, query, honoured) in [
+        (
+            Compatibility::Exact,
+            "?cursors=true&match=a&match=b+c&untilTime=2026-01-01T00%3A00%3A00.5Z",
+            Some("match"),
+        ),
+        (Compatibility::Upstream, "", None),
+    ] {
+        let scene = Scene::start_with(compatibility).await;
+        let query_asked = "untilTime=2026-01-01T00:00:00.5Z&match=a&match=b%20c&cursors=1";
+        let response = scene.get(&format!("/api/v1/namespaces/default/pods/one/log?{query_asked}")).await;
+        let found =
+            response.headers().get("podlog-log-options").map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(found.as_deref(), honoured);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, format!("/containerLogs/default/one/echo{query}").as_bytes());
+    }
+    let scene = Scene::start().await;
+    let (code, body) = scene.log("one?untilSeconds=-1&tailLines=-1").await;
+    let body = String::from_utf8(body).unwrap();
+    let text = "[tailLines: Invalid value: -1: must be greater than or equal to 0, untilSeconds: Invalid value: -1: must be greater than or equal to 0]";
+    assert_eq!(code, 422, "{body}");
+    assert!(body.contains(text), "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
