@@ -65,9 +65,12 @@ impl Connection {
     }
 
     /// An answer that is read as it comes.
-    pub(crate) async fn stream(&self, path: &str, subject: Subject<'_>) -> Result<Body, ClientError> {
-        let response = self.send(request(Method::GET, path, None, Bytes::new())?, subject).await?;
-        Ok(response.into_body())
+    pub(crate) async fn stream(
+        &self,
+        path: &str,
+        subject: Subject<'_>,
+    ) -> Result<Response<Body>, ClientError> {
+        self.send(request(Method::GET, path, None, Bytes::new())?, subject).await
     }
 
     async fn send(

@@ -19,6 +19,8 @@ use crate::{Connection, ConnectionOptions};
 pub(crate) enum Answer {
     Json(u16, Value),
     Text(u16, String),
+    /// Text, and the options beyond Kubernetes that were honoured.
+    Honours(&'static str, String),
     /// Some text, then an error.
     Breaks(String),
     /// Some text, then nothing, and no end.
@@ -92,7 +94,12 @@ impl Handler for Script {
         if let Ok(body) = serde_json::from_slice(&body) {
             self.bodies.lock().unwrap().push(body);
         }
+        let mut honoured = None;
         let (code, content_type, body) = match self.answer(&line) {
+            Answer::Honours(options, text) => {
+                honoured = Some(options);
+                (200, "text/plain", text_body(text))
+            }
             Answer::Json(code, value) => (code, "application/json", json_body(value.to_string())),
             Answer::Text(code, text) => (code, "text/plain", text_body(text)),
             Answer::Breaks(text) => (200, "text/plain", broken(text)),
@@ -100,6 +107,9 @@ impl Handler for Script {
         };
         let mut response = Response::new(body);
         response.headers_mut().insert("content-type", content_type.parse().unwrap());
+        if let Some(honoured) = honoured {
+            response.headers_mut().insert("podlog-log-options", honoured.parse().unwrap());
+        }
         *response.status_mut() = code.try_into().unwrap();
         response
     }

@@ -1,7 +1,7 @@
 //! Arguments and flags, and what they mean together.
 
 use jiff::Timestamp;
-use podlog_api::{PodLogOptions, go};
+use podlog_api::{LogExtensions, PodLogOptions, go};
 
 use crate::{ClientError, Colour, GoDuration};
 
@@ -77,6 +77,30 @@ pub struct LogsOptions {
     /// Print only what was written to this stream. Kubernetes' own servers refuse it unless told otherwise.
     #[arg(long, value_name = "STREAM")]
     pub stream: Option<StreamChoice>,
+    /// Print only lines older than this, e.g. 5s, 2m or 3h [default: all].
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    pub until: Option<GoDuration>,
+    /// Print only lines of this moment and earlier, RFC 3339.
+    #[arg(long, value_name = "TIME")]
+    pub until_time: Option<String>,
+    /// Print only lines in which this is found; may be given several times.
+    #[arg(long = "match", value_name = "REGEX")]
+    pub include: Vec<String>,
+    /// Print only lines in which this is not found; may be given several times.
+    #[arg(long, value_name = "REGEX")]
+    pub exclude: Vec<String>,
+    /// Take what is given to --match and --exclude literally.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
+    pub fixed_strings: bool,
+    /// Begin every line with its cursor, at which --cursor goes on.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
+    pub cursors: bool,
+    /// Print only what comes after this cursor.
+    #[arg(long, value_name = "CURSOR")]
+    pub cursor: Option<String>,
+    /// Print the logs of the container's earlier instances, too, oldest first.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
+    pub all_instances: bool,
     /// Accept any certificate of the kubelet.
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
     pub insecure_skip_tls_verify_backend: bool,
@@ -105,6 +129,14 @@ impl Default for LogsOptions {
             pod_running_timeout: GoDuration::from_seconds(20),
             selector: None,
             stream: None,
+            until: None,
+            until_time: None,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            fixed_strings: false,
+            cursors: false,
+            cursor: None,
+            all_instances: false,
             insecure_skip_tls_verify_backend: false,
             colour: Colour::Never,
         }
@@ -163,18 +195,28 @@ impl LogsOptions {
             follow: self.follow,
             previous: self.previous,
             since_seconds: (!self.since.is_zero()).then(|| self.since.rounded_seconds()),
-            since_time: self.parsed_since_time()?,
+            since_time: parsed_time(self.since_time.as_deref())?,
             timestamps: self.timestamps,
             tail_lines: self.tail_lines(),
             limit_bytes: (self.limit_bytes != 0).then_some(self.limit_bytes),
             insecure_skip_tls_verify_backend: self.insecure_skip_tls_verify_backend,
             stream: self.stream.map(|stream| format!("{stream:?}")),
+            extensions: self.extensions()?,
         })
     }
 
-    fn parsed_since_time(&self) -> Result<Option<Timestamp>, ClientError> {
-        let text = self.since_time.as_deref().filter(|text| !text.is_empty());
-        text.map(go::parse_rfc3339).transpose().map_err(|error| ClientError::Invalid(error.to_string()))
+    /// What Kubernetes cannot be asked for.
+    fn extensions(&self) -> Result<LogExtensions, ClientError> {
+        Ok(LogExtensions {
+            until_seconds: self.until.map(GoDuration::rounded_seconds),
+            until_time: parsed_time(self.until_time.as_deref())?,
+            include: self.include.clone(),
+            exclude: self.exclude.clone(),
+            fixed_strings: self.fixed_strings,
+            cursors: self.cursors,
+            cursor: self.cursor.clone(),
+            all_instances: self.all_instances,
+        })
     }
 
     fn tail_lines(&self) -> Option<i64> {
@@ -210,6 +252,17 @@ impl LogsOptions {
         if log.tail_lines.is_some_and(|lines| lines < -1) {
             return Err("--tail must be greater than or equal to -1".into());
         }
+        if log.extensions.until_seconds.is_some_and(|seconds| seconds < 0) {
+            return Err("--until must be greater than or equal to 0".into());
+        }
+        if self.until.is_some() && self.until_time.is_some() {
+            return Err("at most one of `untilTime` or `untilSeconds` may be specified".into());
+        }
         Ok(())
     }
+}
+
+fn parsed_time(text: Option<&str>) -> Result<Option<Timestamp>, ClientError> {
+    let text = text.filter(|text| !text.is_empty());
+    text.map(go::parse_rfc3339).transpose().map_err(|error| ClientError::Invalid(error.to_string()))
 }

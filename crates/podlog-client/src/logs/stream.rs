@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::poll_fn;
+use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use kube::client::Body;
-use podlog_api::PodLogOptions;
+use podlog_api::{LOG_OPTIONS_HEADER, LogExtensions, PodLogOptions};
 use tokio::time::Instant;
 
 use super::target::Log;
@@ -45,6 +46,9 @@ impl LogBody {
 }
 
 /// Asks for a log.
+///
+/// # Errors
+/// Also when the server does not know an option that it was asked for: what it sends then is another log.
 pub(crate) async fn open(
     connection: &Connection,
     namespace: &str,
@@ -52,7 +56,40 @@ pub(crate) async fn open(
     options: &PodLogOptions,
 ) -> Result<LogBody, ClientError> {
     let subject = Subject { verb: "get", resource: "pods", name: pod };
-    connection.stream(&log_path(namespace, pod, options), subject).await.map(LogBody)
+    let response = connection.stream(&log_path(namespace, pod, options), subject).await?;
+    // A pod that has no node yet has no log, whatever was asked for.
+    if response.status() == StatusCode::OK {
+        check_honoured(&options.extensions, response.headers())?;
+    }
+    Ok(LogBody(response.into_body()))
+}
+
+/// Flags by the names of their parameters.
+const FLAGS: [(&str, &str); 8] = [
+    ("allInstances", "--all-instances"),
+    ("cursor", "--cursor"),
+    ("cursors", "--cursors"),
+    ("exclude", "--exclude"),
+    ("fixedStrings", "--fixed-strings"),
+    ("match", "--match"),
+    ("untilSeconds", "--until"),
+    ("untilTime", "--until-time"),
+];
+
+/// Servers ignore what they do not know; those that know options beyond Kubernetes say which they honoured.
+fn check_honoured(asked: &LogExtensions, headers: &HeaderMap) -> Result<(), ClientError> {
+    let honoured = headers.get(LOG_OPTIONS_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_ignored = |name: &&str| !honoured.split(',').any(|honoured| honoured.trim() == *name);
+    let ignored: Vec<&str> = asked.names().into_iter().filter(is_ignored).collect();
+    if ignored.is_empty() {
+        return Ok(());
+    }
+    let flags: Vec<&str> =
+        FLAGS.iter().filter(|(name, _)| ignored.contains(name)).map(|(_, flag)| *flag).collect();
+    Err(ClientError::Invalid(format!(
+        "the server or the kubelet behind it does not know {}: both have to be podlog's",
+        flags.join(", ")
+    )))
 }
 
 /// Asks for a log; one that is followed is asked for again each second while its container has not started, as kubectl

@@ -69,6 +69,11 @@ fn arguments_that_make_no_sense_are_refused_in_kubectls_words() {
             "error: parsing time \"abc\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"abc\" as \"2006\"",
         ),
         ("a --pod-running-timeout=0s", "error: --pod-running-timeout must be higher than zero"),
+        ("a --until=-1s", "error: --until must be greater than or equal to 0"),
+        (
+            "a --until=1s --until-time=2024-01-01T00:00:00Z",
+            "error: at most one of `untilTime` or `untilSeconds` may be specified",
+        ),
     ];
     for (arguments, text) in rows {
         assert_eq!(options(arguments).plan().unwrap_err().to_string(), text, "{arguments}");
@@ -93,6 +98,12 @@ fn flags_become_a_query() {
         ("a --limit-bytes=7 -c c", "container=c&limitBytes=7"),
         ("a c", "container=c"),
         ("a --stream=stderr", "stream=Stderr"),
+        ("a --until=90s --match=x --match=y --exclude=z", "exclude=z&match=x&match=y&untilSeconds=90"),
+        (
+            "a --until-time=2024-08-30T06:00:00.9Z --cursors",
+            "cursors=true&untilTime=2024-08-30T06%3A00%3A00.9Z",
+        ),
+        ("a --fixed-strings --cursor=c --all-instances", "allInstances=true&cursor=c&fixedStrings=true"),
         ("a --insecure-skip-tls-verify-backend", "insecureSkipTLSVerifyBackend=true"),
     ];
     for (arguments, query) in rows {
@@ -183,6 +194,25 @@ async fn a_server_that_is_not_there_is_named() {
     api.options.server = Some(format!("https://localhost:{}", api.port));
     let said = logs(&api, "web").await.1;
     assert!(said.starts_with("Unable to connect to the server: "), "{said}");
+}
+
+#[tokio::test]
+async fn options_that_a_server_ignores_are_an_error_before_the_first_byte() {
+    let api = FakeApi::start().await;
+    let request = format!("{POD}web/log?container=app&exclude=b&match=a");
+    api.script
+        .on_json(&format!("{POD}web"), pod("web", &["app"]))
+        .on(&request, Answer::Honours("exclude,match", "a\n".into()))
+        .on(&request, Answer::Honours("exclude", "wrong\n".into()))
+        .on_text(&request, "wrong\n");
+    let arguments = "web --match=a --exclude=b";
+    assert_eq!(logs(&api, arguments).await, ("a\n".to_owned(), String::new()));
+    for flags in ["--match", "--exclude, --match"] {
+        let text = format!(
+            "error: the server or the kubelet behind it does not know {flags}: both have to be podlog's"
+        );
+        assert_eq!(logs(&api, arguments).await, (String::new(), text));
+    }
 }
 
 #[tokio::test]
