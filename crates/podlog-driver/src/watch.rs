@@ -28,8 +28,8 @@ const TIMER: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(1);
 const EVENT_BUFFER: usize = 64 * 1024;
 
-/// Watches the directories of logs. Dropping it and all its [`LogChanges`] ends its thread.
-#[derive(Debug)]
+/// Watches the directories of logs. Dropping it, its clones and all [`LogChanges`] ends its thread.
+#[derive(Debug, Clone)]
 pub struct LogWatcher {
     thread: Arc<WatchThread>,
 }

@@ -1,6 +1,6 @@
 //! Routes of the endpoint.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +15,9 @@ use podlog_serving::{Body, Handler, Peer, Permit, json_body, text_body};
 use serde_json::json;
 
 use super::access::Gate;
-use super::stream::Hints;
+use super::hints::Watching;
+use super::hub::Hub;
+use super::reading::ReadingMetrics;
 use super::summary;
 use crate::pods::{Context, PodId, Pods};
 
@@ -27,6 +29,7 @@ pub(crate) struct LogServer {
     pub(super) compatibility: Compatibility,
     metrics: ServerMetrics,
     watcher: Option<LogWatcher>,
+    pub(super) hub: Hub,
 }
 
 /// Numbers about the endpoint, names as `pkg/kubelet/server/metrics/metrics.go`.
@@ -35,8 +38,7 @@ struct ServerMetrics {
     requests: Counters,
     seconds: Histograms,
     inflight: Gauges,
-    /// Damage to logs.
-    damage: Counters,
+    readings: ReadingMetrics,
 }
 
 const LABELS: &[&str] = &["method", "path", "server_type", "long_running"];
@@ -60,11 +62,20 @@ impl ServerMetrics {
                 "Number of the inflight http requests",
                 LABELS,
             ),
-            damage: registry.counters(
-                "podlog_kubelet_log_damage_total",
-                "Number of lines, files and truncations that are missing in logs that were read, by what they are",
-                &["reason"],
-            ),
+            readings: ReadingMetrics {
+                damage: registry.counters(
+                    "podlog_kubelet_log_damage_total",
+                    "Number of lines, files and truncations that are missing in logs that were read, by what they are",
+                    &["reason"],
+                ),
+                readings: registry
+                    .gauges(
+                        "podlog_kubelet_log_readings",
+                        "Number of readings of logs that go on; followers that have caught up share one",
+                        &[],
+                    )
+                    .with(&[]),
+            },
             registry,
         }
     }
@@ -98,17 +109,17 @@ impl LogServer {
             tracing::warn!(%error, "cannot watch log files: followers look at them every second");
         }
         let metrics = ServerMetrics::new(registry);
-        LogServer { context, pods, gate, compatibility, metrics, watcher: watcher.ok() }
+        LogServer { context, pods, gate, compatibility, metrics, watcher: watcher.ok(), hub: Hub::default() }
     }
 
-    /// Hints about changes of the log at `path`.
-    pub(super) fn hints(&self, path: &Path) -> Hints {
-        self.watcher.as_ref().map_or(Hints::Timer, |watcher| Hints::Watched(watcher.watch(path)))
+    /// The log at `path`, to be watched.
+    pub(super) fn watching(&self, path: PathBuf) -> Watching {
+        Watching { watcher: self.watcher.clone(), path }
     }
 
-    /// Where damage to logs is counted.
-    pub(super) fn damage(&self) -> Counters {
-        self.metrics.damage.clone()
+    /// Where readings are counted.
+    pub(super) fn reading_metrics(&self) -> ReadingMetrics {
+        self.metrics.readings.clone()
     }
 
     async fn route(&self, parts: &Parts, permit: Permit) -> Response<Body> {

@@ -5,15 +5,18 @@
 //! [`Compatibility::Upstream`] is asked for.
 
 use http::request::Parts;
-use http::{Response, StatusCode};
-use jiff::{SignedDuration, Timestamp};
-use podlog_api::{Compatibility, PodLogOptions};
-use podlog_line::{Mode, Selection, Streams};
+use http::{HeaderValue, Response, StatusCode};
+use jiff::Timestamp;
+use podlog_api::{Compatibility, LOG_OPTIONS_HEADER, LogExtensions, PodLogOptions};
+use podlog_line::Selection;
 use podlog_serving::{Body, Permit, stream_body, text_body};
 
 use super::choose::container_id;
+use super::ending::Ending;
 use super::handler::{LogServer, plain};
-use super::reading::{Chunk, Reading, ReadingError};
+use super::hub::{Shareable, Source};
+use super::reading::{Chunk, Instances, Reading, ReadingError};
+use super::selection::{nanoseconds, selection};
 use super::stream::LogStream;
 use crate::go;
 use crate::pods::{PodId, find_container};
@@ -31,12 +34,17 @@ pub(super) async fn answer(
 ) -> Response<Body> {
     let query = parts.uri.query().unwrap_or_default();
     match log(server, segments, query, permit).await {
-        Ok(body) => Response::new(body),
+        Ok(response) => response,
         Err((code, text)) => plain(code, text),
     }
 }
 
-async fn log(server: &LogServer, segments: &[&str], query: &str, permit: Permit) -> Result<Body, Refused> {
+async fn log(
+    server: &LogServer,
+    segments: &[&str],
+    query: &str,
+    permit: Permit,
+) -> Result<Response<Body>, Refused> {
     let (namespace, pod, container) = names(segments)?;
     let options =
         PodLogOptions::from_kubelet_query(query, server.compatibility.stream_rules()).map_err(|error| {
@@ -44,35 +52,51 @@ async fn log(server: &LogServer, segments: &[&str], query: &str, permit: Permit)
             (code, error.to_string())
         })?;
     let instance = choose(server, namespace, pod, container, options.previous)?;
+    let selection = selection(&options, server.compatibility, Timestamp::now());
+    let selection = selection.map_err(|error| bad_request(error.to_string()))?;
     tracing::debug!(user = permit.user().username, namespace, pod, container, instance, "serving a log");
-    match (serve(server, &instance, &options, permit).await, server.compatibility) {
-        (Err(text), Compatibility::Upstream) => Ok(text_body(text)),
-        (served, _) => served.map_err(bad_request),
+    let instances = if options.extensions.all_instances { Instances::UpTo } else { Instances::Only };
+    let body = match (serve(server, &instance, instances, selection, permit).await, server.compatibility) {
+        (Err(text), Compatibility::Upstream) => text_body(text),
+        (served, _) => served.map_err(bad_request)?,
+    };
+    Ok(with_honoured(Response::new(body), &options.extensions))
+}
+
+/// Says what was honoured of what Kubernetes cannot be asked for.
+fn with_honoured(mut response: Response<Body>, extensions: &LogExtensions) -> Response<Body> {
+    if !extensions.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&extensions.names().join(","))
+    {
+        response.headers_mut().insert(LOG_OPTIONS_HEADER, value);
     }
+    response
 }
 
 /// Streams the log of an instance. A failure is one that Kubernetes prints into a 200.
 async fn serve(
     server: &LogServer,
     instance: &str,
-    options: &PodLogOptions,
+    instances: Instances,
+    selection: Selection,
     permit: Permit,
 ) -> Result<Body, String> {
     let status = instance_status(server, instance).await?;
-    let selection = selection(options, server.compatibility, Timestamp::now());
-    let (reading, first) = open(server, &status, selection).await.map_err(|error| error.to_string())?;
-    let (sender, body) = stream_body();
-    let stream = LogStream {
-        reading,
+    let follow = selection.follow;
+    let shareable = Shareable::of(&selection, nanoseconds(Timestamp::now()));
+    let (reading, first) =
+        open(server, &status, instances, selection).await.map_err(|error| error.to_string())?;
+    let ending = Ending {
         runtime: server.context.runtime.clone(),
-        hints: server.hints(&status.log_path),
         endings: server.pods.endings(),
         instance: status.container.id.clone(),
-        follow: options.follow,
         compatibility: server.compatibility,
         asked: None,
-        permit,
     };
+    let source = Source { ending, watching: server.watching(status.log_path.clone()) };
+    let stream =
+        LogStream { reading: Some(reading), source, follow, shareable, hub: server.hub.clone(), permit };
+    let (sender, body) = stream_body();
     tokio::spawn(stream.run(first, sender));
     Ok(body)
 }
@@ -128,37 +152,11 @@ async fn instance_status(server: &LogServer, instance: &str) -> Result<Container
 async fn open(
     server: &LogServer,
     status: &ContainerStatus,
+    instances: Instances,
     selection: Selection,
 ) -> Result<(Reading, Chunk), ReadingError> {
-    let mut reading = Reading::open(status.log_path.clone(), selection, server.damage()).await?;
+    let mut reading =
+        Reading::open(status.log_path.clone(), instances, selection, server.reading_metrics()).await?;
     let first = reading.chunk().await?;
     Ok((reading, first))
-}
-
-/// The part of the log that the options ask for.
-fn selection(options: &PodLogOptions, compatibility: Compatibility, now: Timestamp) -> Selection {
-    let ago =
-        options.since_seconds.and_then(|seconds| now.checked_sub(SignedDuration::from_secs(seconds)).ok());
-    let since = ago.into_iter().chain(options.since_time).max();
-    let nanoseconds = |at: Timestamp| {
-        let nanoseconds = at.as_nanosecond().clamp(i128::from(i64::MIN), i128::from(i64::MAX));
-        podlog_line::Timestamp::from_nanoseconds(nanoseconds as i64)
-    };
-    Selection {
-        since: since.map(nanoseconds),
-        tail: options.tail_lines.and_then(|lines| u64::try_from(lines).ok()),
-        limit_bytes: options.limit_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
-        timestamps: options.timestamps,
-        streams: match options.stream.as_deref() {
-            Some("Stdout") => Streams::Stdout,
-            Some("Stderr") => Streams::Stderr,
-            _ => Streams::Both,
-        },
-        mode: match compatibility {
-            Compatibility::Exact => Mode::Exact,
-            Compatibility::Upstream => Mode::Upstream,
-        },
-        follow: options.follow,
-        ..Selection::default()
-    }
 }

@@ -4,10 +4,14 @@
 
 mod access;
 mod choose;
+mod ending;
 mod handler;
+mod hints;
+mod hub;
 mod logs;
 mod reading;
 mod review;
+mod selection;
 mod stream;
 mod summary;
 mod system_logs;

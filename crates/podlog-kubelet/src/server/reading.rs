@@ -1,18 +1,23 @@
 //! A log being read on blocking threads, one chunk at a time. What is wrong with it reaches our log and our metrics.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use podlog_driver::{LogReader, LogSource, ReadError, ReadState, ReadStats};
+use bytes::Bytes;
+use podlog_driver::{LogReader, LogSource, Place, ReadError, ReadState, ReadStats};
 use podlog_line::Selection;
-use podlog_serving::metrics::Counters;
+use podlog_serving::metrics::{Counters, Gauge, Held};
 use tokio::task::{JoinError, spawn_blocking};
 
 /// Size of a chunk; a little more is taken when lines are long.
 const CHUNK: usize = 256 * 1024;
+/// A busy log may grow between the looks of two readings: so often is it tried to look at the same moment.
+const MEETING_ATTEMPTS: usize = 8;
+const PRESENT: &str = "a stream ends with the first panic of its reader";
 
 /// What was read, and whether there is more.
 pub(super) struct Chunk {
-    pub(super) data: Vec<u8>,
+    pub(super) data: Bytes,
     pub(super) state: ReadState,
 }
 
@@ -25,26 +30,111 @@ pub(super) enum ReadingError {
     Task(#[from] JoinError),
 }
 
+/// Which instances of a container are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Instances {
+    /// The one whose log it is.
+    Only,
+    /// Those before it, too, oldest first, where log files are named after their number.
+    UpTo,
+}
+
+impl Instances {
+    fn open(self, path: &Path) -> Result<LogSource, ReadError> {
+        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        match (self, path.parent(), number) {
+            (Instances::UpTo, Some(directory), Some(number)) => LogSource::open_history(directory, number),
+            _ => LogSource::open(path),
+        }
+    }
+}
+
+/// What two readings have delivered until they stood at one place, if they did.
+pub(super) struct Meeting {
+    /// Output of the reading that was there.
+    pub(super) ours: Bytes,
+    /// Output of the one that has come.
+    pub(super) theirs: Result<Bytes, ReadingError>,
+    /// Where they stand at one place, which of them can go on for both.
+    pub(super) met: Option<Covers>,
+}
+
+/// Which of two readings another can take the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Covers {
+    /// The other: this one goes on.
+    Other,
+    /// This one: the other goes on.
+    This,
+}
+
+/// Numbers about readings.
+#[derive(Clone)]
+pub(super) struct ReadingMetrics {
+    /// What is missing in logs, by reason.
+    pub(super) damage: Counters,
+    /// Readings that go on.
+    pub(super) readings: Gauge,
+}
+
 /// A log that is being read.
 pub(super) struct Reading {
     /// Not here while a blocking thread has it.
-    reader: Option<LogReader>,
+    reader: Option<Box<LogReader>>,
     path: PathBuf,
     /// What was told of its damage.
     told: ReadStats,
-    damage: Counters,
+    metrics: ReadingMetrics,
+    _held: Held,
 }
 
 impl Reading {
-    /// Opens a log; `damage` counts what is missing in it, by reason.
     pub(super) async fn open(
         path: PathBuf,
+        instances: Instances,
         selection: Selection,
-        damage: Counters,
+        metrics: ReadingMetrics,
     ) -> Result<Self, ReadingError> {
         let source = path.clone();
-        let reader = spawn_blocking(move || LogSource::open(source)?.read(&selection)).await??;
-        Ok(Reading { reader: Some(reader), path, told: ReadStats::default(), damage })
+        let open = move || instances.open(&source)?.read(&selection).map(Box::new);
+        let reader = spawn_blocking(open).await??;
+        Ok(Reading::new(reader, path, ReadStats::default(), metrics))
+    }
+
+    fn new(reader: Box<LogReader>, path: PathBuf, told: ReadStats, metrics: ReadingMetrics) -> Self {
+        let held = metrics.readings.hold();
+        Reading { reader: Some(reader), path, told, metrics, _held: held }
+    }
+
+    /// A second reading at the same place.
+    ///
+    /// # Errors
+    /// When the process may not open more files.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        let reader = self.reader.as_ref().expect(PRESENT).try_clone()?;
+        Ok(Reading::new(Box::new(reader), self.path.clone(), self.told, self.metrics.clone()))
+    }
+
+    /// Where it stands, if another can go on there.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.reader.as_ref().and_then(|reader| reader.place())
+    }
+
+    /// Reads on, and lets `other` read on, until both stand at one place, where this one can go on for `other`. A busy
+    /// log may prevent that.
+    pub(super) async fn meet(&mut self, other: &mut Reading) -> Result<Meeting, ReadingError> {
+        if covers(self.place(), other.place()) {
+            return Ok(Meeting { ours: Bytes::new(), theirs: Ok(Bytes::new()), met: Some(Covers::Other) });
+        }
+        let mut theirs = other.reader.take().expect(PRESENT);
+        let work = move |ours: &mut LogReader| meet(ours, &mut theirs).map(|meeting| (meeting, theirs));
+        let (meeting, theirs) = self.with(work).await?;
+        other.tell(theirs.stats());
+        other.reader = Some(theirs);
+        if meeting.met == Some(Covers::This) {
+            std::mem::swap(self, other);
+        }
+        Ok(meeting)
     }
 
     /// The next chunk.
@@ -53,10 +143,10 @@ impl Reading {
     }
 
     /// What there is of unfinished lines: the writer has ended, and everything was read.
-    pub(super) async fn rest(&mut self) -> Result<Vec<u8>, ReadingError> {
+    pub(super) async fn rest(&mut self) -> Result<Bytes, ReadingError> {
         let finish = |reader: &mut LogReader| {
             let mut rest = Vec::new();
-            reader.finish(&mut rest).map(|()| rest)
+            reader.finish(&mut rest).map(|()| rest.into())
         };
         self.with(finish).await
     }
@@ -65,7 +155,7 @@ impl Reading {
         &mut self,
         work: impl FnOnce(&mut LogReader) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadingError> {
-        let mut reader = self.reader.take().expect("a stream ends with the first panic of its reader");
+        let mut reader = self.reader.take().expect(PRESENT);
         let task = spawn_blocking(move || {
             let done = work(&mut reader);
             (reader, done)
@@ -84,11 +174,12 @@ impl Reading {
             ("missing_file", met.missing_files, told.missing_files),
             ("truncated", met.truncations, told.truncations),
             ("damaged_file", met.damaged_files, told.damaged_files),
+            ("gap", met.gaps, told.gaps),
         ] {
             if met == told {
                 continue;
             }
-            self.damage.with(&[reason]).add(met.saturating_sub(told));
+            self.metrics.damage.with(&[reason]).add(met.saturating_sub(told));
             if told == 0 {
                 tracing::warn!(path = %self.path.display(), reason, count = met, "a container's log is damaged");
             }
@@ -101,7 +192,37 @@ fn chunk(reader: &mut LogReader) -> Result<Chunk, ReadError> {
     loop {
         let state = reader.read_chunk(&mut data)?;
         if state != ReadState::More || data.len() >= CHUNK / 2 {
-            return Ok(Chunk { data, state });
+            return Ok(Chunk { data: fitting(data), state });
         }
     }
+}
+
+/// Followers may hold a chunk for long: it shall not hold more memory than it has bytes.
+fn fitting(data: Vec<u8>) -> Bytes {
+    if data.len() < data.capacity() / 2 { Bytes::copy_from_slice(&data) } else { data.into() }
+}
+
+/// Whether a reading at `ours` can go on for one at `theirs`.
+fn covers(ours: Option<Place>, theirs: Option<Place>) -> bool {
+    ours.zip(theirs).is_some_and(|(ours, theirs)| ours.covers(&theirs))
+}
+
+fn meet(ours: &mut LogReader, theirs: &mut LogReader) -> Result<Meeting, ReadError> {
+    let (mut our_output, mut their_output) = (Vec::new(), Vec::new());
+    let mut met = None;
+    for _ in 0..MEETING_ATTEMPTS {
+        ours.read_chunk(&mut our_output)?;
+        if let Err(error) = theirs.read_chunk(&mut their_output) {
+            return Ok(Meeting { ours: fitting(our_output), theirs: Err(error.into()), met: None });
+        }
+        met = if covers(ours.place(), theirs.place()) {
+            Some(Covers::Other)
+        } else if covers(theirs.place(), ours.place()) {
+            Some(Covers::This)
+        } else {
+            continue;
+        };
+        break;
+    }
+    Ok(Meeting { ours: fitting(our_output), theirs: Ok(fitting(their_output)), met })
 }

@@ -1,71 +1,68 @@
 //! A log on its way to one client.
 //!
 //! The log is read one chunk ahead of the connection: a slow client holds memory for two chunks and no thread. A follower
-//! waits for hints and asks the runtime whether there will be more.
+//! that has caught up shares the reading with the others of its log; alone, it waits for hints and asks the runtime
+//! whether there will be more.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use podlog_api::Compatibility;
-use podlog_driver::{LogChanges, ReadState};
+use podlog_driver::ReadState;
 use podlog_serving::{BodySender, Permit, ReceiverGone};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
+use super::hints::{Hints, PACE};
+use super::hub::{Departure, Hub, Joined, Seat, Shareable, Source};
 use super::reading::{Chunk, Reading, ReadingError};
-use crate::runtime::{ContainerId, ContainerRuntime, ContainerState, RuntimeError};
+use crate::runtime::RuntimeError;
 
-/// How often a follower asks whether the container runs, when nothing says that one has ended.
-const ASK: Duration = Duration::from_secs(1);
-
-/// Hints that a log has changed.
-pub(super) enum Hints {
-    Watched(LogChanges),
-    /// The system has no watch left: look every now and then.
-    Timer,
-}
-
-impl Hints {
-    async fn changed(&mut self) {
-        match self {
-            Hints::Watched(changes) => changes.changed().await,
-            Hints::Timer => sleep(ASK).await,
-        }
-    }
-}
+/// A follower that could not join the others tries again after so long.
+const JOIN_AGAIN: Duration = Duration::from_millis(100);
 
 /// A log on its way.
 pub(super) struct LogStream {
-    pub(super) reading: Reading,
-    pub(super) runtime: Arc<dyn ContainerRuntime>,
-    pub(super) hints: Hints,
-    /// Changes whenever some container has ended.
-    pub(super) endings: watch::Receiver<u64>,
-    pub(super) instance: ContainerId,
+    /// Not here while it is shared.
+    pub(super) reading: Option<Reading>,
+    pub(super) source: Source,
     pub(super) follow: bool,
-    pub(super) compatibility: Compatibility,
-    /// When the runtime was asked last.
-    pub(super) asked: Option<Instant>,
+    /// What it has in common with other followers.
+    pub(super) shareable: Option<Shareable>,
+    pub(super) hub: Hub,
     /// Nobody streams a log without.
     pub(super) permit: Permit,
 }
 
 /// Why a stream ends early.
 #[derive(Debug, thiserror::Error)]
-enum Broken {
+pub(super) enum Broken {
     #[error("the client has gone")]
     Gone(#[from] ReceiverGone),
     #[error(transparent)]
     Read(#[from] ReadingError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error("cannot go on reading a log alone")]
+    Clone(#[source] io::Error),
+    #[error(transparent)]
+    Shared(#[from] Arc<Broken>),
+    #[error("the shared reading of a log has failed")]
+    Lost,
+}
+
+/// How being a member of a group ended.
+enum Left {
+    /// The log has ended.
+    Ended,
+    /// There is more to read.
+    GoesOn,
 }
 
 impl LogStream {
     /// Sends `first` and all that follows.
     pub(super) async fn run(mut self, first: Chunk, sender: BodySender) {
-        let instance = self.instance.0.clone();
+        let instance = self.source.ending.instance.0.clone();
         match self.send_all(first, &sender).await {
             Ok(()) => sender.finish().await,
             Err(Broken::Gone(_)) => {
@@ -80,7 +77,7 @@ impl LogStream {
 
     /// A body that ends in an error does not look complete. Kubernetes prints the error into the body instead.
     async fn break_off(&self, sender: BodySender, error: Broken) {
-        match self.compatibility {
+        match self.source.ending.compatibility {
             Compatibility::Exact => sender.fail(error).await,
             Compatibility::Upstream => {
                 if sender.send(error.to_string()).await.is_ok() {
@@ -92,62 +89,111 @@ impl LogStream {
 
     async fn send_all(&mut self, first: Chunk, sender: &BodySender) -> Result<(), Broken> {
         let mut state = self.catch_up(first, sender).await?;
-        let mut ended = !self.follow;
-        while state != ReadState::LimitReached && !ended {
-            ended = self.wait(sender).await?;
-            let chunk = self.reading.chunk().await?;
-            state = self.catch_up(chunk, sender).await?;
+        while self.follow && state != ReadState::LimitReached {
+            if let Left::Ended = self.share(sender).await? {
+                return Ok(());
+            }
+            match self.follow_alone(sender).await? {
+                Some(caught_up) => state = caught_up,
+                None => break,
+            }
         }
         if state != ReadState::LimitReached {
-            sender.send(self.reading.rest().await?).await?;
+            sender.send(self.reading().rest().await?).await?;
         }
         Ok(())
     }
 
+    fn reading(&mut self) -> &mut Reading {
+        self.reading.as_mut().expect("a stream that does not share its reading has one")
+    }
+
     /// Sends a chunk and everything up to the end of what is there; reads the next chunk while one is sent.
     async fn catch_up(&mut self, first: Chunk, sender: &BodySender) -> Result<ReadState, Broken> {
-        let Chunk { data, mut state } = first;
-        let mut data = Bytes::from(data);
+        let Chunk { mut data, mut state } = first;
         while state == ReadState::More {
-            let (sent, next) = tokio::join!(sender.send(data), self.reading.chunk());
+            let (sent, next) = tokio::join!(sender.send(data), self.reading().chunk());
             sent?;
-            let next = next?;
-            (data, state) = (Bytes::from(next.data), next.state);
+            Chunk { data, state } = next?;
         }
         sender.send(data).await?;
         Ok(state)
     }
 
-    /// Waits until there may be more to read. Returns whether the container has ended: what it wrote is then all there.
-    async fn wait(&mut self, sender: &BodySender) -> Result<bool, Broken> {
-        // A busy log gives a thousand hints a second; the runtime is not asked that often.
-        let is_due = self.asked.is_none_or(|asked| asked.elapsed() >= ASK);
-        if (is_due || self.endings.has_changed().unwrap_or(false)) && self.has_ended().await? {
-            return Ok(true);
-        }
-        tokio::select! {
-            () = sender.closed() => Err(ReceiverGone.into()),
-            () = self.hints.changed() => Ok(false),
-            _ = self.endings.changed() => {
-                self.asked = None;
-                Ok(false)
+    /// Follows the log by itself for a while, and to its end if nobody can share its reading. `None` at its end.
+    async fn follow_alone(&mut self, sender: &BodySender) -> Result<Option<ReadState>, Broken> {
+        let mut hints = self.source.watching.hints();
+        let begun = Instant::now();
+        // The hints begin later than the reading.
+        let mut ended = false;
+        loop {
+            let next_look = Instant::now() + PACE;
+            let chunk = self.reading().chunk().await?;
+            let state = self.catch_up(chunk, sender).await?;
+            if ended {
+                return Ok(None);
             }
+            if state == ReadState::LimitReached || (self.can_share() && begun.elapsed() >= JOIN_AGAIN) {
+                return Ok(Some(state));
+            }
+            ended = self.wait(next_look, &mut hints, sender).await?;
         }
     }
 
-    async fn has_ended(&mut self) -> Result<bool, Broken> {
-        self.endings.mark_unchanged();
-        self.asked = Some(Instant::now());
-        match self.runtime.container_status(&self.instance).await {
-            Ok(status) => {
-                Ok(!matches!(status.container.state, ContainerState::Running | ContainerState::Created))
+    fn can_share(&self) -> bool {
+        self.shareable.is_some() && self.reading.as_ref().is_some_and(|reading| reading.place().is_some())
+    }
+
+    /// Waits until there may be more to read. Returns whether the container has ended: what it wrote is then all there.
+    async fn wait(
+        &mut self,
+        next_look: Instant,
+        hints: &mut Hints,
+        sender: &BodySender,
+    ) -> Result<bool, Broken> {
+        tokio::select! {
+            () = sender.closed() => Err(ReceiverGone.into()),
+            ended = self.source.ending.wait_from(next_look, hints) => Ok(ended?),
+        }
+    }
+
+    /// Follows the log together with others, as long as that goes.
+    async fn share(&mut self, sender: &BodySender) -> Result<Left, Broken> {
+        let Some(shareable) = self.shareable.as_ref().filter(|_| self.can_share()) else {
+            return Ok(Left::GoesOn);
+        };
+        let Some(reading) = self.reading.take() else { return Ok(Left::GoesOn) };
+        match self.hub.join(shareable, &self.source, reading).await {
+            Joined::Member(seat) => self.sit(seat, sender).await,
+            Joined::NotYet(reading, chunk) => {
+                self.reading = Some(reading);
+                sender.send(chunk).await?;
+                Ok(Left::GoesOn)
             }
-            // It does not answer: nobody says that the container has ended.
-            Err(RuntimeError::Unavailable(_)) => Ok(false),
-            // Only what has ended is removed. The files that are open are read to their end; should others be gone
-            // before their time, the reader fails.
-            Err(RuntimeError::NotFound { .. }) if self.compatibility == Compatibility::Exact => Ok(true),
-            Err(error) => Err(error.into()),
+            Joined::Failed(error) => Err(error.into()),
+            Joined::Lost => Err(Broken::Lost),
+        }
+    }
+
+    async fn sit(&mut self, mut seat: Seat, sender: &BodySender) -> Result<Left, Broken> {
+        loop {
+            tokio::select! {
+                () = sender.closed() => return Err(ReceiverGone.into()),
+                chunk = seat.chunk() => match chunk {
+                    Some(chunk) => sender.send(chunk).await?,
+                    None => break,
+                }
+            }
+        }
+        match seat.departure().await {
+            Some(Departure::Ended) => Ok(Left::Ended),
+            Some(Departure::Behind(reading, chunk)) => {
+                self.reading = Some(reading);
+                sender.send(chunk).await?;
+                Ok(Left::GoesOn)
+            }
+            Some(Departure::Failed(error)) => Err(error.into()),
+            None => Err(Broken::Lost),
         }
     }
 }

@@ -94,9 +94,13 @@ impl Bench {
         NodeClient::new(NodeClientConfig { client, ca }).unwrap()
     }
 
+    /// Where the kubelet listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.kubelet.as_ref().unwrap().local_addr().port()
+    }
+
     pub(crate) async fn request(&self, user: Option<&str>, path: &str) -> Response<NodeBody> {
-        let port = self.kubelet.as_ref().unwrap().local_addr().port();
-        self.client(user).get("127.0.0.1", port, path, Verify::Ca).await.unwrap()
+        self.client(user).get("127.0.0.1", self.port(), path, Verify::Ca).await.unwrap()
     }
 
     /// Code and body.

@@ -49,6 +49,39 @@ async fn options_choose_the_part() {
 }
 
 #[tokio::test]
+async fn options_beyond_kubernetes_are_honoured_and_named() {
+    let bench = running().await;
+    let path = bench.runtime.newest("c").unwrap().log_path;
+    let records: String = ["a 1", "b 2", "a.b 3", "c 4"]
+        .iter()
+        .enumerate()
+        .map(|(second, text)| format!("2026-01-01T00:00:0{second}.5Z stdout F {text}\n"))
+        .collect();
+    fs::write(path, records).unwrap();
+    for (query, expected, honoured) in [
+        ("?match=a&match=c", "a 1\na.b 3\nc 4\n", "match"),
+        ("?match=a.b&fixedStrings=true", "a.b 3\n", "fixedStrings,match"),
+        ("?match=a&exclude=3", "a 1\n", "exclude,match"),
+        ("?untilTime=2026-01-01T00:00:01.5Z", "a 1\nb 2\n", "untilTime"),
+        ("?untilSeconds=3600&tailLines=1", "c 4\n", "untilSeconds"),
+        ("?match=a&tailLines=2&exclude=3", "a 1\n", "exclude,match"),
+        ("?allInstances=true&tailLines=1", "c 4\n", "allInstances"),
+    ] {
+        let response = bench.request(Some("admin"), &format!("{PATH}{query}")).await;
+        assert_eq!(response.headers()["podlog-log-options"], honoured, "{query}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, expected.as_bytes(), "{query}");
+    }
+    let (_, with_cursors) = bench.get(&format!("{PATH}?cursors=true&limitBytes=1000")).await;
+    let (cursor, text) = with_cursors.lines().nth(1).unwrap().split_once(' ').unwrap();
+    assert_eq!(text, "b 2");
+    assert_eq!(bench.get(&format!("{PATH}?cursor={cursor}")).await, (200, "a.b 3\nc 4\n".to_owned()));
+    assert_eq!(bench.get(&format!("{PATH}?cursor=none")).await, (400, "invalid cursor".to_owned()));
+    let response = bench.request(Some("admin"), &format!("{PATH}?tailLines=1")).await;
+    assert!(!response.headers().contains_key("podlog-log-options"));
+}
+
+#[tokio::test]
 async fn what_cannot_be_served_is_refused_before_the_first_byte() {
     let bench = running().await;
     for (path, code, text) in [
@@ -61,6 +94,13 @@ async fn what_cannot_be_served_is_refused_before_the_first_byte() {
         ("/containerLogs/default/web/c?tailLines=x", 400, r#"{"message": "Unable to decode query."}"#),
         ("/containerLogs/default/web/c?tailLines=-1", 422, r#"{"message": "Invalid request."}"#),
         ("/containerLogs/default/web/c?stream=Both", 422, r#"{"message": "Invalid request."}"#),
+        ("/containerLogs/default/web/c?untilSeconds=x", 400, r#"{"message": "Unable to decode query."}"#),
+        ("/containerLogs/default/web/c?untilSeconds=-1", 422, r#"{"message": "Invalid request."}"#),
+        (
+            "/containerLogs/default/web/c?match=%28",
+            400,
+            "invalid pattern: regex parse error:\n    (\n    ^\nerror: unclosed group",
+        ),
         (
             "/containerLogs/default/web/c?previous=true",
             400,

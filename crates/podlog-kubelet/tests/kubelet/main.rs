@@ -4,6 +4,7 @@
 
 mod api;
 mod bench;
+mod followers;
 mod logs;
 mod node;
 mod pods;
