@@ -36,6 +36,7 @@ mod names;
 pub mod node_response;
 mod object;
 pub mod openapi;
+pub mod ownership;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;

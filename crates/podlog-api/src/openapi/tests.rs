@@ -51,8 +51,9 @@ fn patch_operations_take_field_validation() {
         assert!(parameters.iter().any(is_query), "{path}");
         let types: Vec<&String> =
             patch["requestBody"]["content"].as_object().expect("content").keys().collect();
-        let served = ["json-patch", "merge-patch", "strategic-merge-patch"];
-        assert_eq!(types, served.map(|name| format!("application/{name}+json")).iter().collect::<Vec<_>>());
+        let served =
+            ["apply-patch+yaml", "json-patch+json", "merge-patch+json", "strategic-merge-patch+json"];
+        assert_eq!(types, served.map(|name| format!("application/{name}")).iter().collect::<Vec<_>>());
     }
 }
 

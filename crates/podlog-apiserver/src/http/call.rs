@@ -8,11 +8,12 @@ use podlog_api::accept::{self, Endpoint};
 use podlog_api::query::Query;
 use podlog_api::resource::{self, Resource, Subresource};
 use podlog_api::strict::{FieldValidation, MediaType};
-use podlog_api::{ApiError, Attributes, Reason, RequestInfo, UserInfo};
-use podlog_serving::{Body, BodyError, Permit};
+use podlog_api::{ApiError, Attributes, Reason, RequestInfo, UserInfo, ownership, rbac};
+use podlog_serving::{Body, BodyError, Permit, Refusal, authorize};
 
 use super::negotiation::{Wanted, first};
-use crate::registry::WriteContext;
+use crate::auth::ClusterAuthorizer;
+use crate::registry::{Ownership, Registry, WriteContext};
 
 /// Largest body that is read.
 const MAX_BODY_BYTES: usize = 3 << 20;
@@ -101,7 +102,51 @@ impl Call {
                 ));
             }
         };
-        Ok(WriteContext { user: Some(self.user().clone()), dry_run })
+        let subresource = self.info.parts.get(2).cloned().unwrap_or_default();
+        Ok(WriteContext {
+            user: Some(self.user().clone()),
+            dry_run,
+            manager: self.field_manager()?,
+            subresource,
+            ownership: Ownership::Tracked,
+        })
+    }
+
+    /// Who owns what is written: `fieldManager`, or what the client calls itself.
+    fn field_manager(&self) -> Result<String, ApiError> {
+        let named = self.query.first("fieldManager").unwrap_or_default();
+        let refuse = |why: String| {
+            Err(super::options::invalid(
+                "fieldManager",
+                "FieldValueInvalid",
+                format!("Invalid value: {named:?}: {why}"),
+            ))
+        };
+        if named.len() > ownership::MAX_MANAGER_LENGTH {
+            return refuse(format!("may not be more than {} bytes", ownership::MAX_MANAGER_LENGTH));
+        }
+        if named.chars().any(char::is_control) {
+            return refuse("should only contain printable characters".to_owned());
+        }
+        if !named.is_empty() {
+            return Ok(named.to_owned());
+        }
+        let manager = ownership::manager_of_user_agent(first(&self.headers, http::header::USER_AGENT));
+        Ok(if manager.is_empty() { "unknown".to_owned() } else { manager })
+    }
+
+    /// Refuses unless whoever calls may do this, too.
+    pub(crate) async fn demand(&self, registry: &Registry, verb: &str) -> Result<(), ApiError> {
+        let mut attributes = self.info.attributes.clone();
+        if let Attributes::Resource { verb: asked, .. } = &mut attributes {
+            *asked = verb.to_owned();
+        }
+        let authorizer = ClusterAuthorizer { registry: registry.clone(), field_selector: String::new() };
+        match authorize(&authorizer, self.user(), &attributes).await {
+            Ok(_) => Ok(()),
+            Err(Refusal::Forbidden { reason }) => Err(rbac::forbidden(self.user(), &attributes, &reason)),
+            Err(Refusal::Error(error)) => Err(ApiError::internal(error)),
+        }
     }
 
     /// What to do with fields that the kind does not have.

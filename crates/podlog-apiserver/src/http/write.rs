@@ -1,20 +1,23 @@
 //! `create`, `update`, `patch`, `delete` and `deletecollection`.
 
 use http::{HeaderValue, StatusCode};
+use jiff::Timestamp;
 use podlog_api::accept::Endpoint;
+use podlog_api::ownership::Conflicts;
 use podlog_api::patch::{self, PatchType};
 use podlog_api::resource::Resource;
-use podlog_api::strict;
-use podlog_api::{ApiError, Cause, Object, Reason, validation};
+use podlog_api::strict::{self, FieldValidation, MediaType};
+use podlog_api::{ApiError, Cause, Object, Reason, ownership, validation};
 use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::options::{self, Selection};
 use super::{Call, Target, list};
-use crate::registry::{Deleted, Part, Registry, scale};
+use crate::registry::{Deleted, Ownership, Part, Registry, WriteContext, metadata, scale};
 
-const PATCH_TYPES: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, application/strategic-merge-patch+json";
+/// Server-side apply.
+const APPLY: &str = "application/apply-patch+yaml";
 /// Kinds that an update creates when there are none (`AllowCreateOnUpdate` of their strategies).
 const CREATED_ON_UPDATE: &[&str] =
     &["Event", "Lease", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
@@ -57,6 +60,7 @@ pub(crate) async fn update(
         registry.update_as(&context, resource, &target.namespace, &target.name, part, replace).await;
     let (object, code) = match updated {
         Err(error) if error.reason == Reason::NotFound && creates_on_update(target, &object) => {
+            call.demand(registry, "create").await?;
             let made = registry.create_as(&context, resource, &target.namespace, object).await?;
             (made, StatusCode::CREATED)
         }
@@ -75,10 +79,14 @@ pub(crate) async fn patch(
     target: &Target,
     part: Part,
 ) -> Result<Answer, ApiError> {
+    if media_type(call) == APPLY {
+        return apply(registry, call, target, part).await;
+    }
     call.wanted(Endpoint::Objects)?;
     let context = call.write_context()?;
     let validation = call.field_validation()?;
-    let patch_type = patch_type(call.content_type())?;
+    let patch_type = patch_type(call)?;
+    refuse_force(call)?;
     let body = call.read_body().await?;
     let mut warnings = Vec::new();
     let change = |object: &mut Object| {
@@ -95,6 +103,65 @@ pub(crate) async fn patch(
         warnings.extend(validation::warnings(resource, &object));
     }
     Ok(with_warnings(list::one(call, resource, &object, StatusCode::OK)?, &warnings))
+}
+
+/// An object as somebody wants it, as far as they say: server-side apply.
+async fn apply(registry: &Registry, call: &Call, target: &Target, part: Part) -> Result<Answer, ApiError> {
+    call.wanted(Endpoint::Objects)?;
+    let context = WriteContext { ownership: Ownership::Applied, ..call.write_context()? };
+    check_manager(call)?;
+    let conflicts = if call.query.flag("force") { Conflicts::TakeOver } else { Conflicts::Refuse };
+    let resource = target.resource;
+    let body = call.read_body().await?;
+    // A field that the kind does not have cannot have an owner: it is refused, whatever `fieldValidation` says.
+    let (mut config, mut warnings) =
+        strict::decode_as(strict::Target::of(resource), &body, MediaType::Yaml, FieldValidation::Strict)?;
+    check_name(target, &config)?;
+    config.metadata_mut().insert("name".into(), json!(target.name));
+    metadata::set_namespace(resource, &target.namespace, &mut config)?;
+    let writer = context.writer(part, Timestamp::now());
+    let merge = |live: &mut Object| {
+        *live = ownership::apply(resource, live, &config, &writer, conflicts)?;
+        Ok(())
+    };
+    let updated = registry.update_as(&context, resource, &target.namespace, &target.name, part, merge).await;
+    let (object, code) = match updated {
+        Err(error) if error.reason == Reason::NotFound && part == Part::Main => {
+            call.demand(registry, "create").await?;
+            let object = ownership::apply(resource, &Object::new(json!({})), &config, &writer, conflicts)?;
+            (registry.create_as(&context, resource, &target.namespace, object).await?, StatusCode::CREATED)
+        }
+        other => (other?, StatusCode::OK),
+    };
+    if part == Part::Main {
+        warnings.extend(validation::warnings(resource, &object));
+    }
+    Ok(with_warnings(list::one(call, resource, &object, code)?, &warnings))
+}
+
+/// Whoever applies says who they are.
+fn check_manager(call: &Call) -> Result<(), ApiError> {
+    if call.query.first("fieldManager").is_some_and(|manager| !manager.is_empty()) {
+        return Ok(());
+    }
+    let cause = Cause {
+        reason: "FieldValueRequired".into(),
+        message: "Required value: is required for apply patch".into(),
+        field: "fieldManager".into(),
+    };
+    Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]))
+}
+
+fn refuse_force(call: &Call) -> Result<(), ApiError> {
+    if call.query.first("force").is_none() {
+        return Ok(());
+    }
+    let cause = Cause {
+        reason: "FieldValueForbidden".into(),
+        message: "Forbidden: may not be specified for non-apply patch".into(),
+        field: "force".into(),
+    };
+    Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]))
 }
 
 /// How many there are to be.
@@ -120,7 +187,7 @@ pub(crate) async fn patch_scale(
     call.wanted(Endpoint::Objects)?;
     let validation = call.field_validation()?;
     // A scale has no lists: a strategic patch of it is a merge patch.
-    let patch_type = match patch_type(call.content_type())? {
+    let patch_type = match patch_type(call)? {
         PatchType::Json => PatchType::Json,
         PatchType::Merge | PatchType::Strategic => PatchType::Merge,
     };
@@ -255,9 +322,12 @@ fn check_version(target: &Target, object: &Object) -> Result<(), ApiError> {
     Err(ApiError::invalid(target.resource.group, target.resource.kind, &target.name, vec![cause]))
 }
 
-fn patch_type(content_type: &str) -> Result<PatchType, ApiError> {
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    PatchType::from_media_type(media_type).ok_or_else(|| {
+fn media_type(call: &Call) -> &str {
+    call.content_type().split(';').next().unwrap_or_default().trim()
+}
+
+fn patch_type(call: &Call) -> Result<PatchType, ApiError> {
+    PatchType::from_media_type(media_type(call)).ok_or_else(|| {
         ApiError::new(
             415,
             Reason::UnsupportedMediaType,

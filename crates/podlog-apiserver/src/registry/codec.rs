@@ -13,7 +13,6 @@ pub(super) fn encode(resource: &Resource, object: &Object) -> Bytes {
     let mut object = events::to_stored(resource, object.clone());
     let metadata = object.metadata_mut();
     metadata.remove("resourceVersion");
-    metadata.remove("managedFields");
     metadata.remove("selfLink");
     Bytes::from(serde_json::to_vec(&object.0).unwrap_or_default())
 }

@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 use podlog_api::resource::Resource;
-use podlog_api::{ApiError, Object, defaults, validation};
+use podlog_api::{ApiError, Object, defaults, ownership, validation};
 use serde_json::json;
 
-use super::{Registry, WriteContext, admission, codec, keys, metadata, strategy};
+use super::{Ownership, Part, Registry, WriteContext, admission, codec, keys, metadata, strategy};
 use crate::store::{Change, Expected, StoreError, Write};
 
 /// Names that are tried when a generated one is taken.
@@ -57,10 +57,18 @@ impl Registry {
         namespace: &str,
         mut object: Object,
     ) -> Result<Object, ApiError> {
-        metadata::prepare_create(resource, namespace, &mut object, Timestamp::now())?;
+        let now = Timestamp::now();
+        let owners = object.metadata_mut().remove("managedFields");
+        metadata::prepare_create(resource, namespace, &mut object, now)?;
         defaults::apply(resource, &mut object);
         admission::create(self, context, resource, &mut object).await?;
         strategy::prepare_create(resource, &mut object);
+        if let Some(owners) = owners {
+            object.metadata_mut().insert("managedFields".into(), owners);
+        }
+        if context.ownership == Ownership::Tracked {
+            ownership::track(resource, None, &mut object, &context.writer(Part::Main, now));
+        }
         let causes = validation::create(resource, &object);
         if !causes.is_empty() {
             return Err(ApiError::invalid(resource.group, resource.kind, object.name(), causes));

@@ -43,9 +43,7 @@ pub(super) fn prepare_create(
     set_type(resource, object);
     set_namespace(resource, namespace, object)?;
     let metadata = object.metadata_mut();
-    for key in
-        ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "resourceVersion"]
-    {
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
         metadata.remove(key);
     }
     metadata.insert("uid".into(), json!(uuid::Uuid::new_v4().to_string()));
@@ -146,7 +144,6 @@ const KEPT: &[&str] = &[
 
 fn keep(new: &mut Object, old: &Object) {
     let metadata = new.metadata_mut();
-    metadata.remove("managedFields");
     metadata.remove("selfLink");
     for key in KEPT {
         match old.0["metadata"].get(*key) {
@@ -157,6 +154,10 @@ fn keep(new: &mut Object, old: &Object) {
     // Empty maps and lists are left out, as Go's `omitempty` does: otherwise removing the last label would differ from
     // never having had one.
     metadata.retain(|_, value| !is_empty(value));
+    // Whoever says nothing about owners changes nothing about them.
+    if let (None, Some(owners)) = (metadata.get("managedFields"), old.at("/metadata/managedFields")) {
+        metadata.insert("managedFields".into(), owners.clone());
+    }
 }
 
 fn is_empty(value: &Value) -> bool {

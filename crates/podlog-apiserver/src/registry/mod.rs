@@ -24,6 +24,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use podlog_api::ownership::Writer;
 use podlog_api::rbac::Policy;
 use podlog_api::{ApiError, UserInfo};
 
@@ -44,6 +45,34 @@ pub struct WriteContext {
     pub user: Option<UserInfo>,
     /// Do everything but the write (`dryRun=All`).
     pub dry_run: bool,
+    /// Who owns what is written: the field manager. Empty for the control plane itself.
+    pub manager: String,
+    /// The subresource through which is written; empty for the object itself.
+    pub subresource: String,
+    /// How owners are noted.
+    pub ownership: Ownership,
+}
+
+/// Who sees to `metadata.managedFields` in a write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// The registry: the writer owns what the write changes.
+    #[default]
+    Tracked,
+    /// Whoever made the object, by server-side apply.
+    Applied,
+}
+
+/// The field manager of the control plane.
+const CONTROL_PLANE: &str = "podlog";
+
+impl WriteContext {
+    /// The writer as `managedFields` names it.
+    pub(crate) fn writer(&self, part: Part, now: jiff::Timestamp) -> Writer {
+        let subresource = if part == Part::Status { "status" } else { &self.subresource };
+        let manager = if self.manager.is_empty() { CONTROL_PLANE } else { &self.manager };
+        Writer { manager: manager.to_owned(), subresource: subresource.to_owned(), time: metadata::time(now) }
+    }
 }
 
 /// Access to all objects. Cheap to clone.

@@ -44,7 +44,12 @@ async fn the_server_fills_in_metadata() {
     assert!(made.text("/metadata/creationTimestamp").ends_with('Z'));
     assert_eq!(made.resource_version(), registry.store().revision().to_string());
     assert_eq!(registry.get(maps, "default", made.name()).unwrap(), made);
-    assert!(made.at("/metadata/managedFields").is_none());
+    let owners = made.array("/metadata/managedFields");
+    let expected = json!({"f:data": {".": {}, "f:k": {}}, "f:metadata": {"f:generateName": {}, "f:labels": {".": {}, "f:a": {}}}});
+    assert_eq!(
+        (owners.len(), &owners[0]["manager"], &owners[0]["fieldsV1"]),
+        (1, &json!("podlog"), &expected)
+    );
 }
 
 #[tokio::test]
@@ -272,7 +277,7 @@ async fn watches_tell_what_happened() {
 async fn dry_runs_leave_no_trace() {
     let registry = registry().await;
     let maps = kind("v1", "ConfigMap");
-    let context = WriteContext { dry_run: true, user: None };
+    let context = WriteContext { dry_run: true, ..WriteContext::default() };
     let before = registry.store().revision();
     let made =
         registry.create_as(&context, maps, "default", Object::new(json!({"metadata": {"name": "c"}}))).await;

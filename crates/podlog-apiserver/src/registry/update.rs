@@ -1,10 +1,11 @@
 //! Changing objects: read, change, compare and swap, again when somebody else was faster.
 
+use jiff::Timestamp;
 use podlog_api::resource::Resource;
-use podlog_api::{ApiError, Object, defaults, validation};
+use podlog_api::{ApiError, Object, defaults, ownership, validation};
 use serde_json::json;
 
-use super::{Registry, WriteContext, admission, codec, keys, metadata, strategy};
+use super::{Ownership, Registry, WriteContext, admission, codec, keys, metadata, strategy};
 use crate::store::{Change, Expected, KeyValue, StoreError, Write};
 
 /// Attempts before a change that others keep overtaking is given up.
@@ -63,6 +64,9 @@ impl Registry {
             self.prepare(context, resource, part, &mut new, &old)?;
             if new == old {
                 return Ok(old);
+            }
+            if context.ownership == Ownership::Tracked {
+                ownership::track(resource, Some(&old), &mut new, &context.writer(part, Timestamp::now()));
             }
             match self.swap(context, resource, &stored, &mut new, &old).await {
                 Ok(()) => return Ok(new),

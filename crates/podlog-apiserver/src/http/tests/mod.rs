@@ -1,6 +1,7 @@
 //! The server without a network: requests in, answers out.
 
 mod accounts;
+mod apply;
 mod rest;
 mod subresources;
 mod tokens;
