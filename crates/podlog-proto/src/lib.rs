@@ -5,6 +5,15 @@
 //!
 //! Left to others: connections, TLS, retries and meaning.
 
+/// The Container Runtime Interface, version v1: how a kubelet speaks to containerd and CRI-O.
+#[rustfmt::skip]
+#[expect(
+    missing_docs,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; the protocol file has names and numbers only"
+)]
+pub mod cri;
+
 /// etcd v3: what the API server keeps objects in beyond one machine.
 #[rustfmt::skip]
 #[expect(

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 /// Each protocol: the file `proto/<name>.proto`, the module `<name>`, and the protocol's own package.
-const PROTOCOLS: &[(&str, &str)] = &[("etcd", "etcdserverpb")];
+const PROTOCOLS: &[(&str, &str)] = &[("cri", "runtime.v1"), ("etcd", "etcdserverpb")];
 
 fn main() -> anyhow::Result<()> {
     for (name, package) in PROTOCOLS {
