@@ -38,6 +38,11 @@ impl Layout {
         create(&self.links, 0o755)
     }
 
+    /// The kubelet's directory.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The pod's own directory.
     pub(crate) fn pod(&self, uid: &str) -> PathBuf {
         self.root.join("pods").join(uid)

@@ -5,15 +5,18 @@
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
+use podlog_api::quantity::Quantity;
 
 use super::context::Context;
 use super::labels;
-use super::spec::PodId;
+use super::resources::resources;
+use super::security;
+use super::spec::{PodId, all_containers};
 use crate::env::{self, Environment};
 use crate::events::Level;
 use crate::go;
 use crate::layout::Layout;
-use crate::runtime::{ContainerConfig, Mount, PodSandboxConfig, Propagation, SecurityContext};
+use crate::runtime::{ContainerConfig, Dns, Image, Mount, PodSandboxConfig, PortMapping, Propagation};
 use crate::volumes::{VolumePaths, resolve_sub_path};
 
 /// Where the application writes its last words unless it says otherwise.
@@ -30,10 +33,51 @@ pub(super) fn sandbox(pod: &Pod, layout: &Layout, attempt: u32) -> PodSandboxCon
         labels: labels::sandbox_labels(pod),
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
+        host_pid: spec.and_then(|spec| spec.host_pid).unwrap_or(false),
+        host_ipc: spec.and_then(|spec| spec.host_ipc).unwrap_or(false),
+        share_process_namespace: spec.and_then(|spec| spec.share_process_namespace).unwrap_or(false),
+        privileged: all_containers(pod).any(|(container, _)| security::is_privileged(container)),
+        dns: dns(pod),
+        port_mappings: all_containers(pod).flat_map(|(container, _)| host_ports(container)).collect(),
+        sysctls: sysctls(pod),
         name: id.name,
         namespace: id.namespace,
         uid: id.uid,
     }
+}
+
+/// The pod's own name resolution (`dnsPolicy: None`); any other policy is the host's, for lack of a cluster's.
+fn dns(pod: &Pod) -> Option<Dns> {
+    let spec = pod.spec.as_ref().filter(|spec| spec.dns_policy.as_deref() == Some("None"))?;
+    let config = spec.dns_config.clone()?;
+    let option = |option: k8s_openapi::api::core::v1::PodDNSConfigOption| {
+        let name = option.name.unwrap_or_default();
+        option.value.map_or(name.clone(), |value| format!("{name}:{value}"))
+    };
+    Some(Dns {
+        servers: config.nameservers.unwrap_or_default(),
+        searches: config.searches.unwrap_or_default(),
+        options: config.options.unwrap_or_default().into_iter().map(option).collect(),
+    })
+}
+
+fn host_ports(container: &Container) -> Vec<PortMapping> {
+    let port = |number: i32| u16::try_from(number).ok().filter(|port| *port != 0);
+    let mappings = container.ports.iter().flatten().filter_map(|own| {
+        Some(PortMapping {
+            protocol: own.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+            container_port: port(own.container_port)?,
+            host_port: port(own.host_port?)?,
+            host_ip: own.host_ip.clone().unwrap_or_default(),
+        })
+    });
+    mappings.collect()
+}
+
+fn sysctls(pod: &Pod) -> std::collections::BTreeMap<String, String> {
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let all = context.and_then(|context| context.sysctls.clone()).unwrap_or_default();
+    all.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect()
 }
 
 fn hostname(pod: &Pod) -> String {
@@ -53,7 +97,7 @@ pub(super) async fn container(
     pod: &Pod,
     container: &Container,
     attempt: u32,
-    image: String,
+    image: Image,
     volumes: &VolumePaths,
 ) -> Result<ContainerConfig, String> {
     let environment = env::environment(pod, container, &context.node, &*context.objects)
@@ -63,8 +107,7 @@ pub(super) async fn container(
         let reason = "InvalidEnvironmentVariableNames";
         context.events.pod(pod, Level::Warning, reason, warning.clone());
     }
-    let security = security(pod, container);
-    check_user(context, pod, container, &security)?;
+    let security = security::of(context, pod, container, &image)?;
     let mut annotations = labels::container_annotations(pod, container, attempt);
     let mut mounts = mounts(pod, container, &environment, volumes)?;
     let (mount, host_path) = termination_mount(context, pod, container, attempt)?;
@@ -76,7 +119,8 @@ pub(super) async fn container(
     Ok(ContainerConfig {
         name: container.name.clone(),
         attempt,
-        image,
+        image: image.reference,
+        user_specified_image: container.image.clone().unwrap_or_default(),
         command: expanded(&container.command),
         args: expanded(&container.args),
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()).map(PathBuf::from),
@@ -88,7 +132,14 @@ pub(super) async fn container(
         security,
         tty: container.tty.unwrap_or(false),
         stdin: container.stdin.unwrap_or(false),
+        stdin_once: container.stdin_once.unwrap_or(false),
+        resources: resources(pod, container, node_memory_bytes(context)),
     })
+}
+
+fn node_memory_bytes(context: &Context) -> i64 {
+    let memory = context.node.allocatable.get("memory").and_then(|text| Quantity::parse(text));
+    memory.map_or(0, Quantity::value)
 }
 
 fn mounts(
@@ -152,51 +203,4 @@ fn termination_mount(
         .map_err(|error| format!("cannot create the termination message file: {error}"))?;
     let propagation = Propagation::Private;
     Ok((Mount { container_path, host_path: host_path.clone(), readonly: false, propagation }, host_path))
-}
-
-/// Who the container runs as: its own settings over the pod's.
-fn security(pod: &Pod, container: &Container) -> SecurityContext {
-    let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
-    let own = container.security_context.as_ref();
-    let id = |own: Option<i64>, of_pod: Option<i64>| own.or(of_pod).and_then(|id| u32::try_from(id).ok());
-    let groups = of_pod.and_then(|context| context.supplemental_groups.clone()).unwrap_or_default();
-    let fs_group = of_pod.and_then(|context| context.fs_group);
-    SecurityContext {
-        run_as_user: id(own.and_then(|c| c.run_as_user), of_pod.and_then(|c| c.run_as_user)),
-        run_as_group: id(own.and_then(|c| c.run_as_group), of_pod.and_then(|c| c.run_as_group)),
-        supplemental_groups: groups
-            .into_iter()
-            .chain(fs_group)
-            .filter_map(|group| u32::try_from(group).ok())
-            .collect(),
-        no_new_privileges: own.and_then(|c| c.allow_privilege_escalation) == Some(false),
-        privileged: own.and_then(|c| c.privileged).unwrap_or(false),
-        readonly_rootfs: own.and_then(|c| c.read_only_root_filesystem).unwrap_or(false),
-    }
-}
-
-/// Holds `runAsNonRoot` (`pkg/kubelet/kuberuntime/security_context.go`). Processes without an image run as the kubelet's
-/// user unless they say otherwise.
-fn check_user(
-    context: &Context,
-    pod: &Pod,
-    container: &Container,
-    security: &SecurityContext,
-) -> Result<(), String> {
-    let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
-    let own = container.security_context.as_ref().and_then(|context| context.run_as_non_root);
-    if own.or(of_pod.and_then(|context| context.run_as_non_root)) != Some(true) {
-        return Ok(());
-    }
-    let (pod, name) = (go::quote(&PodId::of(pod).to_string()), &container.name);
-    let becomes_root = context.runtime_name == "process" && rustix::process::geteuid().is_root();
-    match security.run_as_user {
-        Some(0) => {
-            Err(format!("container's runAsUser breaks non-root policy (pod: {pod}, container: {name})"))
-        }
-        None if becomes_root => Err(format!(
-            "container has runAsNonRoot and image will run as root (pod: {pod}, container: {name})"
-        )),
-        _ => Ok(()),
-    }
 }

@@ -14,6 +14,7 @@ use super::container_config;
 use super::context::Context;
 use super::hooks;
 use super::ignored;
+use super::image;
 use super::kill::{Kill, kill};
 use super::spec::{PodId, find_container};
 use super::view::PodView;
@@ -124,7 +125,7 @@ impl Start {
         container: &Container,
         volumes: &VolumePaths,
     ) -> Result<(), Failure> {
-        let image = self.image(container).await?;
+        let image = image::ensure(&self.context, &self.pod, container).await?;
         let attempt = self.attempt(container);
         let config =
             container_config::container(&self.context, &self.pod, container, attempt, image, volumes)
@@ -180,43 +181,6 @@ impl Start {
         match self.view.newest(&container.name) {
             Some(status) => status.container.attempt.saturating_add(1),
             None => self.context.layout.next_attempt(&PodId::of(&self.pod), &container.name),
-        }
-    }
-
-    async fn image(&self, container: &Container) -> Result<String, Failure> {
-        let image = container.image.clone().unwrap_or_default();
-        let quoted = go::quote(&image);
-        // Plain processes need no image: there is nothing to pull.
-        let is_pulled = self.context.runtime_name != "process";
-        let always = is_pulled && container.image_pull_policy.as_deref() == Some("Always");
-        if always {
-            self.event(container, Level::Normal, "Pulling", format!("Pulling image {quoted}"));
-        }
-        let begun = std::time::Instant::now();
-        match self.context.runtime.pull_image(&image).await {
-            Ok(reference) => {
-                let took = go::duration(Duration::from_millis(begun.elapsed().as_millis() as u64));
-                let message = if always {
-                    format!("Successfully pulled image {quoted} in {took} ({took} including waiting)")
-                } else {
-                    format!(
-                        "Container image {quoted} already present on machine and can be accessed by the pod"
-                    )
-                };
-                self.event(container, Level::Normal, "Pulled", message);
-                Ok(reference)
-            }
-            Err(error) => {
-                let text = full(&error);
-                self.event(
-                    container,
-                    Level::Warning,
-                    "Failed",
-                    format!("Failed to pull image {quoted}: {text}"),
-                );
-                self.event(container, Level::Warning, "Failed", "Error: ErrImagePull");
-                Err(Failure { reason: "ErrImagePull", message: text })
-            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The container runtime seam: the part of CRI `runtime.v1` that a kubelet needs, so that containerd, CRI-O and plain
 //! processes stand behind one trait.
 
+pub mod cri;
 pub(crate) mod log_policy;
 pub mod process;
 mod types;
@@ -8,15 +9,35 @@ mod types;
 pub use log_policy::LogPolicy;
 
 pub use types::{
-    Container, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStatus, EnvVar,
-    ExecResult, Mount, PodSandbox, PodSandboxConfig, Propagation, RuntimeError, RuntimeVersion, SandboxId,
-    SandboxState, SecurityContext,
+    Container, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStatus, Dns, EnvVar,
+    ExecResult, Image, Mount, PodSandbox, PodSandboxConfig, PortMapping, Propagation, RegistryAuth,
+    Resources, RuntimeCondition, RuntimeError, RuntimeVersion, SandboxId, SandboxState, Seccomp,
+    SecurityContext,
 };
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
+
+/// Who rotates the log files of containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogRotation {
+    /// Whoever writes them: at the limit, not after it.
+    ByRuntime,
+    /// The kubelet: it watches their size.
+    ByKubelet,
+}
+
+/// What a runtime does with images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Images {
+    /// Containers run from them: they are looked for and pulled.
+    Used,
+    /// They are names that mean nothing.
+    Unused,
+}
 
 /// A container runtime, shaped like CRI's `RuntimeService` and `ImageService`.
 ///
@@ -26,11 +47,37 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Name of the runtime as it prefixes container ids, e.g. `containerd` in `containerd://<id>`, and its version.
     async fn version(&self) -> Result<RuntimeVersion, RuntimeError>;
 
+    /// How the runtime is. Empty when there is nothing to say; then all is well.
+    async fn conditions(&self) -> Result<Vec<RuntimeCondition>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    /// Who rotates log files: the runtime itself, or the kubelet, by renaming them and asking for new ones.
+    fn log_rotation(&self) -> LogRotation {
+        LogRotation::ByRuntime
+    }
+
+    /// Whether containers run from images.
+    fn images(&self) -> Images {
+        Images::Unused
+    }
+
+    /// An image that is there already.
+    async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError>;
+
     /// Makes an image available and returns its reference; the `image` of a container's status.
-    async fn pull_image(&self, image: &str) -> Result<String, RuntimeError>;
+    ///
+    /// # Errors
+    /// [`RuntimeError::Image`] when it cannot be had.
+    async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<String, RuntimeError>;
 
     /// Creates and starts the sandbox of a pod.
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<SandboxId, RuntimeError>;
+
+    /// Addresses of a sandbox with a network of its own, the first one first; empty when it uses the host's.
+    async fn pod_sandbox_ips(&self, _id: &SandboxId) -> Result<Vec<IpAddr>, RuntimeError> {
+        Ok(Vec::new())
+    }
 
     /// Stops everything in a sandbox.
     async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError>;

@@ -1,6 +1,7 @@
 //! What goes over the runtime seam. Field names as in CRI `runtime.v1`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub struct RuntimeVersion {
 
 /// What a pod's sandbox is made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct PodSandboxConfig {
     /// Pod name.
     pub name: String,
@@ -46,6 +47,46 @@ pub struct PodSandboxConfig {
     pub annotations: BTreeMap<String, String>,
     /// Whether the pod shares the host's network.
     pub host_network: bool,
+    /// Whether it shares the host's processes.
+    pub host_pid: bool,
+    /// Whether it shares the host's inter-process communication.
+    pub host_ipc: bool,
+    /// Whether its containers see each other's processes.
+    pub share_process_namespace: bool,
+    /// Whether one of its containers is privileged.
+    pub privileged: bool,
+    /// Name resolution; `None` is the host's.
+    pub dns: Option<Dns>,
+    /// Ports of the host that lead to ports of the pod.
+    pub port_mappings: Vec<PortMapping>,
+    /// Kernel parameters.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// What a pod's `resolv.conf` holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Dns {
+    /// Addresses of name servers.
+    pub servers: Vec<String>,
+    /// Domains that short names are looked for in.
+    pub searches: Vec<String>,
+    /// Options, e.g. `ndots:5`.
+    pub options: Vec<String>,
+}
+
+/// A port of the host that leads to one of the pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PortMapping {
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// Port in the pod.
+    pub container_port: u16,
+    /// Port of the host.
+    pub host_port: u16,
+    /// Address of the host; empty for all.
+    pub host_ip: String,
 }
 
 /// State of a sandbox.
@@ -119,6 +160,88 @@ pub struct SecurityContext {
     pub privileged: bool,
     /// Root file system read-only.
     pub readonly_rootfs: bool,
+    /// User name from the image, where neither the pod nor the image gives a number.
+    pub run_as_username: String,
+    /// Capabilities beyond the runtime's usual ones, without `CAP_`.
+    pub add_capabilities: Vec<String>,
+    /// Capabilities taken away.
+    pub drop_capabilities: Vec<String>,
+    /// System call filter.
+    pub seccomp: Seccomp,
+    /// Whether the usual secrets of `/proc` and `/sys` are visible (`procMount: Unmasked`).
+    pub unmasked_proc: bool,
+}
+
+/// System call filter of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Seccomp {
+    /// None: Kubernetes' default.
+    #[default]
+    Unconfined,
+    /// The runtime's own profile.
+    RuntimeDefault,
+    /// A profile file on the node.
+    Localhost(PathBuf),
+}
+
+/// What a container may use. Zero is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Share of the processor against others, 1024 a core.
+    pub cpu_shares: i64,
+    /// Processor time in microseconds for each 100 ms.
+    pub cpu_quota: i64,
+    /// Memory in bytes.
+    pub memory_limit_bytes: i64,
+    /// Who is killed first when memory is short, -1000 to 1000.
+    pub oom_score_adj: i64,
+}
+
+/// An image that the runtime has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// What `create_container` takes, and `imageID` in the pod's status.
+    pub reference: String,
+    /// User id that its programs run as.
+    pub uid: Option<i64>,
+    /// User name, where the image gives no number.
+    pub username: String,
+}
+
+/// Credentials of an image registry. Prints without its secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct RegistryAuth {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: String,
+    /// `user:password` in base64, as clients' configuration files have it.
+    pub auth: String,
+    /// The registry that these are for.
+    pub server_address: String,
+    /// Token that is exchanged for an access token.
+    pub identity_token: String,
+    /// Bearer token.
+    pub registry_token: String,
+}
+
+impl fmt::Debug for RegistryAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryAuth").field("server_address", &self.server_address).finish_non_exhaustive()
+    }
+}
+
+/// How the runtime is, e.g. `RuntimeReady`, `NetworkReady`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeCondition {
+    /// Which.
+    pub kind: String,
+    /// Whether all is well.
+    pub is_true: bool,
+    /// For programs.
+    pub reason: String,
+    /// For people.
+    pub message: String,
 }
 
 /// What a container is made from.
@@ -130,6 +253,8 @@ pub struct ContainerConfig {
     pub attempt: u32,
     /// Image reference as returned by `pull_image`.
     pub image: String,
+    /// Image as the pod's author wrote it.
+    pub user_specified_image: String,
     /// Entry point; empty takes the image's.
     pub command: Vec<String>,
     /// Arguments; empty takes the image's when `command` is empty too.
@@ -152,6 +277,10 @@ pub struct ContainerConfig {
     pub tty: bool,
     /// Whether its stdin stays open.
     pub stdin: bool,
+    /// Whether its stdin closes when the first client has left.
+    pub stdin_once: bool,
+    /// What it may use.
+    pub resources: Resources,
 }
 
 /// State of a container.
@@ -256,6 +385,14 @@ pub enum RuntimeError {
         command: Vec<String>,
         /// The time it had.
         timeout: Duration,
+    },
+    /// The runtime refused a call; caused by the pod's author or the machine.
+    #[error("rpc error: code = {code} desc = {message}")]
+    Rpc {
+        /// gRPC's name of the code, e.g. `Unknown`.
+        code: &'static str,
+        /// The runtime's words.
+        message: String,
     },
     /// The image cannot be had; caused by the pod's author or the registry.
     #[error("{0}")]

@@ -140,7 +140,16 @@ impl ContainerRuntime for FakeRuntime {
         Ok(RuntimeVersion { name: "fake".into(), version: "1.0".into() })
     }
 
-    async fn pull_image(&self, image: &str) -> Result<String, RuntimeError> {
+    fn images(&self) -> Images {
+        Images::Used
+    }
+
+    async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
+        let image = Image { reference: image.to_owned(), ..Image::default() };
+        Ok(Some(image).filter(|image| !image.reference.contains("unknown")))
+    }
+
+    async fn pull_image(&self, image: &str, _auth: Option<&RegistryAuth>) -> Result<String, RuntimeError> {
         if image.contains("unknown") {
             return Err(RuntimeError::Image("no such image".into()));
         }

@@ -26,8 +26,8 @@ use super::store::{self, Store};
 use super::{control, exec, lifecycle};
 use crate::runtime::{
     Container, ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerState,
-    ContainerStatus, ExecResult, LogPolicy, PodSandbox, PodSandboxConfig, RuntimeError, RuntimeVersion,
-    SandboxId, SandboxState,
+    ContainerStatus, ExecResult, Image, LogPolicy, PodSandbox, PodSandboxConfig, RegistryAuth, RuntimeError,
+    RuntimeVersion, SandboxId, SandboxState,
 };
 
 /// How a process runtime is set up.
@@ -191,7 +191,11 @@ impl ContainerRuntime for ProcessRuntime {
     }
 
     /// Images are recorded, not used: every one of them is there.
-    async fn pull_image(&self, image: &str) -> Result<String, RuntimeError> {
+    async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
+        Ok(Some(Image { reference: image.to_owned(), ..Image::default() }))
+    }
+
+    async fn pull_image(&self, image: &str, _auth: Option<&RegistryAuth>) -> Result<String, RuntimeError> {
         Ok(image.to_owned())
     }
 
