@@ -1,6 +1,7 @@
 //! Logs at rest: writing, rotating, reading and following the log files of containers.
 //!
 //! * [`CriFileSink`] writes the output of one container in CRI format and rotates the file.
+//! * [`LogRotator`] rotates a log that a container runtime writes.
 //! * [`LogSource`] opens a log with all its generations; [`LogReader`] reads or follows the part somebody wants.
 //! * [`LogWatcher`] tells followers when to look again.
 //!

@@ -18,6 +18,7 @@ use crate::runtime::LogPolicy;
 use crate::runtime::log_policy::{parse_number, parse_policy};
 use fields::Support;
 use podlog_api::quantity::Quantity;
+use podlog_driver::FileLimits;
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 const KIND: &str = "KubeletConfiguration";
@@ -148,6 +149,17 @@ fn aggregate(errors: &[String]) -> String {
     match errors {
         [one] => one.clone(),
         many => format!("[{}]", many.join(", ")),
+    }
+}
+
+impl KubeletConfiguration {
+    /// When a container's log is rotated.
+    pub fn log_limits(&self) -> FileLimits {
+        FileLimits {
+            // None turns rotation off.
+            max_bytes: self.container_log_max_bytes.unwrap_or(u64::MAX),
+            max_files: self.container_log_max_files,
+        }
     }
 }
 

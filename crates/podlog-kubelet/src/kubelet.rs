@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use podlog_api::Compatibility;
+use podlog_driver::LogWatcher;
 use podlog_serving::{Limits, ServeError, Server, ServerTls, TlsError};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,8 @@ use crate::events::{Events, write_events};
 use crate::layout::Layout;
 use crate::node::{self, NodeAgent};
 use crate::pods::{Context, PodManager, Pods, StatusWriter};
-use crate::runtime::{ContainerRuntime, RuntimeError};
+use crate::rotation::LogRotation;
+use crate::runtime::{self, ContainerRuntime, RuntimeError};
 use crate::server::{self, LogServer};
 
 /// What a kubelet is started with.
@@ -108,7 +110,13 @@ impl Kubelet {
             node: facts.clone(),
             layout,
             config: options.config.clone(),
+            watcher: watcher(),
         });
+        let rotation = LogRotation {
+            runtime: context.runtime.clone(),
+            limits: options.config.log_limits(),
+            watcher: context.watcher.clone(),
+        };
         let pods = Pods::default();
         let gate =
             server::Gate::new(&options.config, options.client_ca.as_deref(), &options.client, &facts.name)
@@ -118,6 +126,9 @@ impl Kubelet {
 
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        if rotation.runtime.log_rotation() == runtime::LogRotation::ByKubelet {
+            tasks.spawn(rotation.run(shutdown.clone()));
+        }
         let manager = PodManager::new(context, pods, shutdown.clone());
         tasks.spawn(write_events(options.client.clone(), facts.name.clone(), event_queue, shutdown.clone()));
         tasks.spawn(statuses.run(options.client.clone(), shutdown.clone()));
@@ -143,6 +154,14 @@ impl Kubelet {
         self.shutdown.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
+}
+
+fn watcher() -> Option<LogWatcher> {
+    let watcher = LogWatcher::new();
+    if let Err(error) = &watcher {
+        tracing::warn!(%error, "cannot watch log files: followers look at them every second");
+    }
+    watcher.ok()
 }
 
 fn layout(options: &KubeletOptions) -> Result<Layout, KubeletError> {

@@ -13,6 +13,7 @@ mod node;
 mod objects;
 mod pods;
 mod probes;
+mod rotation;
 pub mod runtime;
 mod server;
 mod volumes;

@@ -7,6 +7,7 @@ mod crash;
 mod options;
 mod resume;
 mod rotate;
+mod rotator;
 mod start;
 
 use std::{io, path::PathBuf};
@@ -25,6 +26,7 @@ use compress::Compressor;
 pub use options::{FileLimits, MAX_CONTENT, SinkOptions, SinkStats, WhenFull};
 pub use resume::{FilePosition, content_since};
 use rotate::Place;
+pub use rotator::LogRotator;
 
 /// A batch of records is written when it has this size, or when the chunk ends.
 const FLUSH_AT: usize = 256 * 1024;

@@ -77,7 +77,7 @@ fn prepare(path: &Path, place: Place) -> io::Result<File> {
     Ok(file)
 }
 
-fn name_by_age(path: &LogPath, at: Timestamp) -> io::Result<()> {
+pub(super) fn name_by_age(path: &LogPath, at: Timestamp) -> io::Result<()> {
     let mut newest = path.list()?.rotated.pop().map(|file| file.age);
     for _ in 0..MAX_ATTEMPTS {
         let age = next_age(at, newest.as_deref());

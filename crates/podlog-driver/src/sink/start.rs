@@ -75,7 +75,7 @@ fn place(path: &LogPath, file: &File, length: u64, expected: Option<Place>) -> i
 }
 
 /// Removes files that are not finished, files that exist compressed as well, and the second name of the current file.
-fn clean_up(path: &LogPath) -> io::Result<()> {
+pub(super) fn clean_up(path: &LogPath) -> io::Result<()> {
     let listing = path.list()?;
     let current = fs::metadata(path.current()).ok().map(|metadata| FileId::of(&metadata));
     for file in &listing.temporary {

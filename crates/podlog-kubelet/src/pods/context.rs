@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use podlog_driver::LogWatcher;
+
 use crate::config::KubeletConfiguration;
 use crate::env::NodeFacts;
 use crate::events::Events;
@@ -22,4 +24,6 @@ pub(crate) struct Context {
     pub(crate) node: NodeFacts,
     pub(crate) layout: Layout,
     pub(crate) config: KubeletConfiguration,
+    /// The one watcher of log files; `None` where the system has none left.
+    pub(crate) watcher: Option<LogWatcher>,
 }

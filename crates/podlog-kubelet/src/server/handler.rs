@@ -9,7 +9,6 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use podlog_api::Compatibility;
-use podlog_driver::LogWatcher;
 use podlog_serving::metrics::{self, Counters, Gauges, Histograms, Registry};
 use podlog_serving::{Body, Handler, Peer, Permit, json_body, text_body};
 use serde_json::json;
@@ -28,7 +27,6 @@ pub(crate) struct LogServer {
     gate: Gate,
     pub(super) compatibility: Compatibility,
     metrics: ServerMetrics,
-    watcher: Option<LogWatcher>,
     pub(super) hub: Hub,
 }
 
@@ -104,17 +102,13 @@ impl LogServer {
         registry.gauge_of("kubelet_desired_pods", "Number of pods bound to this node", move || {
             counted.all().len() as f64
         });
-        let watcher = LogWatcher::new();
-        if let Err(error) = &watcher {
-            tracing::warn!(%error, "cannot watch log files: followers look at them every second");
-        }
         let metrics = ServerMetrics::new(registry);
-        LogServer { context, pods, gate, compatibility, metrics, watcher: watcher.ok(), hub: Hub::default() }
+        LogServer { context, pods, gate, compatibility, metrics, hub: Hub::default() }
     }
 
     /// The log at `path`, to be watched.
     pub(super) fn watching(&self, path: PathBuf) -> Watching {
-        Watching { watcher: self.watcher.clone(), path }
+        Watching { watcher: self.context.watcher.clone(), path }
     }
 
     /// Where readings are counted.

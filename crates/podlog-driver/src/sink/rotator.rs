@@ -1,0 +1,241 @@
+//! Rotation of a log that somebody else writes: a container runtime, which is told afterwards to open its file anew.
+//!
+//! There is a current file at every moment, and a crash between any two steps leaves a log that is read completely: until
+//! the writer goes on in the new file, it writes to the old one under its new name.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use podlog_line::Timestamp;
+
+use super::{compress::Compressor, rotate::name_by_age, start::clean_up};
+use crate::generations::LogPath;
+
+/// Rotates one log, deletes its oldest files and compresses those between.
+#[derive(Debug)]
+pub struct LogRotator {
+    path: LogPath,
+    compressor: Compressor,
+}
+
+impl LogRotator {
+    /// Takes up the log whose current file is at `path`, and clears away what was interrupted.
+    ///
+    /// # Errors
+    /// When its directory cannot be read or changed.
+    pub fn open(path: impl Into<PathBuf>) -> io::Result<LogRotator> {
+        let path = LogPath::new(&path.into());
+        clean_up(&path)?;
+        let mut compressor = Compressor::new(path.clone());
+        compressor.start();
+        Ok(LogRotator { path, compressor })
+    }
+
+    /// Bytes in the current file; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be asked.
+    pub fn size(&self) -> io::Result<Option<u64>> {
+        match fs::metadata(self.path.current()) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the writer may still be in a file that was rotated away: nothing is in the current one.
+    pub fn may_be_unfinished(&self) -> bool {
+        let is_empty = matches!(self.size(), Ok(Some(0)));
+        is_empty && self.path.list().is_ok_and(|listing| !listing.rotated.is_empty())
+    }
+
+    /// Names the current file by its age and puts an empty one in its place, with the same mode. The writer is to be told.
+    ///
+    /// # Errors
+    /// When files cannot be made or renamed; the log is then as it was.
+    pub fn rotate(&mut self, at: Timestamp) -> io::Result<()> {
+        let prepared = self.path.prepared();
+        let mode = fs::metadata(self.path.current())?.permissions().mode() & 0o777;
+        let _ = fs::remove_file(&prepared);
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&prepared)?;
+        let placed = file
+            .set_permissions(fs::Permissions::from_mode(mode))
+            .and_then(|()| name_by_age(&self.path, at))
+            .and_then(|()| fs::rename(&prepared, self.path.current()));
+        if placed.is_err() {
+            let _ = fs::remove_file(&prepared);
+        }
+        placed
+    }
+
+    /// The writer refuses to go on in the new file: the newest file that was rotated away takes its place back, if nothing
+    /// was written to it.
+    ///
+    /// # Errors
+    /// When the file cannot be renamed.
+    pub fn undo(&mut self) -> io::Result<()> {
+        let newest = self.path.list()?.rotated.pop().filter(|file| !file.compressed);
+        match newest {
+            Some(file) if self.size()? == Some(0) => fs::rename(file.path, self.path.current()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The writer goes on in the new file: compresses older ones beside it, and deletes the oldest so that no more than
+    /// `max_files` are left of all instances of the container, whose logs are `<number>.log` in the same directory.
+    pub fn settle(&mut self, max_files: u32) {
+        let others = other_instances(&self.path);
+        let current_files = others.iter().filter(|log| log.current().exists()).count();
+        let left = usize::try_from(max_files).unwrap_or(usize::MAX).saturating_sub(current_files);
+        self.compressor.retain(u32::try_from(left.max(1)).unwrap_or(max_files));
+        let own = self.path.list().map_or(0, |listing| listing.rotated.len());
+        retain_rotated(&others, left.saturating_sub(1 + own));
+        self.compressor.start();
+    }
+}
+
+/// The logs of the container's other instances, newest first.
+fn other_instances(own: &LogPath) -> Vec<LogPath> {
+    let number = |name: &str| name.split_once(".log").and_then(|(number, _)| number.parse::<u32>().ok());
+    let entries = fs::read_dir(own.directory()).into_iter().flatten().flatten();
+    let mut numbers: Vec<u32> = entries.filter_map(|entry| number(entry.file_name().to_str()?)).collect();
+    numbers.sort_unstable_by(|a, b| b.cmp(a));
+    numbers.dedup();
+    let paths =
+        numbers.into_iter().map(|number| LogPath::new(&own.directory().join(format!("{number}.log"))));
+    paths.filter(|path| path != own).collect()
+}
+
+/// Keeps so many rotated files of these logs, the newest.
+fn retain_rotated(logs: &[LogPath], count: usize) {
+    let rotated = logs.iter().filter_map(|log| log.list().ok());
+    let newest_first = rotated.flat_map(|listing| listing.rotated.into_iter().rev());
+    for file in newest_first.skip(count) {
+        remove(&file.path);
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, path = %path.display(), "an old log file could not be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Write};
+
+    use super::*;
+
+    struct Log {
+        directory: tempfile::TempDir,
+    }
+
+    impl Log {
+        fn new() -> Log {
+            Log { directory: tempfile::tempdir().expect("a directory") }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("1.log")
+        }
+
+        fn append(&self, text: &str) -> File {
+            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(self.path());
+            let mut file = file.expect("a file");
+            file.write_all(text.as_bytes()).expect("written");
+            file
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(self.directory.path()).expect("a directory");
+            let mut names: Vec<_> = entries
+                .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+                .collect();
+            names.sort();
+            names
+        }
+
+        fn read(&self, name: &str) -> String {
+            fs::read_to_string(self.directory.path().join(name)).expect("a file")
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_seconds(1_767_225_600 + second, 0)
+    }
+
+    #[test]
+    fn the_writer_goes_on_in_the_old_file_until_it_is_told() {
+        let log = Log::new();
+        let mut writer = log.append("a\n");
+        let mut rotator = LogRotator::open(log.path()).expect("a log");
+        rotator.rotate(at(0)).expect("rotated");
+        writer.write_all(b"b\n").expect("written");
+        assert_eq!(log.names(), ["1.log", "1.log.20260101-000000"]);
+        assert_eq!((log.read("1.log"), log.read("1.log.20260101-000000")), (String::new(), "a\nb\n".into()));
+        assert!(rotator.may_be_unfinished());
+        let mode = fs::metadata(log.path()).expect("a file").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+        log.append("c\n");
+        assert!(!rotator.may_be_unfinished());
+    }
+
+    #[test]
+    fn a_refused_rotation_is_undone_unless_the_new_file_is_in_use() {
+        let log = Log::new();
+        log.append("a\n");
+        let mut rotator = LogRotator::open(log.path()).expect("a log");
+        rotator.rotate(at(0)).expect("rotated");
+        rotator.undo().expect("undone");
+        assert_eq!((log.names(), log.read("1.log")), (vec!["1.log".to_owned()], "a\n".into()));
+        rotator.rotate(at(0)).expect("rotated");
+        log.append("b\n");
+        rotator.undo().expect("nothing to do");
+        assert_eq!(log.names().len(), 2);
+    }
+
+    #[test]
+    fn all_instances_share_the_files_that_are_allowed() {
+        let check = |max_files: u32, expected: &[&str]| {
+            let log = Log::new();
+            for name in ["0.log", "0.log.20250101-000000.gz", "0.log.20250101-000001", "other"] {
+                fs::write(log.directory.path().join(name), "x").expect("a file");
+            }
+            log.append("a\n");
+            let mut rotator = LogRotator::open(log.path()).expect("a log");
+            rotator.rotate(at(0)).expect("rotated");
+            rotator.settle(max_files);
+            drop(rotator);
+            assert_eq!(log.names(), expected, "{max_files}");
+        };
+        let all = [
+            "0.log",
+            "0.log.20250101-000000.gz",
+            "0.log.20250101-000001",
+            "1.log",
+            "1.log.20260101-000000",
+            "other",
+        ];
+        check(5, &all);
+        check(4, &["0.log", "0.log.20250101-000001", "1.log", "1.log.20260101-000000", "other"]);
+        check(3, &["0.log", "1.log", "1.log.20260101-000000", "other"]);
+        check(2, &["0.log", "1.log", "other"]);
+    }
+
+    #[test]
+    fn a_crash_between_the_two_names_is_cleared_away() {
+        let log = Log::new();
+        log.append("a\n");
+        fs::hard_link(log.path(), log.directory.path().join("1.log.20260101-000000")).expect("a link");
+        fs::write(log.directory.path().join("1.log.tmp"), "").expect("a file");
+        LogRotator::open(log.path()).expect("a log");
+        assert_eq!(log.names(), ["1.log"]);
+    }
+}
