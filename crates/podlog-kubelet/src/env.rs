@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 
 use crate::go;
 use crate::objects::{Data, Kind, ObjectError, ObjectSource};
-use crate::pods::PodId;
+use crate::pods::{PodId, pod_ip};
 use crate::runtime::EnvVar;
 use podlog_api::quantity::Quantity;
 
@@ -229,9 +229,17 @@ pub(crate) fn field_value(pod: &Pod, node: &NodeFacts, path: &str) -> Result<Str
         "metadata.annotations" => format_map(meta.annotations.as_ref()),
         "spec.nodeName" => node.name.clone(),
         "spec.serviceAccountName" => spec.and_then(|s| s.service_account_name.clone()).unwrap_or_default(),
-        "status.hostIP" | "status.hostIPs" | "status.podIP" | "status.podIPs" => node.ip.to_string(),
+        "status.hostIP" | "status.hostIPs" => node.ip.to_string(),
+        "status.podIP" => pod_ip(pod, node.ip).to_string(),
+        "status.podIPs" => all_pod_ips(pod).unwrap_or_else(|| node.ip.to_string()),
         _ => return Err(format!("unsupported fieldPath: {path}")),
     })
+}
+
+/// All addresses that the pod's status names, with commas.
+fn all_pod_ips(pod: &Pod) -> Option<String> {
+    let ips = pod.status.as_ref()?.pod_ips.as_deref().filter(|ips| !ips.is_empty())?;
+    Some(ips.iter().map(|ip| ip.ip.as_str()).collect::<Vec<_>>().join(","))
 }
 
 fn subscript(path: &str) -> Option<(&str, &str)> {

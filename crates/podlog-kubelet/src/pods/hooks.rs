@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use tokio::time::{sleep, timeout};
 
 use super::context::Context;
+use super::spec;
 use crate::probes::http;
 use crate::runtime::ContainerId;
 
@@ -18,13 +19,14 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A text for our log; users see that the hook failed, not why, as upstream has it since hooks print secrets.
 pub(super) async fn run(
     context: &Context,
+    pod: &Pod,
     container: &Container,
     id: &ContainerId,
     hook: &LifecycleHandler,
     limit: Duration,
 ) -> Result<(), String> {
     let limit = limit.min(FOREVER);
-    match timeout(limit, act(context, container, id, hook, limit)).await {
+    match timeout(limit, act(context, pod, container, id, hook, limit)).await {
         Ok(result) => result,
         Err(_) => Err(format!("did not finish in {limit:?}")),
     }
@@ -32,6 +34,7 @@ pub(super) async fn run(
 
 async fn act(
     context: &Context,
+    pod: &Pod,
     container: &Container,
     id: &ContainerId,
     hook: &LifecycleHandler,
@@ -47,7 +50,7 @@ async fn act(
         };
     }
     if let Some(get) = &hook.http_get {
-        return http::get(get, container, context.node.ip, limit)
+        return http::get(get, container, spec::pod_ip(pod, context.node.ip), limit)
             .await
             .map(drop)
             .map_err(|error| error.to_string());

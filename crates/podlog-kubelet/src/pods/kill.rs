@@ -60,7 +60,7 @@ async fn pre_stop(context: &Context, kill: &Kill) -> Duration {
     let hook = kill.container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
     let Some(hook) = hook else { return Duration::ZERO };
     let begun = Instant::now();
-    if let Err(message) = hooks::run(context, &kill.container, &kill.id, hook, kill.grace).await {
+    if let Err(message) = hooks::run(context, &kill.pod, &kill.container, &kill.id, hook, kill.grace).await {
         let (pod, name) = (PodId::of(&kill.pod), &kill.container.name);
         tracing::warn!(%pod, container = name, message, "preStop hook failed");
         context.events.container(&kill.pod, name, Level::Warning, "FailedPreStopHook", "PreStopHook failed");

@@ -1,9 +1,11 @@
 //! What a pod asks for, in the words that the rest of the kubelet uses.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodIP};
 use serde_json::json;
 
 /// Which pod. Displays as upstream's logs and messages name it: `web_default(uid)`.
@@ -110,6 +112,22 @@ pub(crate) fn grace_period(pod: &Pod) -> Duration {
     let own = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
     let seconds = asked.or(own).unwrap_or(30).max(1);
     Duration::from_secs(seconds.unsigned_abs())
+}
+
+/// The pod with the addresses that it has now; `None` leaves it as it is.
+pub(crate) fn with_ips(pod: &Arc<Pod>, ips: Option<&[IpAddr]>) -> Arc<Pod> {
+    let Some(ips) = ips else { return pod.clone() };
+    let mut pod = Pod::clone(pod);
+    let status = pod.status.get_or_insert_default();
+    status.pod_ip = ips.first().map(IpAddr::to_string);
+    status.pod_ips = Some(ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect());
+    Arc::new(pod)
+}
+
+/// Where the pod is reached: what its status says, else the node.
+pub(crate) fn pod_ip(pod: &Pod, node: IpAddr) -> IpAddr {
+    let own = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
+    own.and_then(|text| text.parse().ok()).unwrap_or(node)
 }
 
 /// Whether the API has been asked to delete the pod.

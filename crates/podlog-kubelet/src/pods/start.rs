@@ -165,7 +165,7 @@ impl Start {
         instance: &ContainerId,
         hook: &k8s_openapi::api::core::v1::LifecycleHandler,
     ) -> Result<(), Failure> {
-        let running = hooks::run(&self.context, container, instance, hook, Duration::MAX);
+        let running = hooks::run(&self.context, &self.pod, container, instance, hook, Duration::MAX);
         let result = self.cancel.run_until_cancelled(running).await.unwrap_or(Ok(()));
         self.hooked.lock().remove(instance);
         let Err(message) = result else { return Ok(()) };

@@ -48,6 +48,7 @@ pub(crate) fn status(report: &Report<'_>) -> PodStatus {
     let init = container_status::init(report);
     let regular = container_status::regular(report);
     let phase = final_phase(report, phase(report, init.as_deref().unwrap_or_default(), &regular));
+    let ips = pod_ips(report);
     let mut status = PodStatus {
         phase: Some(phase.to_owned()),
         init_container_statuses: init,
@@ -55,8 +56,8 @@ pub(crate) fn status(report: &Report<'_>) -> PodStatus {
         start_time: start_time(report),
         host_ip: Some(report.node_ip.to_string()),
         host_ips: Some(vec![HostIP { ip: report.node_ip.to_string() }]),
-        pod_ip: Some(report.node_ip.to_string()),
-        pod_ips: Some(vec![PodIP { ip: report.node_ip.to_string() }]),
+        pod_ip: ips.first().map(|first| first.ip.clone()),
+        pod_ips: (!ips.is_empty()).then_some(ips),
         qos_class: Some(qos_class(report)),
         observed_generation: report.pod.metadata.generation,
         ..PodStatus::default()
@@ -71,6 +72,18 @@ pub(crate) fn status(report: &Report<'_>) -> PodStatus {
     }
     status.conditions = Some(all_conditions(report, &status));
     status
+}
+
+/// The pod's addresses; those it had, when its sandbox has gone.
+fn pod_ips(report: &Report<'_>) -> Vec<PodIP> {
+    let ips = match &report.view.ips {
+        None => vec![report.node_ip],
+        Some(ips) if ips.is_empty() => {
+            return report.old.and_then(|old| old.pod_ips.clone()).unwrap_or_default();
+        }
+        Some(ips) => ips.clone(),
+    };
+    ips.into_iter().map(|ip| PodIP { ip: ip.to_string() }).collect()
 }
 
 fn start_time(report: &Report<'_>) -> Option<Time> {

@@ -1,6 +1,7 @@
 //! What the runtime knows about one pod.
 
 use std::cmp::Reverse;
+use std::net::IpAddr;
 
 use super::labels;
 use crate::runtime::{
@@ -12,6 +13,8 @@ use crate::runtime::{
 pub(crate) struct PodView {
     pub(crate) sandboxes: Vec<PodSandbox>,
     pub(crate) containers: Vec<ContainerStatus>,
+    /// Addresses of the pod, the first one first; `None` when they are the node's.
+    pub(crate) ips: Option<Vec<IpAddr>>,
 }
 
 impl PodView {
@@ -30,14 +33,23 @@ impl PodView {
                 Err(error) => return Err(error),
             }
         }
-        Ok(PodView::new(sandboxes, containers))
+        let view = PodView::new(sandboxes, containers);
+        let ips = match view.ready_sandbox() {
+            Some(sandbox) => runtime.pod_sandbox_ips(&sandbox.id).await,
+            None => Ok(Some(Vec::new())),
+        };
+        match ips {
+            Ok(ips) => Ok(PodView { ips, ..view }),
+            Err(RuntimeError::NotFound { .. }) => Ok(PodView { ips: Some(Vec::new()), ..view }),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sorts what was found.
     pub(crate) fn new(mut sandboxes: Vec<PodSandbox>, mut containers: Vec<ContainerStatus>) -> Self {
         sandboxes.sort_by_key(|sandbox| Reverse((sandbox.created_at, sandbox.config.attempt)));
         containers.sort_by_key(|status| Reverse((status.container.created_at, status.container.attempt)));
-        PodView { sandboxes, containers }
+        PodView { sandboxes, containers, ips: None }
     }
 
     /// The sandbox that containers are started in: the newest, if it is ready.

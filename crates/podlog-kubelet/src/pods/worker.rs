@@ -216,7 +216,8 @@ impl Worker {
             return;
         }
         let hooked: HashSet<ContainerId> = self.hooked.lock().clone();
-        self.probes.sync(&self.context, &self.pod, view, &hooked, self.reported.as_ref());
+        let pod = spec::with_ips(&self.pod, view.ips.as_deref());
+        self.probes.sync(&self.context, &pod, view, &hooked, self.reported.as_ref());
     }
 
     /// Reads the termination message of every container that has ended since the last look.
@@ -387,7 +388,7 @@ impl Worker {
     fn starter(&self, view: &PodView) -> Start {
         Start {
             context: self.context.clone(),
-            pod: self.pod.clone(),
+            pod: spec::with_ips(&self.pod, view.ips.as_deref()),
             view: view.clone(),
             volumes: self.volumes.clone(),
             hooked: self.hooked.clone(),

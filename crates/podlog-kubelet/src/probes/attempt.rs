@@ -3,14 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Probe, TCPSocketAction};
+use k8s_openapi::api::core::v1::{Container, Pod, Probe, TCPSocketAction};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::http;
 use super::task::seconds;
 use crate::go;
-use crate::pods::Context;
+use crate::pods::{Context, pod_ip};
 use crate::runtime::ContainerId;
 
 /// Output of a failed command that goes into an event (`pkg/probe/exec`).
@@ -29,6 +29,7 @@ pub(super) enum Answer {
 /// Probes once.
 pub(super) async fn attempt(
     context: &Context,
+    pod: &Pod,
     container: &Container,
     id: &ContainerId,
     probe: &Probe,
@@ -38,14 +39,14 @@ pub(super) async fn attempt(
         return command(context, id, exec.command.as_deref().unwrap_or_default(), limit).await;
     }
     if let Some(get) = &probe.http_get {
-        return match http::get(get, container, context.node.ip, limit).await {
+        return match http::get(get, container, pod_ip(pod, context.node.ip), limit).await {
             Ok(_) => Answer::Success,
             Err(http::GetError::Port(text)) => Answer::Unknown(text),
             Err(error) => Answer::Failure(error.to_string()),
         };
     }
     if let Some(socket) = &probe.tcp_socket {
-        return tcp(container, socket, context.node.ip, limit).await;
+        return tcp(container, socket, pod_ip(pod, context.node.ip), limit).await;
     }
     Answer::Unknown("missing probe handler: podlog's kubelet knows exec, httpGet and tcpSocket".into())
 }

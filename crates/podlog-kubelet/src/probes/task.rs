@@ -36,7 +36,7 @@ impl Task {
             if self.kind != Kind::Startup && !self.results.is_started(&self.id) {
                 continue;
             }
-            let answer = attempt(&self.context, &self.container, &self.id, &self.probe).await;
+            let answer = attempt(&self.context, &self.pod, &self.container, &self.id, &self.probe).await;
             self.tell(&answer);
             if self.conclude(streak.add(&answer)) {
                 return;

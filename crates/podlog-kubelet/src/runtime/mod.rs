@@ -74,9 +74,9 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Creates and starts the sandbox of a pod.
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<SandboxId, RuntimeError>;
 
-    /// Addresses of a sandbox with a network of its own, the first one first; empty when it uses the host's.
-    async fn pod_sandbox_ips(&self, _id: &SandboxId) -> Result<Vec<IpAddr>, RuntimeError> {
-        Ok(Vec::new())
+    /// Addresses of a sandbox with a network of its own, the first one first; `None` when it uses the host's.
+    async fn pod_sandbox_ips(&self, _id: &SandboxId) -> Result<Option<Vec<IpAddr>>, RuntimeError> {
+        Ok(None)
     }
 
     /// Stops everything in a sandbox.

@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use podlog_api::Compatibility;
+use podlog_kubelet::runtime::cri::Endpoint;
 
 use crate::exit::Exit;
 
 /// Start API server, scheduler, controllers and kubelet on this machine, and apply manifests.
 ///
-/// Everything listens on loopback with TLS. Pods run as processes of this machine; they keep running when podlog ends,
-/// and the next `podlog up` on the same data directory takes them over. `podlog down` stops them.
+/// Everything listens on loopback with TLS. Pods run as processes of this machine, or as containers of containerd or CRI-O;
+/// they keep running when podlog ends, and the next `podlog up` on the same data directory takes them over. `podlog down`
+/// stops processes.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  podlog up -f examples/ --follow\n  podlog up --data-dir ./data --secure-port 0 --kubelet-port 0"
@@ -37,6 +39,9 @@ pub(crate) struct UpArgs {
     /// What runs containers.
     #[arg(long, value_enum, default_value_t = Runtime::Process)]
     pub(crate) runtime: Runtime,
+    /// Socket of the runtime, for --runtime cri.
+    #[arg(long, value_name = "unix:///PATH", default_value = "unix:///run/containerd/containerd.sock")]
+    pub(crate) container_runtime_endpoint: Endpoint,
     /// How logs are read and failures shown.
     #[arg(long, value_enum, default_value_t = CompatibilityName::Exact)]
     pub(crate) compatibility: CompatibilityName,
@@ -50,6 +55,8 @@ pub(crate) struct UpArgs {
 pub(crate) enum Runtime {
     /// Plain processes of this machine: needs nothing installed, uses no image.
     Process,
+    /// Containers, by a runtime that speaks CRI v1: containerd or CRI-O.
+    Cri,
 }
 
 /// How logs are read and failures shown.

@@ -17,8 +17,9 @@ use podlog_apiserver::controllers::{self, ControllerConfig};
 use podlog_apiserver::{ApiServer, ApiServerConfig, Storage};
 use podlog_client::manifest::Manifest;
 use podlog_client::{Connection, ConnectionOptions};
-use podlog_driver::FileLimits;
 use podlog_kubelet::config::KubeletConfiguration;
+use podlog_kubelet::runtime::ContainerRuntime;
+use podlog_kubelet::runtime::cri::CriRuntime;
 use podlog_kubelet::runtime::process::{ProcessRuntime, ProcessRuntimeConfig};
 use podlog_kubelet::{Kubelet, KubeletOptions};
 use podlog_serving::ServerTls;
@@ -206,19 +207,7 @@ async fn start_kubelet(
     pki: &Pki,
     connection: &NodeConnection,
 ) -> anyhow::Result<Kubelet> {
-    let runtime = match args.runtime {
-        Runtime::Process => ProcessRuntime::open(ProcessRuntimeConfig {
-            root: data_dir.run(),
-            capture_command: ["/proc/self/exe", "capture"].map(OsString::from).into(),
-            log_limits: FileLimits {
-                // None turns rotation off.
-                max_bytes: config.container_log_max_bytes.unwrap_or(u64::MAX),
-                max_files: config.container_log_max_files,
-            },
-            log_policy: config.container_log_policy,
-        })
-        .context("cannot open the process runtime")?,
-    };
+    let runtime = container_runtime(args, data_dir, &config)?;
     let options = KubeletOptions {
         node_name,
         listen: loopback(args.kubelet_port),
@@ -233,6 +222,26 @@ async fn start_kubelet(
         api_server: connection.api_server(),
     };
     Kubelet::start(options, runtime).await.context("cannot start the kubelet (--kubelet-port)")
+}
+
+fn container_runtime(
+    args: &UpArgs,
+    data_dir: &DataDir,
+    config: &KubeletConfiguration,
+) -> anyhow::Result<Arc<dyn ContainerRuntime>> {
+    let capture_command = ["/proc/self/exe", "capture"].map(OsString::from).into();
+    match args.runtime {
+        Runtime::Process => {
+            let config = ProcessRuntimeConfig {
+                root: data_dir.run(),
+                capture_command,
+                log_limits: config.log_limits(),
+                log_policy: config.container_log_policy,
+            };
+            Ok(ProcessRuntime::open(config).context("cannot open the process runtime")?)
+        }
+        Runtime::Cri => Ok(CriRuntime::open(&args.container_runtime_endpoint)),
+    }
 }
 
 fn write_kubeconfig(data_dir: &DataDir, api_server: SocketAddr, pki: &Pki) -> anyhow::Result<()> {

@@ -171,7 +171,7 @@ impl ContainerRuntime for CriRuntime {
         Ok(SandboxId(answer.pod_sandbox_id))
     }
 
-    async fn pod_sandbox_ips(&self, id: &SandboxId) -> Result<Vec<IpAddr>, RuntimeError> {
+    async fn pod_sandbox_ips(&self, id: &SandboxId) -> Result<Option<Vec<IpAddr>>, RuntimeError> {
         sandboxes::ips(&self.sandbox_status(id).await?)
     }
 

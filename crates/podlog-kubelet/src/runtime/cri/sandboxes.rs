@@ -115,12 +115,17 @@ pub(super) fn config(
     }
 }
 
-/// Addresses of a sandbox, the first one first.
+/// Addresses of a sandbox, the first one first; `None` when it uses the host's network.
 ///
 /// # Errors
 /// When the runtime tells something that is no address.
-pub(super) fn ips(status: &cri::PodSandboxStatus) -> Result<Vec<IpAddr>, RuntimeError> {
-    let Some(network) = &status.network else { return Ok(Vec::new()) };
+pub(super) fn ips(status: &cri::PodSandboxStatus) -> Result<Option<Vec<IpAddr>>, RuntimeError> {
+    let namespaces = status.linux.as_ref().and_then(|linux| linux.namespaces.as_ref());
+    let options = namespaces.and_then(|namespaces| namespaces.options.as_ref());
+    if options.is_some_and(|options| options.network() == cri::NamespaceMode::Node) {
+        return Ok(None);
+    }
+    let Some(network) = &status.network else { return Ok(Some(Vec::new())) };
     let all = std::iter::once(&network.ip).chain(network.additional_ips.iter().map(|ip| &ip.ip));
     let parse = |text: &String| {
         text.parse().map_err(|source| RuntimeError::Failed {
@@ -128,7 +133,7 @@ pub(super) fn ips(status: &cri::PodSandboxStatus) -> Result<Vec<IpAddr>, Runtime
             source: Box::new(source),
         })
     };
-    all.filter(|text| !text.is_empty()).map(parse).collect()
+    all.filter(|text| !text.is_empty()).map(parse).collect::<Result<_, _>>().map(Some)
 }
 
 #[cfg(test)]
@@ -196,10 +201,14 @@ mod tests {
             }),
             ..Default::default()
         };
-        let texts =
-            |status| ips(&status).map(|ips| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>()).ok();
-        assert_eq!(texts(status("10.0.0.2", &["fd00::2"])), Some(vec!["10.0.0.2".into(), "fd00::2".into()]));
-        assert_eq!(texts(status("", &[])), Some(vec![]));
+        let texts = |status| {
+            ips(&status).ok().map(|ips| ips.map(|ips| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>()))
+        };
+        assert_eq!(
+            texts(status("10.0.0.2", &["fd00::2"])),
+            Some(Some(vec!["10.0.0.2".into(), "fd00::2".into()]))
+        );
+        assert_eq!(texts(status("", &[])), Some(Some(vec![])));
         assert_eq!(texts(status("localhost", &[])), None);
     }
 }
