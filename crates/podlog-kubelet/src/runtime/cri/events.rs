@@ -37,7 +37,8 @@ impl Events {
         receiver
     }
 
-    fn emit(&self, event: &ContainerEvent) {
+    /// Tells everybody who has room for it.
+    pub(super) fn emit(&self, event: &ContainerEvent) {
         self.0.lock().retain(|sender| {
             !matches!(sender.try_send(event.clone()), Err(mpsc::error::TrySendError::Closed(_)))
         });

@@ -16,7 +16,7 @@ use super::error::Failure;
 use super::events::{self, Events};
 use super::{Endpoint, containers, sandboxes};
 use crate::runtime::{
-    Container, ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerStatus, ExecResult,
+    Container, ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerState, ContainerStatus, ExecResult,
     Image, Images, LogRotation, PodSandbox, PodSandboxConfig, RegistryAuth, RuntimeCondition, RuntimeError,
     RuntimeVersion, SandboxId,
 };
@@ -215,7 +215,11 @@ impl ContainerRuntime for CriRuntime {
     async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let request = cri::StartContainerRequest { container_id: id.0.clone() };
         match within(CALL, self.client.runtime().start_container(request)).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                let sandbox = self.home(id).await?;
+                self.events.emit(&ContainerEvent { id: id.clone(), sandbox, state: ContainerState::Running });
+                Ok(())
+            }
             Err(failure) => Err(RuntimeError::StartContainer(failure.into_message()?)),
         }
     }
