@@ -29,7 +29,9 @@ impl Machine {
             found.is_ok_and(|output| output.status.success())
         };
         if let Some(missing) = NEEDED.iter().find(|program| !is_there(program)) {
-            eprintln!("SKIPPED: no {missing} here: nothing is shown about containerd (apt-get install containerd runc busybox-static)");
+            eprintln!(
+                "SKIPPED: no {missing} here: nothing is shown about containerd (apt-get install containerd runc busybox-static)"
+            );
             return None;
         }
         if !rustix::process::geteuid().is_root() {
@@ -129,7 +131,8 @@ impl Machine {
         manifest["annotations"] = json!({"io.containerd.image.name": IMAGE});
         let index = json!({"schemaVersion": 2, "manifests": [manifest]});
         fs::write(image.join("index.json"), index.to_string()).expect("a file");
-        fs::write(image.join("oci-layout"), json!({"imageLayoutVersion": "1.0.0"}).to_string()).expect("a file");
+        fs::write(image.join("oci-layout"), json!({"imageLayoutVersion": "1.0.0"}).to_string())
+            .expect("a file");
         let archive = self.path().join("image.tar");
         run(Command::new("tar").arg("-C").arg(&image).arg("-cf").arg(&archive).arg("."));
         let imported = self.ctr(&["images", "import", &archive.display().to_string()]);

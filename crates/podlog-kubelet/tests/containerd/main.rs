@@ -44,7 +44,10 @@ async fn images(runtime: &CriRuntime) {
     let missing = "127.0.0.1:1/no/such:1";
     assert_eq!(runtime.image_status(missing).await.expect("status"), None);
     let error = runtime.pull_image(missing, None).await.expect_err("nobody listens there");
-    assert!(matches!(&error, RuntimeError::Image(text) if text.starts_with("rpc error: code = ")), "{error:?}");
+    assert!(
+        matches!(&error, RuntimeError::Image(text) if text.starts_with("rpc error: code = ")),
+        "{error:?}"
+    );
 }
 
 /// Without CNI only the host's network is to be had, and the runtime's words say so.
@@ -52,7 +55,8 @@ async fn networks(machine: &Machine, runtime: &CriRuntime) {
     let pod = PodSandboxConfig { host_network: false, uid: "own-network".into(), ..machine.pod() };
     let error = runtime.run_pod_sandbox(&pod).await.expect_err("no CNI");
     assert!(matches!(&error, RuntimeError::Rpc { message, .. } if message.contains("cni")), "{error:?}");
-    let network = runtime.conditions().await.expect("conditions").into_iter().find(|c| c.kind == "NetworkReady");
+    let network =
+        runtime.conditions().await.expect("conditions").into_iter().find(|c| c.kind == "NetworkReady");
     assert!(!network.expect("a condition").is_true);
 }
 
@@ -77,18 +81,21 @@ async fn a_life(runtime: &CriRuntime, sandbox: &SandboxId) {
 }
 
 async fn commands_and_stops(runtime: &CriRuntime, sandbox: &SandboxId) {
-    let id = start(runtime, sandbox, "polite", "trap 'exit 7' TERM; echo up; while :; do sleep 0.1; done").await;
+    let id =
+        start(runtime, sandbox, "polite", "trap 'exit 7' TERM; echo up; while :; do sleep 0.1; done").await;
     let log = runtime.container_status(&id).await.expect("status").log_path;
     wait_for(|| fs::read_to_string(&log).is_ok_and(|log| log.contains("up"))).await;
     let command = |text: &str| ["/bin/sh".to_owned(), "-c".to_owned(), text.to_owned()];
-    let done = runtime.exec_sync(&id, &command("echo out; echo err >&2; exit 5"), PATIENCE).await.expect("exec");
+    let done =
+        runtime.exec_sync(&id, &command("echo out; echo err >&2; exit 5"), PATIENCE).await.expect("exec");
     assert_eq!((done.exit_code, done.stdout, done.stderr), (5, b"out\n".to_vec(), b"err\n".to_vec()));
     let late = runtime.exec_sync(&id, &command("sleep 100"), Duration::from_secs(1)).await;
     assert!(matches!(late, Err(RuntimeError::ExecTimeout { .. })), "{late:?}");
     runtime.stop_container(&id, PATIENCE).await.expect("stop");
     assert_eq!(wait_exited(runtime, &id).await.exit_code, 7);
     runtime.stop_container(&id, PATIENCE).await.expect("stop again");
-    let missing = create(runtime, sandbox, "missing", |config| config.command = vec!["/no/such".into()]).await;
+    let missing =
+        create(runtime, sandbox, "missing", |config| config.command = vec!["/no/such".into()]).await;
     let error = runtime.start_container(&missing).await.expect_err("no such program");
     assert!(matches!(&error, RuntimeError::StartContainer(text) if !text.contains("rpc error")), "{error:?}");
 }

@@ -16,9 +16,9 @@ use super::error::Failure;
 use super::events::{self, Events};
 use super::{Endpoint, containers, sandboxes};
 use crate::runtime::{
-    Container, ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerState, ContainerStatus, ExecResult,
-    Image, Images, LogRotation, PodSandbox, PodSandboxConfig, RegistryAuth, RuntimeCondition, RuntimeError,
-    RuntimeVersion, SandboxId,
+    Container, ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerState,
+    ContainerStatus, ExecResult, Image, Images, LogRotation, PodSandbox, PodSandboxConfig, RegistryAuth,
+    RuntimeCondition, RuntimeError, RuntimeVersion, SandboxId,
 };
 
 /// Time for a call that only asks or removes, and for one that starts something (`runtimeRequestTimeout`).
