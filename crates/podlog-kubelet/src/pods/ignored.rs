@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 use super::spec::all_containers;
+use crate::runtime::Images;
 
 /// Below `spec`.
 const OF_POD: &[&str] = &[
@@ -13,6 +14,18 @@ const OF_POD: &[&str] = &[
     "runtimeClassName",
     "securityContext.appArmorProfile",
     "securityContext.seLinuxOptions",
+    "securityContext.seccompProfile",
+    "securityContext.sysctls",
+    "shareProcessNamespace",
+];
+
+/// What of these has its effect where containers run from images.
+const HELD_BY_CONTAINERS: &[&str] = &[
+    "dnsConfig",
+    "resources.limits",
+    "securityContext.capabilities",
+    "securityContext.privileged",
+    "securityContext.procMount",
     "securityContext.seccompProfile",
     "securityContext.sysctls",
     "shareProcessNamespace",
@@ -36,24 +49,30 @@ const OF_CONTAINER: &[&str] = &[
 ];
 
 /// The message about what `pod` asks for in vain; `None` when there is nothing of that kind.
-pub(super) fn warning(pod: &Pod) -> Option<String> {
+pub(super) fn warning(pod: &Pod, images: Images) -> Option<String> {
     let spec = serde_json::to_value(pod.spec.as_ref()?).ok()?;
-    let mut fields = asked(&spec, OF_POD, "spec");
+    let mut fields = asked(&spec, OF_POD, "spec", images);
     for (container, _) in all_containers(pod) {
         let value = serde_json::to_value(container).ok()?;
-        fields.extend(asked(&value, OF_CONTAINER, &format!("container {}", container.name)));
+        fields.extend(asked(&value, OF_CONTAINER, &format!("container {}", container.name), images));
     }
     (!fields.is_empty()).then(|| format!("fields without effect on this node: {}", fields.join(", ")))
 }
 
-fn asked(value: &Value, fields: &[&str], place: &str) -> Vec<String> {
+fn asked(value: &Value, fields: &[&str], place: &str, images: Images) -> Vec<String> {
+    let is_held = |field: &str| images == Images::Used && HELD_BY_CONTAINERS.contains(&field);
     let asks = |field: &&&str| match value.pointer(&format!("/{}", field.replace('.', "/"))) {
         None | Some(Value::Null | Value::Bool(false)) => false,
         Some(Value::Array(list)) => !list.is_empty(),
         Some(Value::Object(map)) => !map.is_empty(),
         Some(_) => true,
     };
-    fields.iter().filter(asks).map(|field| format!("{place}: {field}")).collect()
+    fields
+        .iter()
+        .filter(|field| !is_held(field))
+        .filter(asks)
+        .map(|field| format!("{place}: {field}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -85,7 +104,12 @@ mod tests {
         ];
         for (spec, expected) in rows {
             let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
-            assert_eq!(warning(&pod).as_deref(), expected);
+            assert_eq!(warning(&pod, Images::Unused).as_deref(), expected);
+            let in_containers = warning(&pod, Images::Used);
+            let shorter = expected.map(
+                |_| "fields without effect on this node: spec: hostAliases, container c: livenessProbe.grpc",
+            );
+            assert_eq!(in_containers.as_deref(), shorter);
         }
     }
 }

@@ -79,7 +79,7 @@ impl Start {
     /// Once a pod: with its first sandbox.
     fn warn_of_ignored_fields(&self, attempt: u32) {
         if attempt == 0
-            && let Some(message) = ignored::warning(&self.pod)
+            && let Some(message) = ignored::warning(&self.pod, self.context.runtime.images())
         {
             self.context.events.pod(&self.pod, Level::Warning, "FieldsIgnored", message);
         }

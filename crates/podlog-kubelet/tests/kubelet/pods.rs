@@ -156,11 +156,11 @@ async fn an_image_that_cannot_be_had_is_tried_again_later() {
 async fn what_has_no_effect_is_said_once() {
     let bench = Bench::new().await;
     let spec = json!({"hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a"]}], "containers": [
-        {"name": "c", "image": "x", "command": ["exit", "1"], "securityContext": {"privileged": true}}]});
+        {"name": "c", "image": "x", "command": ["exit", "1"], "volumeDevices": [{"name": "v", "devicePath": "/dev/v"}]}]});
     bench.api.create_pod("web", spec);
     bench.wait("a restart", |bench| bench.runtime.newest("c").filter(|c| c.container.attempt == 1)).await;
     let text = "FieldsIgnored: fields without effect on this node: spec: hostAliases, \
-        container c: securityContext.privileged";
+        container c: volumeDevices";
     bench.wait_event("web", text).await;
     let told = bench.api.events("web").into_iter().filter(|event| event.starts_with("FieldsIgnored"));
     assert_eq!(told.count(), 1);
