@@ -94,8 +94,8 @@ impl Keeper {
     async fn run(self, watcher: Option<LogWatcher>) {
         let Some(path) = self.path().await else { return };
         let opened = {
-            let path = path.clone();
-            tokio::task::spawn_blocking(move || LogRotator::open(path)).await
+            let (path, limits) = (path.clone(), self.limits);
+            tokio::task::spawn_blocking(move || LogRotator::open(path, limits)).await
         };
         let Ok(Ok(mut rotator)) = opened else {
             tracing::warn!(container = self.id.0, path = %path.display(), "cannot rotate the log of a container");
@@ -152,8 +152,7 @@ impl Keeper {
         if self.tell_runtime(&mut rotator).await == Told::No {
             return None;
         }
-        let max_files = self.limits.max_files;
-        let (rotator, ()) = blocking(rotator, move |rotator| rotator.settle(max_files)).await?;
+        let (rotator, ()) = blocking(rotator, LogRotator::settle).await?;
         Some(rotator)
     }
 

@@ -12,13 +12,14 @@ use std::{
 
 use podlog_line::Timestamp;
 
-use super::{compress::Compressor, rotate::name_by_age, start::clean_up};
+use super::{FileLimits, compress::Compressor, rotate::name_by_age, start::clean_up};
 use crate::generations::LogPath;
 
 /// Rotates one log, deletes its oldest files and compresses those between.
 #[derive(Debug)]
 pub struct LogRotator {
     path: LogPath,
+    limits: FileLimits,
     compressor: Compressor,
 }
 
@@ -27,12 +28,12 @@ impl LogRotator {
     ///
     /// # Errors
     /// When its directory cannot be read or changed.
-    pub fn open(path: impl Into<PathBuf>) -> io::Result<LogRotator> {
+    pub fn open(path: impl Into<PathBuf>, limits: FileLimits) -> io::Result<LogRotator> {
         let path = LogPath::new(&path.into());
         clean_up(&path)?;
-        let mut compressor = Compressor::new(path.clone());
-        compressor.start();
-        Ok(LogRotator { path, compressor })
+        let mut compressor = Compressor::new(path.clone(), limits);
+        compressor.rotated();
+        Ok(LogRotator { path, limits, compressor })
     }
 
     /// Bytes in the current file; `None` when there is none.
@@ -85,16 +86,16 @@ impl LogRotator {
         }
     }
 
-    /// The writer goes on in the new file: compresses older ones beside it, and deletes the oldest so that no more than
-    /// `max_files` are left of all instances of the container, whose logs are `<number>.log` in the same directory.
-    pub fn settle(&mut self, max_files: u32) {
+    /// The writer goes on in the new file: deletes the oldest so that no more than [`FileLimits::max_files`] are left of all
+    /// instances of the container, whose logs are `<number>.log` in the same directory, and compresses older ones.
+    pub fn settle(&mut self) {
         let others = other_instances(&self.path);
         let current_files = others.iter().filter(|log| log.current().exists()).count();
-        let left = usize::try_from(max_files).unwrap_or(usize::MAX).saturating_sub(current_files);
-        self.compressor.retain(u32::try_from(left.max(1)).unwrap_or(max_files));
-        let own = self.path.list().map_or(0, |listing| listing.rotated.len());
-        retain_rotated(&others, left.saturating_sub(1 + own));
-        self.compressor.start();
+        let allowed = usize::try_from(self.limits.max_files).unwrap_or(usize::MAX);
+        let rotated = allowed.saturating_sub(current_files + 1);
+        let logs: Vec<LogPath> = std::iter::once(self.path.clone()).chain(others).collect();
+        retain_rotated(&logs, rotated);
+        self.compressor.rotated();
     }
 }
 
@@ -167,6 +168,10 @@ mod tests {
         }
     }
 
+    fn limits(max_files: u32) -> FileLimits {
+        FileLimits { max_files, ..FileLimits::default() }
+    }
+
     fn at(second: i64) -> Timestamp {
         Timestamp::from_seconds(1_767_225_600 + second, 0)
     }
@@ -175,7 +180,7 @@ mod tests {
     fn the_writer_goes_on_in_the_old_file_until_it_is_told() {
         let log = Log::new();
         let mut writer = log.append("a\n");
-        let mut rotator = LogRotator::open(log.path()).expect("a log");
+        let mut rotator = LogRotator::open(log.path(), limits(5)).expect("a log");
         rotator.rotate(at(0)).expect("rotated");
         writer.write_all(b"b\n").expect("written");
         assert_eq!(log.names(), ["1.log", "1.log.20260101-000000"]);
@@ -191,7 +196,7 @@ mod tests {
     fn a_refused_rotation_is_undone_unless_the_new_file_is_in_use() {
         let log = Log::new();
         log.append("a\n");
-        let mut rotator = LogRotator::open(log.path()).expect("a log");
+        let mut rotator = LogRotator::open(log.path(), limits(5)).expect("a log");
         rotator.rotate(at(0)).expect("rotated");
         rotator.undo().expect("undone");
         assert_eq!((log.names(), log.read("1.log")), (vec!["1.log".to_owned()], "a\n".into()));
@@ -209,9 +214,9 @@ mod tests {
                 fs::write(log.directory.path().join(name), "x").expect("a file");
             }
             log.append("a\n");
-            let mut rotator = LogRotator::open(log.path()).expect("a log");
+            let mut rotator = LogRotator::open(log.path(), limits(max_files)).expect("a log");
             rotator.rotate(at(0)).expect("rotated");
-            rotator.settle(max_files);
+            rotator.settle();
             drop(rotator);
             assert_eq!(log.names(), expected, "{max_files}");
         };
@@ -235,7 +240,7 @@ mod tests {
         log.append("a\n");
         fs::hard_link(log.path(), log.directory.path().join("1.log.20260101-000000")).expect("a link");
         fs::write(log.directory.path().join("1.log.tmp"), "").expect("a file");
-        LogRotator::open(log.path()).expect("a log");
+        LogRotator::open(log.path(), limits(5)).expect("a log");
         assert_eq!(log.names(), ["1.log"]);
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use machine::{IMAGE, Machine};
-use podlog_driver::LogRotator;
+use podlog_driver::{FileLimits, LogRotator};
 use podlog_kubelet::runtime::cri::CriRuntime;
 use podlog_kubelet::runtime::{
     ContainerConfig, ContainerId, ContainerRuntime, ContainerState, ContainerStatus, PodSandboxConfig,
@@ -116,7 +116,8 @@ async fn rotation(runtime: &CriRuntime, sandbox: &SandboxId) {
     const LINES: usize = 200_000;
     let id = start(runtime, sandbox, "many", &format!("seq 1 {LINES}; sleep 1000")).await;
     let path = runtime.container_status(&id).await.expect("status").log_path;
-    let mut rotator = LogRotator::open(&path).expect("a log");
+    let mut rotator =
+        LogRotator::open(&path, FileLimits { max_files: 100, ..FileLimits::default() }).expect("a log");
     let mut second = 0;
     while second < 5 {
         let size = rotator.size().expect("size").unwrap_or_default();
@@ -124,7 +125,7 @@ async fn rotation(runtime: &CriRuntime, sandbox: &SandboxId) {
             rotator.rotate(Timestamp::from_seconds(1_767_225_600 + second, 0)).expect("rotate");
             assert!(path.exists());
             runtime.reopen_container_log(&id).await.expect("reopen");
-            rotator.settle(100);
+            rotator.settle();
             second += 1;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
