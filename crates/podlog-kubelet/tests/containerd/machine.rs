@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use podlog_kubelet::runtime::PodSandboxConfig;
 use podlog_kubelet::runtime::cri::{CriRuntime, Endpoint};
-use podlog_kubelet::runtime::{ContainerRuntime, PodSandboxConfig};
 use serde_json::{Value, json};
 
 /// Both for containers and, sleeping, for sandboxes.
