@@ -1,5 +1,7 @@
 //! A containerd of the test's own, with an image made on the spot.
 
+#![expect(clippy::print_stderr, reason = "a test that was skipped says so loudly")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
