@@ -102,6 +102,15 @@ impl Machine {
         fs::read_to_string(self.path().join("containerd.log")).unwrap_or_default()
     }
 
+    /// Unmounts what containers had: the folder could not be removed otherwise.
+    fn unmount(&self) {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for point in points.filter(|point| Path::new(point).starts_with(self.path())) {
+            let _ = Command::new("umount").args(["--lazy", point]).status();
+        }
+    }
+
     /// One layer: a static busybox under every name it answers to.
     fn import_image(&self) {
         let image = self.path().join("image");
@@ -199,9 +208,11 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let listed = self.ctr(&["containers", "list", "--quiet"]);
         for id in String::from_utf8_lossy(&listed.stdout).lines() {
-            self.ctr(&["tasks", "kill", "--all", "--signal", "9", id]);
+            // The shim ends with its task.
+            self.ctr(&["tasks", "delete", "--force", id]);
         }
         let _ = self.containerd.kill();
         let _ = self.containerd.wait();
+        self.unmount();
     }
 }
