@@ -6,7 +6,7 @@ use std::{
 };
 
 use http::Method;
-use podlog_api::{PodLogOptions, RequestInfo, protobuf, query::Query, resource, strict};
+use podlog_api::{PodLogOptions, RequestInfo, StreamRules, protobuf, query::Query, resource, strict};
 use podlog_container::control::{Reply, Request};
 use podlog_line::{Cursor, Gap, LineEnd, RecordParser, Timestamp, cri};
 
@@ -92,7 +92,9 @@ pub(crate) fn control(input: &[u8]) -> u64 {
 
 pub(crate) fn log_options(input: &[u8]) -> u64 {
     let text = String::from_utf8_lossy(input);
-    match PodLogOptions::from_query(&text) {
+    // Names beyond Kubernetes' are read under these rules only.
+    let _ = PodLogOptions::from_query(&text, StreamRules::Upstream);
+    match PodLogOptions::from_query(&text, StreamRules::Exact) {
         Ok(options) => way("options", format!("{options:?}").len()),
         Err(error) => way(&error.to_status()["reason"].to_string(), error.to_string().len()),
     }
