@@ -2,19 +2,24 @@
 //!
 //! It can be killed at any moment; the monitor starts another, which finds everything in the [`Plumbing`].
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 
 use crate::drain::{Drain, Lost, timespec};
+use crate::intake::Intake;
 use crate::memory::Memory;
 use crate::plumbing::Plumbing;
+use crate::policy::{Buffer, Overflow};
+use crate::queue::{self, Queue};
 
 /// Longest message between monitor and copier, in bytes; a longer text is cut off.
 const MAX_MESSAGE: usize = 2000;
+/// What the writer of a buffered log needs, in bytes; of that it touches a part.
+const WRITER_STACK: usize = 256 * 1024;
 
 /// What the monitor wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,24 +161,65 @@ pub(crate) fn run(plumbing: &Plumbing, line: &Line) -> End {
     };
     line.say(&Report::Ready.text());
     // When the end is told, the log's files keep their names: its compressor has ended with the drain.
-    let end = Copier { plumbing, drain, line, memory: Memory::new(Instant::now()) }.run();
+    let end = match plumbing.overflow() {
+        None => Copier::new(plumbing, drain, line).run(),
+        Some(overflow) => run_buffered(plumbing, drain, line, overflow),
+    };
     if let End::Finished(lost) = &end {
         line.say(&Report::Finished(lost.clone()).text());
     }
     end
 }
 
+/// Two threads with a buffer between them: one takes what the program prints, the other writes.
+fn run_buffered(plumbing: &Plumbing, drain: Drain<'_>, line: &Line, overflow: Overflow) -> End {
+    let capacity = usize::try_from(plumbing.log.buffer_bytes).unwrap_or(usize::MAX);
+    let queue = &Queue::new(Buffer::new(overflow, capacity));
+    thread::scope(|scope| {
+        let builder = thread::Builder::new().name("podlog-writer".to_owned()).stack_size(WRITER_STACK);
+        let tell = move |result| line.say(&Report::Reopened(result).text());
+        let writer = builder.spawn_scoped(scope, move || queue::write(drain, queue, tell));
+        let intake = writer.and_then(|writer| Intake::open(plumbing, queue, writer));
+        let end = match intake {
+            Ok(intake) => Copier::new(plumbing, intake, line).run(),
+            Err(error) => {
+                line.say(&Report::Failed(format!("buffer output: {error}")).text());
+                End::Failed
+            }
+        };
+        // What can be written at once is; the rest is declared by the next copier.
+        queue.close(Instant::now());
+        end
+    })
+}
+
 /// Drains what is there now, for nobody.
 pub(crate) fn finish(plumbing: &Plumbing) {
-    plumbing.let_go();
-    if let Ok(mut drain) = Drain::open(plumbing) {
-        drain.finish();
+    if let Ok((monitor, line)) = Line::new() {
+        monitor.order(Order::Finish);
+        run(plumbing, &line);
     }
 }
 
-struct Copier<'a> {
+/// Where the program's output goes.
+pub(crate) trait Output {
+    /// The program's streams that have not ended and may be read; a place in the list is what [`read`](Self::read) takes.
+    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>>;
+    /// How long until [`flush`](Self::flush) has something to do; `None` while nothing waits.
+    fn hold(&self) -> Option<Duration>;
+    /// Reads once from each of these that has something to say. Returns for how long the next look is better put off.
+    fn read(&mut self, ready: &[usize]) -> Option<Duration>;
+    /// Goes on with what has waited long enough.
+    fn flush(&mut self);
+    /// Opens the log file anew; `None` when somebody else will do that, and tell.
+    fn reopen(&mut self) -> Option<Result<(), String>>;
+    /// Takes what is left to the log, after the last process has ended.
+    fn finish(&mut self) -> Lost;
+}
+
+struct Copier<'a, O> {
     plumbing: &'a Plumbing,
-    drain: Drain<'a>,
+    output: O,
     line: &'a Line,
     memory: Memory,
 }
@@ -186,7 +232,11 @@ struct Found {
     outputs: Vec<usize>,
 }
 
-impl Copier<'_> {
+impl<'a, O: Output> Copier<'a, O> {
+    fn new(plumbing: &'a Plumbing, output: O, line: &'a Line) -> Self {
+        Self { plumbing, output, line, memory: Memory::new(Instant::now()) }
+    }
+
     fn run(mut self) -> End {
         loop {
             let found = self.wait();
@@ -196,10 +246,10 @@ impl Copier<'_> {
             {
                 return end;
             }
-            let rest = self.drain.read(&found.outputs);
-            self.drain.flush();
+            let rest = self.output.read(&found.outputs);
+            self.output.flush();
             if let Some(rest) = rest {
-                std::thread::sleep(rest);
+                thread::sleep(rest);
             }
         }
     }
@@ -207,11 +257,11 @@ impl Copier<'_> {
     fn wait(&self) -> Found {
         let line = std::iter::once(self.line.as_fd());
         let mut polled: Vec<_> = line
-            .chain(self.drain.descriptors())
+            .chain(self.output.descriptors())
             .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
             .collect();
         let patience = self.memory.patience(Instant::now());
-        let timeout = [self.drain.hold(), patience].into_iter().flatten().min().map(timespec);
+        let timeout = [self.output.hold(), patience].into_iter().flatten().min().map(timespec);
         if poll(&mut polled, timeout.as_ref()).is_err() {
             return Found { line: false, outputs: Vec::new() };
         }
@@ -224,20 +274,21 @@ impl Copier<'_> {
 
     fn note_activity(&mut self, found: &Found) {
         let is_quiet = !found.line && found.outputs.is_empty();
-        self.memory.note(Instant::now(), is_quiet, self.drain.hold().is_some());
+        self.memory.note(Instant::now(), is_quiet, self.output.hold().is_some());
     }
 
     /// Does what the monitor says.
     fn obey(&mut self) -> Option<End> {
         match self.line.hear() {
             Ok(Some(order)) if order == b"reopen" => {
-                let result = self.drain.reopen();
-                self.line.say(&Report::Reopened(result).text());
+                if let Some(result) = self.output.reopen() {
+                    self.line.say(&Report::Reopened(result).text());
+                }
                 None
             }
             Ok(Some(order)) if order == b"finish" => {
                 self.plumbing.let_go();
-                Some(End::Finished(self.drain.finish()))
+                Some(End::Finished(self.output.finish()))
             }
             Ok(_) => None,
             Err(_) => Some(End::Orphaned),

@@ -4,36 +4,50 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant, SystemTime};
 
-use podlog_driver::{CriFileSink, SinkError, content_since};
+use podlog_driver::{Content, CriFileSink, SinkError, content_since};
 use podlog_line::{Gap, GapReason, Stream, Timestamp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread};
 
-use crate::journal::{CHUNK, Journal, Moving, Work};
+use crate::copier::Output;
+use crate::journal::{CHUNK, Journal, Ledger, Moving, Note, Work};
 use crate::pace::Pace;
 use crate::plumbing::{Plumbing, sink_options};
+use crate::policy::{MAX_POPPED, RateLimit};
 
 /// How long an unfinished line waits for its end before it is shown as it is, such as a prompt.
-const HOLD: Duration = Duration::from_millis(250);
+pub(crate) const HOLD: Duration = Duration::from_millis(250);
 /// How often to try again to write what could not be written.
 const RETRY: Duration = Duration::from_millis(200);
 /// How long in all, after the last process has ended, to wait for the end of its output, the time to write it not
 /// counted. It is there at once, unless somebody outside the container holds the other end of the pipe.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long, after the last process has ended, to wait for room on a full disk.
-const LAST_ROOM: Duration = Duration::from_secs(10);
+pub(crate) const LAST_ROOM: Duration = Duration::from_secs(10);
 /// The sink gets a chunk in pieces of so small a part of a file's size that the log is rotated at most once for each: a
 /// byte of output can be 42 bytes of log.
 const PIECES_OF_A_FILE: u64 = 64;
+/// What comes out of a buffer is a chunk.
+const _: () = assert!(MAX_POPPED <= CHUNK);
 
-/// The program's output and the log it goes to.
+/// The program's output and the log it goes to. With a buffer between them, what comes out of the buffer is given to
+/// [`write`](Self::write) and [`declare`](Self::declare), and nothing is read here.
 ///
 /// Whatever it has in its hands is noted in the [`Journal`], so that the next one goes on where this one is killed.
 pub(crate) struct Drain<'a> {
     plumbing: &'a Plumbing,
+    /// None with a buffer.
     sources: Vec<Source<'a>>,
     journal: Journal,
     sink: CriFileSink,
+    /// How much is logged; a buffer's is elsewhere.
+    limit: Option<RateLimit>,
+    /// Markers that are still to be written; the balance in the journal has what they declare.
+    owed: Vec<Gap>,
+    /// When what came out of a buffer last was read.
+    buffered_at: Option<Timestamp>,
+    /// How long an unfinished line waits here.
+    patience: Duration,
     /// Bytes given to the sink at once.
     piece: usize,
     /// Since when the last line of a stream waits for its end.
@@ -48,11 +62,12 @@ pub(crate) struct Drain<'a> {
     abandoned: u64,
 }
 
-struct Source<'a> {
-    stream: Stream,
-    descriptor: BorrowedFd<'a>,
+/// One of the program's streams.
+pub(crate) struct Source<'a> {
+    pub(crate) stream: Stream,
+    pub(crate) descriptor: BorrowedFd<'a>,
     /// What may still be read of it after the container's end, in bytes; no limit before.
-    allowance: u64,
+    pub(crate) allowance: u64,
 }
 
 /// The log cannot be written; the program is not read meanwhile.
@@ -61,10 +76,18 @@ struct Stalled {
     /// When to try again.
     until: Instant,
     /// What is done when that works.
-    piece: Piece,
+    given: Given,
 }
 
 /// What the sink was given.
+#[derive(Clone, Copy)]
+enum Given {
+    Piece(Piece),
+    /// The marker in the note.
+    Marker,
+}
+
+/// A part of the chunk, or the held part of a line.
 #[derive(Clone, Copy)]
 struct Piece {
     stream: Stream,
@@ -79,7 +102,7 @@ struct Piece {
 pub(crate) struct Lost {
     /// Records that were dropped.
     pub(crate) records: u64,
-    /// Bytes of them, and of what was never read.
+    /// Bytes of them, of what was never read, and of what was dropped by policy without room to declare it.
     pub(crate) bytes: u64,
     /// The first reason.
     pub(crate) why: String,
@@ -94,13 +117,20 @@ impl<'a> Drain<'a> {
         let log = &plumbing.log;
         let take_over = |error| format!("take over from the last copier: {}", describe(&error));
         let options = sink_options(log);
+        // What has left the work pipe on its way to a buffer is counted before it is asked for.
+        Ledger::open(&plumbing.memory, plumbing.in_work()).map_err(take_over)?;
         let journal = Journal::open(&plumbing.memory, options.max_content()).map_err(take_over)?;
         let written = count_written(plumbing, &journal).map_err(take_over)?;
         let sink = CriFileSink::open_with(&log.path, options).map_err(|error| describe(&error))?;
-        let source = |(stream, descriptor)| Source { stream, descriptor, allowance: u64::MAX };
+        let is_buffered = plumbing.overflow().is_some();
         let mut drain = Self {
             plumbing,
-            sources: plumbing.outputs().map(source).collect(),
+            sources: if is_buffered { Vec::new() } else { Source::all(plumbing) },
+            limit: plumbing.limit().filter(|_| !is_buffered),
+            owed: Vec::new(),
+            buffered_at: None,
+            // A line has waited in the buffer.
+            patience: if is_buffered { Duration::ZERO } else { HOLD },
             lost_before: journal.lost(),
             journal,
             sink,
@@ -118,47 +148,106 @@ impl<'a> Drain<'a> {
 
     /// Takes the place of a copier that was killed. `written`: how much of what was on its way is in the log; `None` when
     /// nobody can tell.
-    fn take_over(&mut self, written: Option<u64>) -> io::Result<()> {
-        let work = self.journal.note().work;
-        for stream in Stream::ALL.into_iter().filter(|stream| Some(*stream) != work.stream()) {
+    fn take_over(&mut self, written: Option<Content>) -> io::Result<()> {
+        let note = self.journal.note();
+        for stream in Stream::ALL.into_iter().filter(|stream| Some(*stream) != note.stream()) {
             self.hold_again(stream, 0);
         }
-        match (work, self.journal.was_moving()) {
-            (Work::None, Moving::Stream(stream)) if self.plumbing.in_work() > 0 => {
-                self.begin_chunk(stream, self.plumbing.in_work())?;
+        let was_moving = self.journal.was_moving();
+        match note.work {
+            _ if note.gap.is_some() => self.take_over_marker(written.unwrap_or_default()),
+            Work::None => {
+                if let Moving::Stream(stream) = was_moving
+                    && !self.is_buffered()
+                    && self.plumbing.in_work() > 0
+                {
+                    self.begin_chunk(stream, self.plumbing.in_work())?;
+                }
             }
-            (Work::None, Moving::Terminal) => self.declare_loss(Stream::Stdout),
-            (Work::None, _) => {}
-            (Work::Flush { stream }, _) => {
-                let kept = self.hold_again(stream, written.unwrap_or(u64::MAX));
+            Work::Flush { stream } => {
+                let kept = self.hold_again(stream, written.map_or(u64::MAX, |written| written.bytes));
                 self.journal.advance(Work::None, self.sink.position(), stream, &kept);
             }
-            (Work::Chunk { stream, filled, from }, _) => {
-                let missing = self.plumbing.in_work().min(filled);
-                self.plumbing.fetch(&mut self.journal.buffer_mut()[filled - missing..filled])?;
+            Work::Chunk { stream, filled, from } => {
+                if !self.is_buffered() {
+                    let missing = self.plumbing.in_work().min(filled);
+                    self.plumbing.fetch(&mut self.journal.buffer_mut()[filled - missing..filled])?;
+                }
                 let held = self.journal.held(stream).len();
-                let written = written.map_or(usize::MAX, saturating_usize);
+                let written = written.map_or(usize::MAX, |written| saturating_usize(written.bytes));
                 let kept = self.hold_again(stream, written as u64);
                 let from = from.saturating_add(written.saturating_sub(held)).min(filled);
                 let work = Work::Chunk { stream, filled, from };
                 self.journal.advance(work, self.sink.position(), stream, &kept);
-                self.write_out();
             }
         }
-        if let (None, Some(stream)) = (written, work.stream()) {
-            self.declare_loss(stream);
-        }
+        self.owe_losses(note, written, was_moving);
+        self.write_out();
         Ok(())
     }
 
-    /// Says in the log that something may be missing here: nobody knows whether, and how much.
-    fn declare_loss(&mut self, stream: Stream) {
-        self.journal.moving(Moving::Nothing);
-        self.journal.begin(Work::Flush { stream }, self.sink.position());
-        let gap = Gap { stream: Some(stream), ..Gap::new(GapReason::CaptureKilled) };
-        let result = self.sink.gap(gap, now());
-        self.note_error(result);
-        self.settle(Piece { stream, to: 0, ends_line: true });
+    /// The predecessor was writing a marker.
+    fn take_over_marker(&mut self, written: Content) {
+        let Note { work, gap, .. } = self.journal.note();
+        let Some(stream) = gap.and_then(|gap| gap.stream) else { return };
+        // Of content there may be the held part of a line that the marker ends.
+        let kept = self.hold_again(stream, written.bytes);
+        self.journal.advance(work, self.sink.position(), stream, &kept);
+        if written.markers > 0 {
+            self.journal.declared(self.sink.position());
+        }
+    }
+
+    /// Declares what is gone with the predecessor.
+    fn owe_losses(&mut self, note: Note, written: Option<Content>, was_moving: Moving) {
+        let reason = if self.is_buffered() { GapReason::CaptureKilled } else { GapReason::RateLimit };
+        for stream in Stream::ALL {
+            let declared = self.journal.note().gap.filter(|gap| gap.stream == Some(stream));
+            let missing =
+                self.journal.missing(stream).saturating_sub(declared.and_then(|gap| gap.bytes).unwrap_or(0));
+            if missing > 0 {
+                self.owed.push(Gap { stream: Some(stream), bytes: Some(missing), ..Gap::new(reason) });
+            }
+        }
+        // Of these nobody knows how much it is, or whether it is anything.
+        let unknown = |stream| Gap { stream: Some(stream), ..Gap::new(GapReason::CaptureKilled) };
+        if was_moving == Moving::Terminal && (self.is_buffered() || note.work == Work::None) {
+            self.journal.moving(Moving::Nothing);
+            self.owed.push(unknown(Stream::Stdout));
+        }
+        if let (None, None, Some(stream)) = (written, note.gap, note.stream()) {
+            self.owed.push(unknown(stream));
+        }
+    }
+
+    fn is_buffered(&self) -> bool {
+        self.plumbing.overflow().is_some()
+    }
+
+    /// Whether the log cannot be written just now.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.is_some()
+    }
+
+    /// Takes what comes out of a buffer, [`MAX_POPPED`] bytes at most, which were read `at` a time. Not to be called while
+    /// the log [cannot be written](Self::is_stalled).
+    pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8], at: Timestamp) {
+        self.buffered_at = Some(at);
+        self.journal.begin_buffered(stream, bytes, self.sink.position());
+        self.write_out();
+    }
+
+    /// Writes a marker, as soon as the log can be written.
+    pub(crate) fn declare(&mut self, gap: Gap) {
+        // What a buffer says of times is never later than what comes out of it next.
+        self.buffered_at = gap.to.or(self.buffered_at);
+        self.owed.push(gap);
+        self.write_out();
+    }
+
+    /// The time of what is written next.
+    fn time(&self) -> Timestamp {
+        self.buffered_at.unwrap_or_else(now)
     }
 
     /// Gives the sink what was held of a stream's last line, but for the `written` bytes of it that are in the log. It is
@@ -166,37 +255,11 @@ impl<'a> Drain<'a> {
     fn hold_again(&mut self, stream: Stream, written: u64) -> Vec<u8> {
         let held = self.journal.held(stream);
         let kept = held[saturating_usize(written).min(held.len())..].to_vec();
-        let result = self.sink.write(stream, &kept, now());
+        let at = self.time();
+        let result = self.sink.write(stream, &kept, at);
         self.note_error(result);
         self.held_since[stream.index()] = (!kept.is_empty()).then(Instant::now);
         kept
-    }
-
-    /// The descriptors that have not ended; a place in the list is what [`read`](Self::read) takes. None while the log
-    /// cannot be written: then the program waits.
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
-        let sources = if self.stalled.is_none() { &self.sources[..] } else { &[] };
-        sources.iter().map(|source| source.descriptor)
-    }
-
-    /// Reads once from each of these sources that has something to say. Returns for how long the next look is better put
-    /// off.
-    pub(crate) fn read(&mut self, ready: &[usize]) -> Option<Duration> {
-        let mut bytes = 0;
-        // From the last to the first: an ended source leaves the list.
-        for &index in ready.iter().rev() {
-            if self.stalled.is_some() {
-                return None;
-            }
-            match self.read_one(index) {
-                Progress::Open(length) => bytes += length as u64,
-                Progress::Ended => {
-                    let ended = self.sources.remove(index);
-                    self.flush_line(ended.stream);
-                }
-            }
-        }
-        if bytes == 0 { None } else { self.pace.rest(bytes, Instant::now()) }
     }
 
     fn read_one(&mut self, index: usize) -> Progress {
@@ -237,6 +300,7 @@ impl<'a> Drain<'a> {
             self.journal.begin(Work::Chunk { stream, filled, from: 0 }, self.sink.position());
         }
         self.journal.moving(Moving::Nothing);
+        self.limit();
         self.write_out();
         taken
     }
@@ -245,36 +309,85 @@ impl<'a> Drain<'a> {
     fn begin_chunk(&mut self, stream: Stream, filled: usize) -> Result<(), Errno> {
         self.journal.begin(Work::Chunk { stream, filled, from: 0 }, self.sink.position());
         self.plumbing.fetch(&mut self.journal.buffer_mut()[..filled])?;
+        self.limit();
         self.write_out();
         Ok(())
     }
 
-    /// Writes the chunk in the buffer, as far as there is room.
+    /// Drops what the rate limit does not let through of the chunk in the buffer.
+    fn limit(&mut self) {
+        let (Some(limit), Work::Chunk { stream, filled, .. }) = (&mut self.limit, self.journal.note().work)
+        else {
+            return;
+        };
+        let admitted = limit.admit(stream, &self.journal.buffer()[..filled], now(), Instant::now());
+        let (from, length) = (admitted.skipped, admitted.bytes.len());
+        let work = match length {
+            0 => Work::None,
+            _ => Work::Chunk { stream, filled: from + length, from },
+        };
+        self.journal.limit(work, admitted.gap, stream, (filled - length) as u64);
+    }
+
+    /// Writes what the note says, and the markers that are owed, as far as there is room.
     fn write_out(&mut self) {
-        while let (Work::Chunk { stream, filled, from }, None) = (self.journal.note().work, self.stalled) {
-            let to = (from + self.piece).min(filled);
-            let bytes = &self.journal.buffer()[from..to];
-            let piece = Piece { stream, to, ends_line: bytes.contains(&b'\n') };
-            let result = self.sink.write(stream, bytes, now());
-            self.note_error(result);
-            self.settle(piece);
+        while self.stalled.is_none() {
+            let note = self.journal.note();
+            match (note.gap, note.work) {
+                (Some(gap), _) => {
+                    let at = self.time();
+                    let result = self.sink.gap(gap, at);
+                    self.note_error(result);
+                    self.settle(Given::Marker);
+                }
+                (None, Work::Chunk { stream, filled, from }) => self.write_piece(stream, filled, from),
+                _ => match self.owed.pop() {
+                    Some(gap) => self.journal.begin_gap(gap, self.sink.position()),
+                    None => return,
+                },
+            }
         }
+    }
+
+    fn write_piece(&mut self, stream: Stream, filled: usize, from: usize) {
+        let at = self.time();
+        let to = (from + self.piece).min(filled);
+        let bytes = &self.journal.buffer()[from..to];
+        let ends_line = memchr::memrchr(b'\n', bytes).is_some();
+        let result = self.sink.write(stream, bytes, at);
+        self.note_error(result);
+        self.settle(Given::Piece(Piece { stream, to, ends_line }));
     }
 
     /// Writes what is held of a stream's last line as it is.
     fn flush_line(&mut self, stream: Stream) {
         self.journal.begin(Work::Flush { stream }, self.sink.position());
-        let result = self.sink.end(stream, now());
+        let at = self.time();
+        let result = self.sink.end(stream, at);
         self.note_error(result);
-        self.settle(Piece { stream, to: 0, ends_line: true });
+        self.settle(Given::Piece(Piece { stream, to: 0, ends_line: true }));
     }
 
-    /// Takes note of a piece that the sink has written, or waits for room.
-    fn settle(&mut self, piece: Piece) {
+    /// Takes note of what the sink has written, or waits for room.
+    fn settle(&mut self, given: Given) {
         if self.sink.is_stalled() {
-            self.stalled = Some(Stalled { until: Instant::now() + RETRY, piece });
+            self.stalled = Some(Stalled { until: Instant::now() + RETRY, given });
             return;
         }
+        match given {
+            Given::Piece(piece) => self.settle_piece(piece),
+            Given::Marker => self.settle_marker(),
+        }
+    }
+
+    fn settle_marker(&mut self) {
+        if let Some(stream) = self.journal.note().gap.and_then(|gap| gap.stream) {
+            self.held_since[stream.index()] = None;
+        }
+        self.journal.declared(self.sink.position());
+    }
+
+    fn settle_piece(&mut self, piece: Piece) {
         let Piece { stream, to, ends_line } = piece;
         let held = self.sink.held(stream);
         let since = &mut self.held_since[stream.index()];
@@ -301,34 +414,11 @@ impl<'a> Drain<'a> {
         }
     }
 
-    /// How long until [`flush`](Self::flush) has something to do; `None` while nothing waits.
-    pub(crate) fn hold(&self) -> Option<Duration> {
-        let due = match self.stalled {
-            Some(stalled) => Some(stalled.until),
-            None => self.held_since.into_iter().flatten().min().map(|since| since + HOLD),
-        };
-        due.map(|due| due.saturating_duration_since(Instant::now()))
-    }
-
-    /// Writes what has waited long enough: unfinished lines, and what there was no room for.
-    pub(crate) fn flush(&mut self) {
-        let now = Instant::now();
-        if self.stalled.is_some_and(|stalled| stalled.until <= now) {
-            self.retry();
-        }
-        for stream in Stream::ALL {
-            let since = self.held_since[stream.index()];
-            if self.stalled.is_none() && since.is_some_and(|since| since + HOLD <= now) {
-                self.flush_line(stream);
-            }
-        }
-    }
-
     fn retry(&mut self) {
-        let Some(Stalled { piece, .. }) = self.stalled.take() else { return };
+        let Some(Stalled { given, .. }) = self.stalled.take() else { return };
         let result = self.sink.flush();
         self.note_error(result);
-        self.settle(piece);
+        self.settle(given);
         self.write_out();
     }
 
@@ -336,7 +426,7 @@ impl<'a> Drain<'a> {
     ///
     /// # Errors
     /// When that cannot be done, or the old file is not complete yet because there is no room.
-    pub(crate) fn reopen(&mut self) -> Result<(), String> {
+    pub(crate) fn reopen_log(&mut self) -> Result<(), String> {
         if self.stalled.is_some() {
             return Err(self.first_error.clone().unwrap_or_else(|| "the log cannot be written".to_owned()));
         }
@@ -344,11 +434,7 @@ impl<'a> Drain<'a> {
     }
 
     /// Drains what is left after the last process has ended: all of what it has written, however slow the disk is.
-    pub(crate) fn finish(&mut self) -> Lost {
-        self.finish_within(LAST_WORDS, LAST_ROOM)
-    }
-
-    fn finish_within(&mut self, mut words: Duration, room: Duration) -> Lost {
+    pub(crate) fn finish_within(&mut self, mut words: Duration, room: Duration) -> Lost {
         for source in &mut self.sources {
             source.allowance = source.unread() + CHUNK as u64;
         }
@@ -377,25 +463,35 @@ impl<'a> Drain<'a> {
     /// Somebody else writes to what is left, or may do so one day; or there is no room for it.
     fn abandon(&mut self) {
         for source in std::mem::take(&mut self.sources) {
-            if self.stalled.is_none() {
-                self.flush_line(source.stream);
-            }
             self.abandoned += source.unread();
         }
         if self.abandoned > 0 {
             self.first_error.get_or_insert_with(|| "somebody outside the container writes on".to_owned());
         }
-        if let (Some(stalled), Work::Chunk { filled, .. }) = (self.stalled, self.journal.note().work) {
-            self.abandoned += (filled - stalled.piece.to) as u64;
+        for stream in Stream::ALL {
+            if self.stalled.is_none() && self.held_since[stream.index()].is_some() {
+                self.flush_line(stream);
+            }
+        }
+        while let Some(gap) = self.limit.as_mut().and_then(RateLimit::finish) {
+            self.declare(gap);
+        }
+        if let (Some(stalled), Work::Chunk { filled, from, .. }) = (self.stalled, self.journal.note().work) {
+            let to = match stalled.given {
+                Given::Piece(piece) => piece.to,
+                Given::Marker => from,
+            };
+            self.abandoned += (filled - to) as u64;
         }
     }
 
     fn lost(&self) -> Lost {
         let stats = self.sink.stats();
         let [records, bytes] = self.lost_before;
+        let missing: u64 = Stream::ALL.into_iter().map(|stream| self.journal.missing(stream)).sum();
         Lost {
             records: records + stats.dropped_records,
-            bytes: bytes + stats.dropped_bytes + stats.backlog_bytes + self.abandoned,
+            bytes: bytes + stats.dropped_bytes + stats.backlog_bytes + self.abandoned + missing,
             why: self.first_error.clone().unwrap_or_default(),
         }
     }
@@ -410,12 +506,72 @@ impl<'a> Drain<'a> {
     }
 }
 
+impl Output for Drain<'_> {
+    /// None while the log cannot be written: then the program waits.
+    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let sources = if self.stalled.is_none() { &self.sources[..] } else { &[] };
+        sources.iter().map(|source| source.descriptor)
+    }
+
+    fn read(&mut self, ready: &[usize]) -> Option<Duration> {
+        let mut bytes = 0;
+        // From the last to the first: an ended source leaves the list.
+        for &index in ready.iter().rev() {
+            if self.stalled.is_some() {
+                return None;
+            }
+            match self.read_one(index) {
+                Progress::Open(length) => bytes += length as u64,
+                Progress::Ended => {
+                    let ended = self.sources.remove(index);
+                    self.flush_line(ended.stream);
+                }
+            }
+        }
+        if bytes == 0 { None } else { self.pace.rest(bytes, Instant::now()) }
+    }
+
+    fn hold(&self) -> Option<Duration> {
+        let due = match self.stalled {
+            Some(stalled) => Some(stalled.until),
+            None => self.held_since.into_iter().flatten().min().map(|since| since + self.patience),
+        };
+        let line = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let losses = self.limit.as_ref().filter(|limit| limit.has_losses()).map(|_| HOLD);
+        [line, losses].into_iter().flatten().min()
+    }
+
+    fn flush(&mut self) {
+        let now = Instant::now();
+        if self.stalled.is_some_and(|stalled| stalled.until <= now) {
+            self.retry();
+        }
+        for stream in Stream::ALL {
+            let since = self.held_since[stream.index()];
+            if self.stalled.is_none() && since.is_some_and(|since| since + self.patience <= now) {
+                self.flush_line(stream);
+            }
+        }
+        while let Some(gap) = self.limit.as_mut().and_then(|limit| limit.settle(now)) {
+            self.declare(gap);
+        }
+    }
+
+    fn reopen(&mut self) -> Option<Result<(), String>> {
+        Some(self.reopen_log())
+    }
+
+    fn finish(&mut self) -> Lost {
+        self.finish_within(LAST_WORDS, LAST_ROOM)
+    }
+}
+
 /// How much of what a copier had on its way when it was killed is in the log.
-fn count_written(plumbing: &Plumbing, journal: &Journal) -> io::Result<Option<u64>> {
+fn count_written(plumbing: &Plumbing, journal: &Journal) -> io::Result<Option<Content>> {
     let note = journal.note();
-    match note.work.stream() {
+    match note.stream() {
         Some(stream) => content_since(&plumbing.log.path, &note.end, stream),
-        None => Ok(Some(0)),
+        None => Ok(Some(Content::default())),
     }
 }
 
@@ -423,9 +579,15 @@ fn saturating_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    /// All of a program's.
+    pub(crate) fn all(plumbing: &'a Plumbing) -> Vec<Self> {
+        let source = |(stream, descriptor)| Source { stream, descriptor, allowance: u64::MAX };
+        plumbing.outputs().map(source).collect()
+    }
+
     /// Bytes that wait in the pipe. A terminal does not tell all.
-    fn unread(&self) -> u64 {
+    pub(crate) fn unread(&self) -> u64 {
         ioctl_fionread(self.descriptor).unwrap_or(0)
     }
 }
@@ -447,7 +609,8 @@ pub(crate) fn timespec(duration: Duration) -> Timespec {
     Timespec::try_from(duration).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
 }
 
-fn now() -> Timestamp {
+/// The time by the system's clock.
+pub(crate) fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_nanoseconds(i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX))
 }

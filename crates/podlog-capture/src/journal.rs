@@ -9,6 +9,12 @@
 //! 3. The sink writes to the log: what stands behind the noted end is there.
 //! 4. The next note says that the chunk is done, and what of its last line is held back.
 //!
+//! Gap markers are noted in the same way. What a container loses by its policy is in no such place any more, but the note has
+//! its *balance*: what has left the program's pipe and is neither in the log, nor declared there, nor in the chunk.
+//!
+//! With a buffer ([`Buffer`](crate::policy::Buffer)) the balance includes what is in it. Two threads do the work then: one
+//! takes chunks from the pipe and counts them in its [`Ledger`], the other makes all the notes.
+//!
 //! A note is never changed, only replaced by another: the number of the valid one is stored last.
 
 use std::io;
@@ -16,7 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use podlog_driver::FilePosition;
-use podlog_line::Stream;
+use podlog_line::{Gap, GapReason, Stream, Timestamp};
 
 use crate::shared::{self, Shared};
 
@@ -29,6 +35,10 @@ const VALID: usize = 0;
 const MOVING: usize = 1;
 /// Records and bytes that were dropped by this copier and those before.
 const LOST: [usize; 2] = [2, 3];
+/// Bytes of each stream that a buffer has taken in,
+const TAKEN: [usize; 2] = [4, 5];
+/// and what they will be when the chunk is in memory that is in the work pipe now.
+const COMING: [usize; 2] = [6, 7];
 /// Where the two notes begin.
 const NOTES: [usize; 2] = [8, 32];
 
@@ -76,8 +86,12 @@ pub(crate) struct Note {
     pub(crate) work: Work,
     /// Where the log ended before that.
     pub(crate) end: FilePosition,
+    /// The marker that is being written; the rest of the work follows it.
+    pub(crate) gap: Option<Gap>,
     /// Where the held part of each stream's last line is.
     held: [Held; 2],
+    /// Bytes of each stream that were dropped and not declared, less those that a [`Ledger`] has not counted as taken.
+    balance: [u64; 2],
 }
 
 /// A part of the journal: the beginning of a line.
@@ -132,22 +146,12 @@ impl Journal {
 
     /// Something is about to come out of the program.
     pub(crate) fn moving(&self, what: Moving) {
-        let number = match what {
-            Moving::Nothing => NOTHING,
-            Moving::Stream(stream) => 1 + stream.index() as u64,
-            Moving::Terminal => TERMINAL,
-        };
-        self.store(MOVING, number);
+        self.store(MOVING, what.number());
     }
 
     /// What [`moving`](Self::moving) was called with last.
     pub(crate) fn was_moving(&self) -> Moving {
-        match self.load(MOVING) {
-            1 => Moving::Stream(Stream::ALL[0]),
-            2 => Moving::Stream(Stream::ALL[1]),
-            TERMINAL => Moving::Terminal,
-            _ => Moving::Nothing,
-        }
+        Moving::from_number(self.load(MOVING))
     }
 
     /// Where a chunk goes.
@@ -197,6 +201,42 @@ impl Journal {
         LOST.into_iter().zip(lost).for_each(|(index, count)| self.store(index, count));
     }
 
+    /// Notes that a marker is written next, from where the log ends.
+    pub(crate) fn begin_gap(&mut self, gap: Gap, end: FilePosition) {
+        self.write_note(Note { gap: Some(gap), end, ..self.note });
+    }
+
+    /// Notes that the marker is in the log, and that it has ended the line of its stream.
+    pub(crate) fn declared(&mut self, end: FilePosition) {
+        let mut note = Note { gap: None, end, ..self.note };
+        if let Some(Gap { stream: Some(stream), bytes, .. }) = self.note.gap {
+            note.held[stream.index()].length = 0;
+            note.pass(stream, bytes.unwrap_or(0));
+        }
+        self.write_note(note);
+    }
+
+    /// Notes what a rate limit lets through of the chunk, behind a marker, and how much of the stream it drops.
+    pub(crate) fn limit(&mut self, work: Work, gap: Option<Gap>, stream: Stream, dropped: u64) {
+        let mut note = Note { work, gap, ..self.note };
+        note.balance[stream.index()] = note.balance[stream.index()].wrapping_add(dropped);
+        self.write_note(note);
+    }
+
+    /// Takes bytes out of a buffer: notes that they are the chunk.
+    pub(crate) fn begin_buffered(&mut self, stream: Stream, bytes: &[u8], end: FilePosition) {
+        self.buffer_mut()[..bytes.len()].copy_from_slice(bytes);
+        let work = Work::Chunk { stream, filled: bytes.len(), from: 0 };
+        let mut note = Note { work, end, ..self.note };
+        note.pass(stream, bytes.len() as u64);
+        self.write_note(note);
+    }
+
+    /// Bytes of a stream that are neither in the log, nor declared there, nor in the chunk, nor in any pipe.
+    pub(crate) fn missing(&self, stream: Stream) -> u64 {
+        self.load(TAKEN[stream.index()]).wrapping_add(self.note.balance[stream.index()])
+    }
+
     fn write_note(&mut self, note: Note) {
         let next = 1 - self.valid();
         for (index, number) in note.to_numbers().into_iter().enumerate() {
@@ -216,19 +256,103 @@ impl Journal {
     }
 
     fn load(&self, index: usize) -> u64 {
-        self.shared.number(index).load(Ordering::Acquire)
+        load(&self.shared, index)
     }
 
     fn store(&self, index: usize, number: u64) {
-        self.shared.number(index).store(number, Ordering::Release);
+        store(&self.shared, index, number);
+    }
+}
+
+fn load(shared: &Shared, index: usize) -> u64 {
+    shared.number(index).load(Ordering::Acquire)
+}
+
+fn store(shared: &Shared, index: usize, number: u64) {
+    shared.number(index).store(number, Ordering::Release);
+}
+
+/// The numbers of a journal that belong to who takes chunks from the pipe, when that is another thread.
+pub(crate) struct Ledger {
+    shared: Shared,
+}
+
+impl Ledger {
+    /// Takes the numbers over; so much is `in_work`, the work pipe.
+    pub(crate) fn open(memory: impl AsFd, in_work: usize) -> io::Result<Self> {
+        let ledger = Self { shared: Shared::map(memory, 0)? };
+        for (taken, coming) in TAKEN.into_iter().zip(COMING) {
+            let target = load(&ledger.shared, coming);
+            if target > load(&ledger.shared, taken) {
+                // The chunk was on its way to memory; what has not left the pipe will be counted again.
+                store(&ledger.shared, taken, target.saturating_sub(in_work as u64));
+            }
+            store(&ledger.shared, coming, load(&ledger.shared, taken));
+        }
+        Ok(ledger)
+    }
+
+    /// As [`Journal::moving`].
+    pub(crate) fn moving(&self, what: Moving) {
+        store(&self.shared, MOVING, what.number());
+    }
+
+    /// As [`Journal::was_moving`].
+    pub(crate) fn was_moving(&self) -> Moving {
+        Moving::from_number(load(&self.shared, MOVING))
+    }
+
+    /// A chunk is in the work pipe, and about to leave it.
+    pub(crate) fn coming(&self, stream: Stream, length: usize) {
+        let taken = load(&self.shared, TAKEN[stream.index()]);
+        store(&self.shared, COMING[stream.index()], taken.wrapping_add(length as u64));
+    }
+
+    /// The chunk is in memory.
+    pub(crate) fn came(&self, stream: Stream) {
+        store(&self.shared, TAKEN[stream.index()], load(&self.shared, COMING[stream.index()]));
+    }
+}
+
+impl Moving {
+    fn number(self) -> u64 {
+        match self {
+            Self::Nothing => NOTHING,
+            Self::Stream(stream) => 1 + stream.index() as u64,
+            Self::Terminal => TERMINAL,
+        }
+    }
+
+    fn from_number(number: u64) -> Self {
+        match number {
+            1 => Self::Stream(Stream::ALL[0]),
+            2 => Self::Stream(Stream::ALL[1]),
+            TERMINAL => Self::Terminal,
+            _ => Self::Nothing,
+        }
     }
 }
 
 const WORK_CHUNK: u64 = 1;
 const WORK_FLUSH: u64 = 2;
 
+/// Numbers of a note.
+const NOTE: usize = 19;
+/// Stands for a number that is not known.
+const UNKNOWN: u64 = u64::MAX;
+
 impl Note {
-    fn to_numbers(self) -> [u64; 11] {
+    /// Whose bytes are on their way to the log.
+    pub(crate) fn stream(&self) -> Option<Stream> {
+        self.gap.and_then(|gap| gap.stream).or(self.work.stream())
+    }
+
+    /// Bytes have left what the balance counts.
+    fn pass(&mut self, stream: Stream, bytes: u64) {
+        self.balance[stream.index()] = self.balance[stream.index()].wrapping_sub(bytes);
+    }
+
+    fn to_numbers(self) -> [u64; NOTE] {
         let stream = self.work.stream().map_or(0, |stream| stream.index() as u64);
         let [kind, filled, from] = match self.work {
             Work::None => [0, 0, 0],
@@ -238,12 +362,15 @@ impl Note {
         let [out, err] = self.held;
         let FilePosition { device, inode, length } = self.end;
         let held = [out.place, out.length, err.place, err.length].map(|number| number as u64);
-        [kind, stream, filled, from, device, inode, length, held[0], held[1], held[2], held[3]]
+        let work = [kind, stream, filled, from, device, inode, length];
+        let rest = [&held[..], &self.balance, &gap_to_numbers(self.gap)].concat();
+        std::array::from_fn(|index| work.get(index).copied().unwrap_or_else(|| rest[index - work.len()]))
     }
 
     /// Numbers that nobody can have stored are taken for the largest that make sense.
-    fn from_numbers(numbers: [u64; 11], max_held: usize) -> Self {
-        let [kind, stream, filled, from, device, inode, length, held @ ..] = numbers;
+    fn from_numbers(numbers: [u64; NOTE], max_held: usize) -> Self {
+        let [kind, stream, filled, from, device, inode, length, rest @ ..] = numbers;
+        let [out_place, out_held, err_place, err_held, out_balance, err_balance, gap @ ..] = rest;
         let at_most = |number: u64, limit: usize| usize::try_from(number).map_or(limit, |n| n.min(limit));
         let stream = Stream::ALL[at_most(stream, 1)];
         let filled = at_most(filled, CHUNK);
@@ -252,12 +379,40 @@ impl Note {
             WORK_FLUSH => Work::Flush { stream },
             _ => Work::None,
         };
-        let held = |index: usize| Held {
-            place: at_most(held[index], 1),
-            length: at_most(held[index + 1], max_held),
-        };
-        Self { work, end: FilePosition { device, inode, length }, held: [held(0), held(2)] }
+        let held = |place, length| Held { place: at_most(place, 1), length: at_most(length, max_held) };
+        Self {
+            work,
+            end: FilePosition { device, inode, length },
+            gap: gap_from_numbers(gap),
+            held: [held(out_place, out_held), held(err_place, err_held)],
+            balance: [out_balance, err_balance],
+        }
     }
+}
+
+/// Its reason's place in the list, from 1; stream, counts and times.
+fn gap_to_numbers(gap: Option<Gap>) -> [u64; 6] {
+    let Some(gap) = gap else { return [0; 6] };
+    let reason =
+        GapReason::ALL.iter().position(|reason| *reason == gap.reason).unwrap_or(GapReason::ALL.len() - 1);
+    let stream = gap.stream.map_or(UNKNOWN, |stream| stream.index() as u64);
+    let time = |at: Option<Timestamp>| at.map_or(UNKNOWN, |at| at.as_nanoseconds().cast_unsigned());
+    let count = |count: Option<u64>| count.unwrap_or(UNKNOWN);
+    [1 + reason as u64, stream, count(gap.lines), count(gap.bytes), time(gap.from), time(gap.to)]
+}
+
+fn gap_from_numbers([reason, stream, lines, bytes, from, to]: [u64; 6]) -> Option<Gap> {
+    let place = usize::try_from(reason).ok()?.checked_sub(1)?;
+    let known = |number: u64| (number != UNKNOWN).then_some(number);
+    let time = |number: u64| known(number).map(|number| Timestamp::from_nanoseconds(number.cast_signed()));
+    Some(Gap {
+        reason: GapReason::ALL.get(place).copied().unwrap_or(GapReason::Other),
+        stream: known(stream).and_then(|stream| Stream::ALL.get(usize::try_from(stream).ok()?).copied()),
+        lines: known(lines),
+        bytes: known(bytes),
+        from: time(from),
+        to: time(to),
+    })
 }
 
 #[cfg(test)]
@@ -297,6 +452,54 @@ mod tests {
                 (Moving::Stream(stream), &b"abc"[..])
             );
         }
+    }
+
+    #[test]
+    fn a_successor_finds_the_marker_and_what_is_missing() {
+        let memory = create(MAX_HELD).expect("memory");
+        let end = FilePosition::default();
+        let mut journal = Journal::open(&memory, MAX_HELD).expect("a journal");
+        let bare =
+            Gap { stream: Some(Stream::Stderr), bytes: Some(30), ..Gap::new(GapReason::CaptureKilled) };
+        let at = Timestamp::from_nanoseconds;
+        let full = Gap { lines: Some(0), from: Some(at(0)), to: Some(at(i64::MAX)), ..bare };
+        let work = Work::Chunk { stream: Stream::Stderr, filled: 9, from: 2 };
+        for gap in [bare, full] {
+            journal.limit(work, Some(gap), Stream::Stderr, 40);
+            let mut successor = Journal::open(&memory, MAX_HELD).expect("a journal");
+            assert_eq!((successor.note().gap, successor.note().work), (Some(gap), work));
+            assert_eq!((successor.missing(Stream::Stderr), successor.missing(Stream::Stdout)), (40, 0));
+            successor.declared(end);
+            assert_eq!((successor.note().gap, successor.missing(Stream::Stderr)), (None, 10));
+            successor.limit(Work::None, None, Stream::Stderr, 10_u64.wrapping_neg());
+            journal.note = successor.note;
+        }
+    }
+
+    #[test]
+    fn what_a_buffer_took_is_counted_wherever_its_owner_is_killed() {
+        let memory = create(MAX_HELD).expect("memory");
+        let mut journal = Journal::open(&memory, MAX_HELD).expect("a journal");
+        let missing = || Journal::open(&memory, MAX_HELD).expect("a journal").missing(Stream::Stdout);
+        let ledger = Ledger::open(&memory, 0).expect("a ledger");
+        ledger.coming(Stream::Stdout, 100);
+        // 40 of 100 bytes have left the work pipe: the rest comes again.
+        let ledger = {
+            drop(ledger);
+            Ledger::open(&memory, 60).expect("a ledger")
+        };
+        assert_eq!(missing(), 40);
+        ledger.coming(Stream::Stdout, 60);
+        let ledger = {
+            drop(ledger);
+            Ledger::open(&memory, 0).expect("a ledger")
+        };
+        assert_eq!(missing(), 100, "all of it had left");
+        ledger.coming(Stream::Stdout, 5);
+        ledger.came(Stream::Stdout);
+        assert_eq!(missing(), 105);
+        journal.begin_buffered(Stream::Stdout, &[b'x'; 25], FilePosition::default());
+        assert_eq!((missing(), journal.buffer()[24]), (80, b'x'));
     }
 
     #[test]

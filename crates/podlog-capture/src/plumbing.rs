@@ -1,16 +1,17 @@
 //! What both processes of a capture have: the ends of the program's pipes, and where a chunk is on its way to the log.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use podlog_container::Log;
+use podlog_container::{BackPressure, Log};
 use podlog_driver::{FileLimits, SinkOptions, WhenFull};
 use podlog_line::Stream;
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 use crate::journal::{self, CHUNK};
+use crate::policy::{Overflow, RateLimit};
 use crate::stdio::Ours;
 
 /// What the work pipe is to hold, in bytes: a chunk, with room for pages that are not full.
@@ -23,7 +24,7 @@ pub(crate) struct Plumbing {
     /// What it writes to stderr; `None` with a terminal.
     stderr: Option<OwnedFd>,
     /// Held so that the program sees no end.
-    held: Cell<Option<OwnedFd>>,
+    held: Mutex<Option<OwnedFd>>,
     /// Where a chunk is between the program's pipe and the buffer. Reading does not block.
     work: (OwnedFd, OwnedFd),
     /// The journal's memory.
@@ -40,12 +41,16 @@ impl Plumbing {
         let _ = fcntl_setpipe_size(&work.1, WORK_PIPE_SIZE);
         let memory = journal::create(sink_options(&log).max_content())?;
         let Ours { stdout, stderr, held } = ours;
-        Ok(Self { stdout, stderr, held: Cell::new(held), work, memory, log })
+        Ok(Self { stdout, stderr, held: Mutex::new(held), work, memory, log })
     }
 
     /// Lets the program's output end when its last process does.
     pub(crate) fn let_go(&self) {
-        self.held.take();
+        self.held().take();
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The same for another owner, who holds what this one held.
@@ -56,23 +61,36 @@ impl Plumbing {
             work: (self.work.0.try_clone()?, self.work.1.try_clone()?),
             memory: self.memory.try_clone()?,
             log: self.log.clone(),
-            held: Cell::new(self.held.take()),
+            held: Mutex::new(self.held().take()),
         })
     }
 
     /// Numbers of all descriptors.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
-        let held = self.held.take();
         let some = [&self.stdout, &self.work.0, &self.work.1, &self.memory];
-        let numbers = some.into_iter().chain(&self.stderr).chain(&held).map(AsRawFd::as_raw_fd).collect();
-        self.held.set(held);
-        numbers
+        some.into_iter().chain(&self.stderr).chain(&*self.held()).map(AsRawFd::as_raw_fd).collect()
     }
 
     /// The open ends of the program's streams.
     pub(crate) fn outputs(&self) -> impl Iterator<Item = (Stream, BorrowedFd<'_>)> {
         let stderr = self.stderr.as_ref().map(|descriptor| (Stream::Stderr, descriptor.as_fd()));
         std::iter::once((Stream::Stdout, self.stdout.as_fd())).chain(stderr)
+    }
+
+    /// What is dropped when the log is slower than the program; `None` when the program waits for its log.
+    pub(crate) fn overflow(&self) -> Option<Overflow> {
+        match self.log.back_pressure {
+            BackPressure::Block => None,
+            BackPressure::DropNewest => Some(Overflow::DropNewest),
+            BackPressure::DropOldest => Some(Overflow::DropOldest),
+        }
+    }
+
+    /// How much of its output is logged; `None` for all of it.
+    pub(crate) fn limit(&self) -> Option<RateLimit> {
+        let Log { lines_per_second, bytes_per_second, .. } = self.log;
+        let is_limited = lines_per_second > 0 || bytes_per_second > 0;
+        is_limited.then(|| RateLimit::new(lines_per_second, bytes_per_second))
     }
 
     /// Whether the program has a terminal, which cannot be spliced.

@@ -14,7 +14,7 @@ pub(crate) const HEAD: usize = 4096;
 /// So many numbers.
 const NUMBERS: usize = HEAD / size_of::<u64>();
 
-/// A mapping of an unnamed file of a fixed size. One process has it at a time; when that is killed, another maps the same
+/// A mapping of an unnamed file of a fixed size. One process has its bytes at a time; when that is killed, another maps the same
 /// file and finds everything that was stored.
 ///
 /// It begins with numbers, which are seen in the order in which they were stored; behind them are plain bytes.
@@ -31,6 +31,9 @@ pub(crate) fn create(bytes: usize) -> io::Result<OwnedFd> {
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(file)
 }
+
+// SAFETY: a mapping belongs to the process, and to none of its threads; whoever has the `Shared` unmaps it.
+unsafe impl Send for Shared {}
 
 impl Shared {
     /// Maps a file that [`create`] made for so many bytes.
@@ -54,8 +57,8 @@ impl Shared {
 
     /// The bytes behind the numbers.
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: the mapping has `length` bytes, `HEAD` of which are numbers. No other process has it while this one
-        // lives, and here `&self` excludes writers.
+        // SAFETY: the mapping has `length` bytes, `HEAD` of which are numbers. No other process and no other mapping has them
+        // while this one lives, and here `&self` excludes writers.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(HEAD), self.length - HEAD) }
     }
 

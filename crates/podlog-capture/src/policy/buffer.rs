@@ -9,6 +9,8 @@ use super::losses::{Losses, lines, merge};
 
 /// The least a buffer holds.
 const MIN_CAPACITY: usize = 64 * 1024;
+/// Nothing longer comes out of a buffer at once, in bytes.
+pub const MAX_POPPED: usize = 2 * PIECE;
 /// Lines are kept and dropped in pieces of about this size; a longer line is several pieces.
 const PIECE: usize = 16 * 1024;
 /// What a piece takes beside its bytes.

@@ -11,5 +11,5 @@ mod buffer;
 mod losses;
 mod rate;
 
-pub use buffer::{Buffer, Overflow, Popped};
+pub use buffer::{Buffer, MAX_POPPED, Overflow, Popped};
 pub use rate::{Admitted, RateLimit};

@@ -24,7 +24,7 @@ use append::{Appender, Written};
 use batch::Header;
 use compress::Compressor;
 pub use options::{FileLimits, MAX_CONTENT, SinkOptions, SinkStats, WhenFull};
-pub use resume::{FilePosition, content_since};
+pub use resume::{Content, FilePosition, content_since};
 use rotate::Place;
 pub use rotator::LogRotator;
 

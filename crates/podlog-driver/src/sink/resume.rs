@@ -42,23 +42,32 @@ impl FilePosition {
     }
 }
 
-/// Counts the bytes of a stream that stand in the log behind a position, as the program wrote them: line feeds count,
-/// headers and gap markers do not. A record that was torn by the writer's death is cut off first.
+/// What stands in a log behind a [`FilePosition`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Content {
+    /// Bytes of a stream as the program wrote them: line feeds count, headers and gap markers do not.
+    pub bytes: u64,
+    /// Gap markers in that stream.
+    pub markers: u64,
+}
+
+/// Counts what stands of a stream in the log behind a position. A record that was torn by the writer's death is cut off
+/// first.
 ///
 /// The writer may have rotated the log since, but so little that nothing was compressed: once, unless files hold less than
 /// a record. `None`: the file of that position is gone, and nobody can tell.
 ///
 /// # Errors
 /// When a file cannot be read, or cut off.
-pub fn content_since(path: &Path, position: &FilePosition, stream: Stream) -> io::Result<Option<u64>> {
+pub fn content_since(path: &Path, position: &FilePosition, stream: Stream) -> io::Result<Option<Content>> {
     let path = LogPath::new(path);
     let Some(found) = find(&path, position)? else { return Ok(None) };
-    let mut count = Count { stream, bytes: 0, last: None };
+    let mut count = Count { stream, content: Content::default(), last: None };
     count.add(&records_since(&found, position.length)?);
     for newer in newer_files(&path, &found, position)? {
         count.add(&records_since(&newer, 0)?);
     }
-    Ok(Some(count.bytes))
+    Ok(Some(count.content))
 }
 
 /// The file, whatever its name is now.
@@ -106,7 +115,7 @@ fn records_since(path: &Path, start: u64) -> io::Result<Vec<u8>> {
 /// Adds up the content of one stream.
 struct Count {
     stream: Stream,
-    bytes: u64,
+    content: Content,
     /// How the last record of the stream ended.
     last: Option<LineEnd>,
 }
@@ -123,11 +132,12 @@ impl Count {
             };
             if is_marker(&line[..line.len() - record.content.len()]) {
                 // A marker inside a line stands behind an empty record that ends the line.
-                self.bytes -= u64::from(cut_off);
+                self.content.bytes -= u64::from(cut_off);
+                self.content.markers += 1;
                 cut_off = false;
                 continue;
             }
-            self.bytes += record.content.len() as u64 + u64::from(record.end == LineEnd::Full);
+            self.content.bytes += record.content.len() as u64 + u64::from(record.end == LineEnd::Full);
             let is_empty_end = record.end == LineEnd::Full && record.content.is_empty();
             cut_off = is_empty_end && self.last.is_none_or(|end| end == LineEnd::Partial);
             self.last = Some(record.end);
@@ -177,7 +187,12 @@ mod tests {
             let expected = chunk.len() - sink.held(Stream::Stdout).len();
             drop(sink);
             let found = content_since(&path, &position, Stream::Stdout).expect("a log");
-            assert_eq!(found, Some(expected as u64), "{}", String::from_utf8_lossy(chunk));
+            assert_eq!(
+                found.map(|found| found.bytes),
+                Some(expected as u64),
+                "{}",
+                String::from_utf8_lossy(chunk)
+            );
         }
     }
 
@@ -195,7 +210,7 @@ mod tests {
             fs::write(&path, &whole[..length]).expect("a file");
             let records = (length - position.length as usize) / record;
             let found = content_since(&path, &position, Stream::Stdout).expect("a log");
-            assert_eq!(found, Some(4 * records as u64), "torn at {length}");
+            assert_eq!(found.map(|found| found.bytes), Some(4 * records as u64), "torn at {length}");
             assert_eq!(
                 fs::metadata(&path).expect("a file").len(),
                 position.length + (records * record) as u64
@@ -211,7 +226,8 @@ mod tests {
         let position = sink.position();
         fs::rename(&path, path.with_extension("old")).expect("rename");
         sink.write(Stream::Stdout, b"one\n", at(2)).expect("a disk");
-        assert_eq!(content_since(&path, &position, Stream::Stdout).expect("a log"), Some(4));
+        let expected = Content { bytes: 4, markers: 0 };
+        assert_eq!(content_since(&path, &position, Stream::Stdout).expect("a log"), Some(expected));
         fs::remove_file(path.with_extension("old")).expect("remove");
         assert_eq!(content_since(&path, &position, Stream::Stdout).expect("a log"), None);
     }
@@ -220,16 +236,16 @@ mod tests {
     fn markers_are_nobody_s_output() {
         let marker = "2026-01-01T00:00:01Z stdout F:podlog-gap {\"podlog.gap\":{\"reason\":\"other\"}}\n";
         let record = |end, text: &str| format!("2026-01-01T00:00:01Z stdout {end} {text}\n");
-        for (records, expected) in [
-            (record("F", "a") + marker, 2),
-            (record("P", "a") + &record("F", "") + marker, 1),
-            (record("F", "a") + &record("F", "") + marker, 3),
-            (record("P", "a") + &record("F", "") + &record("F", "b"), 4),
-            (marker.to_owned() + &record("F", "F:podlog-gap "), 14),
+        for (records, bytes, markers) in [
+            (record("F", "a") + marker, 2, 1),
+            (record("P", "a") + &record("F", "") + marker, 1, 1),
+            (record("F", "a") + &record("F", "") + marker, 3, 1),
+            (record("P", "a") + &record("F", "") + &record("F", "b"), 4, 0),
+            (marker.to_owned() + &record("F", "F:podlog-gap ") + marker, 14, 2),
         ] {
-            let mut count = Count { stream: Stream::Stdout, bytes: 0, last: None };
+            let mut count = Count { stream: Stream::Stdout, content: Content::default(), last: None };
             count.add(records.as_bytes());
-            assert_eq!(count.bytes, expected, "{records}");
+            assert_eq!(count.content, Content { bytes, markers }, "{records}");
         }
     }
 }
