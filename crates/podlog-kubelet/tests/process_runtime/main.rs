@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use node::{Node, eventually, is_alive, is_root};
 use podlog_kubelet::runtime::{
     ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerState, EnvVar, Mount,
-    Propagation, RuntimeError, SandboxState, SecurityContext,
+    PodSandboxConfig, Propagation, RuntimeError, SandboxState, SecurityContext,
 };
 
 const NO_GRACE: Duration = Duration::ZERO;
@@ -385,6 +385,25 @@ async fn logs_are_reopened() {
     let new = fs::read_to_string(&log).expect("new log");
     assert!(new.contains("later") && !new.contains("first"), "{new}");
     assert!(node.runtime.reopen_container_log(&id).await.is_err(), "nobody writes any more");
+}
+
+#[tokio::test]
+async fn annotations_of_a_pod_limit_its_logs() {
+    let node = Node::new();
+    let annotations =
+        [("podlog.dev/log-policy", "drop-oldest"), ("podlog.dev/log-lines-per-second.c0", "10")];
+    let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let pod = PodSandboxConfig { annotations: annotations.into(), ..node.pod() };
+    let sandbox = node.runtime.run_pod_sandbox(&pod).await.expect("run sandbox");
+    for (is_limited, lines) in [(true, 10), (false, 100)] {
+        let id = node.run(&sandbox, "seq 100").await;
+        let status = node.wait_exited(&id).await;
+        assert_eq!((status.exit_code, status.message.as_str()), (0, ""));
+        let log = fs::read_to_string(&status.log_path).expect("log");
+        let gap =
+            format!(r#"{{"podlog.gap":{{"reason":"rate-limit","stream":"stdout","lines":{}"#, 100 - lines);
+        assert_eq!((log.matches(" stdout F ").count(), log.contains(&gap)), (lines, is_limited), "{log}");
+    }
 }
 
 #[tokio::test]
