@@ -9,6 +9,7 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use podlog_api::Compatibility;
+use podlog_driver::IndexCache;
 use podlog_serving::metrics::{self, Counters, Gauges, Histograms, Registry};
 use podlog_serving::{Body, Handler, Peer, Permit, json_body, text_body};
 use serde_json::json;
@@ -28,6 +29,8 @@ pub(crate) struct LogServer {
     pub(super) compatibility: Compatibility,
     metrics: ServerMetrics,
     pub(super) hub: Hub,
+    /// What was found in log files that others write.
+    pub(super) indexes: IndexCache,
 }
 
 /// Numbers about the endpoint, names as `pkg/kubelet/server/metrics/metrics.go`.
@@ -103,7 +106,15 @@ impl LogServer {
             counted.all().len() as f64
         });
         let metrics = ServerMetrics::new(registry);
-        LogServer { context, pods, gate, compatibility, metrics, hub: Hub::default() }
+        LogServer {
+            context,
+            pods,
+            gate,
+            compatibility,
+            metrics,
+            hub: Hub::default(),
+            indexes: IndexCache::default(),
+        }
     }
 
     /// The log at `path`, to be watched.

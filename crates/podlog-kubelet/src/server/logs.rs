@@ -155,8 +155,8 @@ async fn open(
     instances: Instances,
     selection: Selection,
 ) -> Result<(Reading, Chunk), ReadingError> {
-    let mut reading =
-        Reading::open(status.log_path.clone(), instances, selection, server.reading_metrics()).await?;
+    let (indexes, metrics) = (server.indexes.clone(), server.reading_metrics());
+    let mut reading = Reading::open(status.log_path.clone(), instances, selection, indexes, metrics).await?;
     let first = reading.chunk().await?;
     Ok((reading, first))
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use podlog_driver::{LogReader, LogSource, Place, ReadError, ReadState, ReadStats};
+use podlog_driver::{IndexCache, LogReader, LogSource, Place, ReadError, ReadState, ReadStats};
 use podlog_line::Selection;
 use podlog_serving::metrics::{Counters, Gauge, Held};
 use tokio::task::{JoinError, spawn_blocking};
@@ -93,10 +93,11 @@ impl Reading {
         path: PathBuf,
         instances: Instances,
         selection: Selection,
+        indexes: IndexCache,
         metrics: ReadingMetrics,
     ) -> Result<Self, ReadingError> {
         let source = path.clone();
-        let open = move || instances.open(&source)?.read(&selection).map(Box::new);
+        let open = move || instances.open(&source)?.with_indexes(indexes).read(&selection).map(Box::new);
         let reader = spawn_blocking(open).await??;
         Ok(Reading::new(reader, path, ReadStats::default(), metrics))
     }
