@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, fs::File, io, os::unix::fs::FileExt, thread, time::Duration};
 
 use memchr::memchr;
-use podlog_line::{Cursor, LinePlace, Mode, RenderState, Renderer, Selection, Stream, Timestamp};
+use podlog_line::{Cursor, FileMark, LinePlace, Mode, RenderState, Renderer, Selection, Stream, Timestamp};
 
 use super::{
     LogSource,
@@ -313,7 +313,7 @@ impl LogReader {
                 }
                 Segment::Break(here) => {
                     has_passed = true;
-                    self.pass(&here, out);
+                    self.pass(&here, out)?;
                     if self.is_done || self.hole.is_some() {
                         return Ok(true);
                     }
@@ -344,21 +344,31 @@ impl LogReader {
     }
 
     /// Lines do not go on here, and it is said what is missing.
-    fn pass(&mut self, here: &Break, out: &mut Vec<u8>) {
+    fn pass(&mut self, here: &Break, out: &mut Vec<u8>) -> Result<(), ReadError> {
         self.stats.missing_files += here.missing_files;
         self.stats.damaged_files += u64::from(here.damage.is_some());
         if self.mode == Mode::Upstream {
             self.hole = Hole::of(here);
-            return;
+            return Ok(());
         }
         let state = match here.shown(self.shown.0, self.shown.1) {
             Some((gap, at)) => {
                 self.stats.gaps += 1;
-                self.renderer.gap(&gap, at, out)
+                let next = self.next_place()?;
+                self.has_place |= next.is_some();
+                self.renderer.gap(&gap, at, next, out)
             }
             None => self.renderer.end_lines(out),
         };
         self.is_done |= state == RenderState::LimitReached;
+        Ok(())
+    }
+
+    /// Where reading goes on, if that is in a file in which something is written.
+    fn next_place(&self) -> Result<Option<(FileMark, u64)>, ReadError> {
+        let Some(file) = self.upcoming.front().and_then(Segment::as_file) else { return Ok(None) };
+        let mark = file.mark().map_err(|error| self.source.read_error(error))?;
+        Ok(mark.map(|mark| (mark, file.start.unwrap_or(0))))
     }
 
     fn is_too_old(&self, file: &LogFile) -> Option<FileEnd> {

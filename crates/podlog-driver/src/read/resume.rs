@@ -48,6 +48,10 @@ impl Found {
 pub(super) fn find(segments: &mut Vec<Segment>, cursor: &Cursor, is_one_log: bool) -> io::Result<Found> {
     let Some(index) = find_file(segments, cursor)? else {
         let bytes = if is_one_log { drop_delivered(segments, cursor) } else { None };
+        if bytes == Some(0) && cursor.place.back() == 0 {
+            // The file is gone, and was delivered to its end.
+            return Ok(Found::exact(*cursor));
+        }
         declare(segments, bytes)?;
         return Ok(Found::gone(bytes));
     };

@@ -303,14 +303,24 @@ impl Renderer {
     }
 
     /// Something is missing here: [`Renderer::end_lines`], and the marker of `gap` as a line of that time, whatever was
-    /// selected. [`Mode::Exact`] only.
-    pub fn gap(&mut self, gap: &Gap, at: Timestamp, out: &mut Vec<u8>) -> RenderState {
+    /// selected. The place behind the marker is where the input goes on, at that offset of the file `next`; if that is not
+    /// known it is the place before, and who comes back there is shown the marker again. [`Mode::Exact`] only.
+    pub fn gap(
+        &mut self,
+        gap: &Gap,
+        at: Timestamp,
+        next: Option<(FileMark, u64)>,
+        out: &mut Vec<u8>,
+    ) -> RenderState {
         if self.end_lines(out) == RenderState::LimitReached {
             return RenderState::LimitReached;
         }
         let room = self.budget.begin(out);
         let before = self.place_in(out, room);
         if let Kind::Exact(exact) = &mut self.kind {
+            if let Some((file, offset)) = next {
+                exact.begin_file(file, offset, self.position);
+            }
             append_gap(exact, gap, at, self.position, out);
         }
         self.note_cut(before, out, room);

@@ -229,7 +229,7 @@ fn a_reader_declares_gaps_of_its_own() {
         if idle {
             renderer.idle(&mut out);
         }
-        if renderer.gap(&gap, at, &mut out) == RenderState::More {
+        if renderer.gap(&gap, at, None, &mut out) == RenderState::More {
             renderer.render(&log(&["o3F next"]), &mut out).expect("a log");
             assert!(out.ends_with(b"next\n") || options.contains("match"), "nothing is glued");
             out.truncate(out.len() - if out.ends_with(b"next\n") { 5 } else { 0 });

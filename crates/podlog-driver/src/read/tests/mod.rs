@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{CriFileSink, FileLimits, ReadError, generations::Packing};
 
+mod cursors;
 mod damage;
 mod follow;
 mod lines;

@@ -12,7 +12,7 @@ type Written = (i64, Stream, LineEnd, String);
 
 /// What happens to a log, in order.
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     /// Records of two streams are written.
     Write(Vec<(bool, bool, u8)>),
     /// The clock is set, forward or back.
@@ -23,7 +23,7 @@ enum Step {
     Pack(bool),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let record = (prop::bool::weighted(0.4), prop::bool::weighted(0.3), any::<u8>());
     prop_oneof![
         6 => prop::collection::vec(record, 1..8).prop_map(Step::Write),
@@ -34,11 +34,13 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// A log on disk and, beside it, everything that was ever written to it.
-struct Playground {
-    files: Log,
+pub(super) struct Playground {
+    pub(super) files: Log,
     records: Vec<Written>,
     clock: i64,
     rotations: usize,
+    /// Bytes in all files, those included that were deleted.
+    bytes: u64,
     /// As podlog's writer leaves word, or as other writers do not.
     is_ours: bool,
     /// The first records of files, in the order of `records`.
@@ -46,12 +48,13 @@ struct Playground {
 }
 
 impl Playground {
-    fn new(is_ours: bool) -> Playground {
+    pub(super) fn new(is_ours: bool) -> Playground {
         let playground = Playground {
             files: Log::new(),
             records: Vec::new(),
             clock: 100,
             rotations: 0,
+            bytes: 0,
             is_ours,
             bases: vec![0],
         };
@@ -64,10 +67,11 @@ impl Playground {
         if self.is_ours {
             let file = fs::File::open(self.files.path()).expect("a file");
             crate::attributes::mark_generation(&file, self.rotations as u64 + 1);
+            crate::attributes::mark_base(&file, self.bytes);
         }
     }
 
-    fn play(&mut self, step: &Step) {
+    pub(super) fn play(&mut self, step: &Step) {
         match step {
             Step::Write(records) => records.iter().for_each(|record| self.write(*record)),
             // Ours begins a new file when the clock is set back.
@@ -96,11 +100,12 @@ impl Playground {
             content.as_bytes(),
         );
         self.files.append(&bytes);
+        self.bytes += bytes.len() as u64;
         self.records.push((self.clock, stream, end, content));
         self.clock += i64::from(number % 3 == 0);
     }
 
-    fn rotate(&mut self) {
+    pub(super) fn rotate(&mut self) {
         if fs::metadata(self.files.path()).expect("a file").len() == 0 {
             return;
         }
@@ -136,6 +141,14 @@ impl Playground {
         let attributes = fs::File::open(&path).expect("a file");
         let packed = fs::File::open(pack(&path, packing)).expect("a file");
         crate::attributes::copy(&attributes, &packed);
+    }
+
+    /// A rotated file is deleted, if it is there.
+    pub(super) fn delete(&self, number: usize) {
+        let name = self.generation(number);
+        for suffix in ["", ".gz", ".zst"] {
+            let _ = fs::remove_file(format!("{}{suffix}", name.display()));
+        }
     }
 
     /// The oldest file is deleted.
