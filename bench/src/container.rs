@@ -88,6 +88,14 @@ impl Running {
         }
     }
 
+    /// The two processes of podlog's capture; `None` while one takes the other's place, and for other loggers.
+    pub(crate) fn pair(&self) -> Option<Pair> {
+        match &self.by {
+            By::Podlog(capture) => capture.pair(),
+            By::Conmon(_) | By::Cat(_) => None,
+        }
+    }
+
     /// CPU time that the loggers have used.
     pub(crate) fn time(&self) -> anyhow::Result<Duration> {
         self.loggers().into_iter().map(usage::process_time).sum()
@@ -121,6 +129,14 @@ pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) ->
         anyhow::ensure!(Instant::now() < deadline, "waited too long for {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Process ids of a capture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pair {
+    pub(crate) monitor: u32,
+    /// The monitor's child.
+    pub(crate) copier: u32,
 }
 
 /// One of podlog's captures.
@@ -158,13 +174,28 @@ impl Capture {
         all.retain(|pid| !of_program.contains(pid));
         all
     }
+
+    /// Whoever they are by now: they are known by their command line.
+    fn pair(&self) -> Option<Pair> {
+        let directory = self.directory.path().as_os_str().as_encoded_bytes();
+        match usage::processes_with_argument(directory)[..] {
+            [one, other] if usage::parent(other) == Some(one) => Some(Pair { monitor: one, copier: other }),
+            [one, other] if usage::parent(one) == Some(other) => Some(Pair { monitor: other, copier: one }),
+            _ => None,
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.directory.exit().is_ok_and(|exit| exit.is_some())
+    }
 }
 
 impl Drop for Capture {
     fn drop(&mut self) {
         kill(self.program_pid());
-        // Capture ends by itself when its program has ended.
+        // Capture ends by itself when its program has ended; the first of its processes may have been killed.
         let _ = self.process.wait();
+        let _ = eventually("the end of capture", || self.has_ended().then_some(()));
     }
 }
 
@@ -213,8 +244,8 @@ impl Drop for Cat {
     }
 }
 
-fn kill(pid: Option<u32>) {
+/// Kills a process that may have ended by itself.
+pub(crate) fn kill(pid: Option<u32>) {
     let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-    // It may have ended by itself.
     let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
 }

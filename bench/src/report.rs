@@ -63,7 +63,8 @@ impl Row {
         self
     }
 
-    fn verdict(&self) -> Option<bool> {
+    /// Whether the figure is what it should be; `None` when nobody says what it should be.
+    pub(crate) fn verdict(&self) -> Option<bool> {
         let ratio = self.reference.as_ref().map(|reference| reference.ratio);
         Some(match self.target? {
             Target::AtLeast(least) => self.value >= least,

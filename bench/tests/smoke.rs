@@ -38,7 +38,7 @@ fn every_question_has_an_answer() {
         ("latency", 4),
         ("followers", 3),
         ("memory", 2),
-        ("torture", 5),
+        ("torture", 9),
     ] {
         let rows = rows(question);
         // conmon, where it is installed, adds some.
