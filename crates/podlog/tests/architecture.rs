@@ -1,4 +1,5 @@
-//! Holds `ARCHITECTURE.md` true: the edges between crates, and what each crate must not know.
+//! Holds `ARCHITECTURE.md` true: the edges between crates, and what each crate must not know; and `docs/compat/`: the tests
+//! that it names exist.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -167,4 +168,31 @@ fn only_serving_makes_a_permit() {
 fn the_api_server_knows_no_log_line() {
     assert_never_says("podlog-apiserver", &["podlog_line", "podlog_driver"]);
     assert_never_says("podlog-serving", &["podlog_line", "podlog_driver"]);
+}
+
+#[test]
+fn every_test_that_compat_names_exists() {
+    let sources: String = ["crates", "tests", "bench", "fuzz"]
+        .into_iter()
+        .flat_map(|folder| rust_files(root().join(folder)))
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    let mut named = 0;
+    for entry in std::fs::read_dir(root().join("docs/compat")).unwrap() {
+        let path = entry.unwrap().path();
+        for row in std::fs::read_to_string(&path).unwrap().lines().filter(|line| line.starts_with('|')) {
+            // Between backticks; tests have names of several words, and so have metrics.
+            let words = row.split('`').skip(1).step_by(2);
+            let is_test = |word: &&str| {
+                !word.starts_with("podlog_")
+                    && word.matches('_').count() > 1
+                    && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            };
+            for test in words.filter(is_test) {
+                named += 1;
+                assert!(sources.contains(&format!("fn {test}(")), "{}: no test {test}", path.display());
+            }
+        }
+    }
+    assert!(named > 100, "only {named} tests are named");
 }
