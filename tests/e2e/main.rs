@@ -8,6 +8,7 @@
 
 mod attacks;
 mod harness;
+mod queries;
 mod shared_storage;
 mod survival;
 mod walk;

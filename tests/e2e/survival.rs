@@ -1,6 +1,9 @@
 //! What a kill at any moment must not lose.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::harness::{Podlog, kubectl, text, wait_for};
 
@@ -30,26 +33,138 @@ const LINES: u64 = 200_000;
 fn every_line_once_when_everything_but_capture_is_killed() {
     let Some(kubectl) = kubectl() else { return };
     let mut podlog = Podlog::start(&[]);
-    let manifest = podlog.path("counter.yaml");
-    std::fs::write(&manifest, COUNTER).unwrap();
-    podlog.kubectl_ok(&kubectl, &["apply", "-f", manifest.to_str().unwrap()]);
-    wait_for("the first lines", || {
-        let output = podlog.kubectl(&kubectl, &["logs", "counter", "--limit-bytes=10"]);
-        (output.status.success() && !output.stdout.is_empty()).then_some(())
-    });
+    apply(&podlog, &kubectl, COUNTER);
+    wait_for_output(&podlog, &kubectl, "counter");
     podlog.kill();
     podlog.up(&[]);
     podlog.kubectl_ok(
         &kubectl,
         &["wait", "pod/counter", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"],
     );
-    let log = podlog.kubectl_ok(&kubectl, &["logs", "counter"]);
+    assert_counted("read afterwards", &podlog.kubectl_ok(&kubectl, &["logs", "counter"]));
+}
+
+/// Monitor and copier of the only container, while both are there.
+fn capture_of(podlog: &Podlog) -> Option<(u32, u32)> {
+    let processes: Vec<u32> = processes_below(podlog).into_keys().collect();
+    match processes[..] {
+        [one, other] if parent(other) == Some(one) => Some((one, other)),
+        [one, other] if parent(one) == Some(other) => Some((other, one)),
+        _ => None,
+    }
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+#[test]
+fn every_line_once_while_capture_is_killed_and_kubectl_follows() {
+    let Some(kubectl) = kubectl() else { return };
+    let podlog = Podlog::start(&[]);
+    apply(&podlog, &kubectl, COUNTER);
+    wait_for_output(&podlog, &kubectl, "counter");
+    let followed = podlog.path("followed");
+    let mut follower = podlog
+        .kubectl_command(&kubectl, &["logs", "-f", "counter"])
+        .stdout(std::fs::File::create(&followed).unwrap())
+        .spawn()
+        .unwrap();
+    let mut kills = 0;
+    let phase = wait_for("the end of the pod", || {
+        if let Some((monitor, copier)) = capture_of(&podlog) {
+            let victim = if kills % 2 == 0 { copier } else { monitor };
+            // It may have ended by itself.
+            let _ = Command::new("kill").args(["-KILL", &victim.to_string()]).status();
+            kills += 1;
+        }
+        let phase = podlog.kubectl_ok(&kubectl, &["get", "pod", "counter", "-o=jsonpath={.status.phase}"]);
+        (phase != "Running").then_some(phase)
+    });
+    assert!(kills >= 4, "only {kills} kills");
+    // Kernels before 6.15 do not tell the exit code of another process' child.
+    assert!(phase == "Succeeded" || phase == "Failed", "{phase}");
+    assert!(follower.wait().unwrap().success());
+    assert_counted("as followed", &std::fs::read_to_string(followed).unwrap());
+    assert_counted("read afterwards", &podlog.kubectl_ok(&kubectl, &["logs", "counter"]));
+}
+
+/// All lines of [`COUNTER`], once and in order.
+fn assert_counted(what: &str, log: &str) {
     let mut expected = 1;
     for line in log.lines() {
-        assert_eq!(line.parse::<u64>().ok(), Some(expected), "a line is lost, doubled or out of order");
+        assert_eq!(
+            line.parse::<u64>().ok(),
+            Some(expected),
+            "{what}: a line is lost, doubled or out of order"
+        );
         expected += 1;
     }
-    assert_eq!(expected - 1, LINES);
+    assert_eq!(expected - 1, LINES, "{what}");
+}
+
+fn apply(podlog: &Podlog, kubectl: &Path, manifest: &str) {
+    let path = podlog.path("manifest.yaml");
+    std::fs::write(&path, manifest).unwrap();
+    podlog.kubectl_ok(kubectl, &["apply", "-f", path.to_str().unwrap()]);
+}
+
+fn wait_for_output(podlog: &Podlog, kubectl: &Path, pod: &str) {
+    wait_for("the first lines", || {
+        let output = podlog.kubectl(kubectl, &["logs", pod, "--limit-bytes=10"]);
+        (output.status.success() && !output.stdout.is_empty()).then_some(())
+    });
+}
+
+/// A pod that waits for a file and then prints 400,000 lines of 100 bytes at full speed.
+const FLOOD: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: flood}
+spec:
+  restartPolicy: Never
+  containers:
+    - name: flood
+      image: host
+      command: ["/bin/sh", "-c"]
+      args: ["echo 0; until [ -e $GO ]; do sleep 0.05; done; seq -f %099.0f 400000"]
+      env: [{name: GO, value: $GO}]
+"#;
+
+#[test]
+fn a_follower_that_retention_overtakes_is_told_what_it_missed() {
+    let Some(kubectl) = kubectl() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("kubelet.yaml");
+    std::fs::write(&config, "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\ncontainerLogMaxSize: 1Mi\ncontainerLogMaxFiles: 2\n").unwrap();
+    let go = home.path().join("go");
+    let podlog = Podlog::start(&["--kubelet-config", config.to_str().unwrap()]);
+    apply(&podlog, &kubectl, &FLOOD.replace("value: $GO", &format!("value: {}", go.display())));
+    wait_for_output(&podlog, &kubectl, "flood");
+    let mut follower =
+        podlog.kubectl_command(&kubectl, &["logs", "-f", "flood"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().as_deref(), Some("0"));
+    std::fs::write(&go, "").unwrap();
+    // Nobody reads meanwhile: what does not fit into the pipes on the way waits in files, and these are deleted.
+    podlog.kubectl_ok(
+        &kubectl,
+        &["wait", "pod/flood", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"],
+    );
+    let (mut next, mut missing, mut is_declared) = (1, 0, false);
+    for line in lines {
+        if line.starts_with(r#"{"podlog.gap":{"reason":"retention""#) {
+            is_declared = true;
+            continue;
+        }
+        let number: u64 = line.parse().unwrap();
+        assert!(number == next || (number > next && is_declared), "{number} instead of {next}");
+        (missing, next, is_declared) = (missing + number - next, number + 1, false);
+    }
+    assert!(follower.wait().unwrap().success());
+    assert_eq!(next, 400_001, "the last line arrives");
+    assert!(missing > 0, "the follower was not slow enough to miss anything");
 }
 
 #[test]
