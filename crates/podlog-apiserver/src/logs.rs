@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use podlog_api::accept::Endpoint;
 use podlog_api::node_response::{self, MAX_BODY_BYTES};
 use podlog_api::resource::find;
-use podlog_api::{ApiError, LOG_OPTIONS_HEADER, Object, PodLogOptions, Reason};
+use podlog_api::{ApiError, LOG_OPTIONS_HEADER, LOG_RESUMED_HEADER, Object, PodLogOptions, Reason};
 use podlog_serving::metrics::Held;
 use podlog_serving::{BodySender, NodeBody, Permit, Verify, stream_body};
 use serde_json::Value;
@@ -136,8 +136,10 @@ fn stream(permit: Permit, response: Response<NodeBody>, held: Held) -> Answer {
     tokio::spawn(copy(permit, body, sender, held));
     let mut answer = Response::new(stream);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    if let Some(honoured) = parts.headers.get(LOG_OPTIONS_HEADER) {
-        answer.headers_mut().insert(LOG_OPTIONS_HEADER, honoured.clone());
+    for name in [LOG_OPTIONS_HEADER, LOG_RESUMED_HEADER] {
+        if let Some(value) = parts.headers.get(name) {
+            answer.headers_mut().insert(name, value.clone());
+        }
     }
     answer
 }

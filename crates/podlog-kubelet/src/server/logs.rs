@@ -7,7 +7,7 @@
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
-use podlog_api::{Compatibility, LOG_OPTIONS_HEADER, LogExtensions, PodLogOptions};
+use podlog_api::{Compatibility, LOG_OPTIONS_HEADER, LOG_RESUMED_HEADER, LogExtensions, PodLogOptions};
 use podlog_line::Selection;
 use podlog_serving::{Body, Permit, stream_body, text_body};
 
@@ -56,19 +56,26 @@ async fn log(
     let selection = selection.map_err(|error| bad_request(error.to_string()))?;
     tracing::debug!(user = permit.user().username, namespace, pod, container, instance, "serving a log");
     let instances = if options.extensions.all_instances { Instances::UpTo } else { Instances::Only };
-    let body = match (serve(server, &instance, instances, selection, permit).await, server.compatibility) {
-        (Err(text), Compatibility::Upstream) => text_body(text),
+    let response = match (serve(server, &instance, instances, selection, permit).await, server.compatibility)
+    {
+        (Err(text), Compatibility::Upstream) => Response::new(text_body(text)),
         (served, _) => served.map_err(bad_request)?,
     };
-    Ok(with_honoured(Response::new(body), &options.extensions))
+    Ok(with_honoured(response, &options.extensions))
 }
 
 /// Says what was honoured of what Kubernetes cannot be asked for.
-fn with_honoured(mut response: Response<Body>, extensions: &LogExtensions) -> Response<Body> {
-    if !extensions.is_empty()
-        && let Ok(value) = HeaderValue::from_str(&extensions.names().join(","))
-    {
-        response.headers_mut().insert(LOG_OPTIONS_HEADER, value);
+fn with_honoured(response: Response<Body>, extensions: &LogExtensions) -> Response<Body> {
+    if extensions.is_empty() {
+        return response;
+    }
+    with_header(response, LOG_OPTIONS_HEADER, &extensions.names().join(","))
+}
+
+/// `value` is printable ASCII.
+fn with_header(mut response: Response<Body>, name: &'static str, value: &str) -> Response<Body> {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
     }
     response
 }
@@ -80,12 +87,14 @@ async fn serve(
     instances: Instances,
     selection: Selection,
     permit: Permit,
-) -> Result<Body, String> {
+) -> Result<Response<Body>, String> {
     let status = instance_status(server, instance).await?;
     let follow = selection.follow;
+    let is_resumed = selection.after.is_some();
     let shareable = Shareable::of(&selection, nanoseconds(Timestamp::now()));
     let (reading, first) =
         open(server, &status, instances, selection).await.map_err(|error| error.to_string())?;
+    let resumed = is_resumed.then(|| reading.resumed());
     let ending = Ending {
         runtime: server.context.runtime.clone(),
         endings: server.pods.endings(),
@@ -98,7 +107,11 @@ async fn serve(
         LogStream { reading: Some(reading), source, follow, shareable, hub: server.hub.clone(), permit };
     let (sender, body) = stream_body();
     tokio::spawn(stream.run(first, sender));
-    Ok(body)
+    let response = Response::new(body);
+    Ok(match resumed {
+        Some(resumed) => with_header(response, LOG_RESUMED_HEADER, &resumed.to_string()),
+        None => response,
+    })
 }
 
 fn bad_request(text: impl Into<String>) -> Refused {

@@ -4,7 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use podlog_driver::{IndexCache, LogReader, LogSource, Place, ReadError, ReadState, ReadStats};
+use podlog_api::LogResumed;
+use podlog_driver::{IndexCache, LogReader, LogSource, Place, ReadError, ReadState, ReadStats, Resumed};
 use podlog_line::Selection;
 use podlog_serving::metrics::{Counters, Gauge, Held};
 use tokio::task::{JoinError, spawn_blocking};
@@ -114,6 +115,14 @@ impl Reading {
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let reader = self.reader.as_ref().expect(PRESENT).try_clone()?;
         Ok(Reading::new(Box::new(reader), self.path.clone(), self.told, self.metrics.clone()))
+    }
+
+    /// Whether it began where it was asked to.
+    pub(super) fn resumed(&self) -> LogResumed {
+        match self.reader.as_ref().expect(PRESENT).resumed() {
+            Resumed::Exact => LogResumed::Exact,
+            Resumed::Gone { bytes } => LogResumed::Gone { bytes },
+        }
     }
 
     /// Where it stands, if another can go on there.
