@@ -3,7 +3,6 @@
 //! Lines carry their times over the wire (and not to the terminal): after a restart or a broken connection a log is taken up
 //! where it stopped, without a line twice.
 
-mod resume;
 #[cfg(test)]
 mod tests;
 
@@ -23,11 +22,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::logs;
+use crate::logs::{self, ByTime};
 use crate::manifest::Manifest;
 use crate::output::{Gone, LineWriter, Output, SharedOutput, prefix};
 use crate::{ClientError, Colour, Connection};
-use resume::Resume;
 
 /// Pause before a log that broke off is asked for again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -222,7 +220,7 @@ impl Followers {
             pod: pod.to_owned(),
             container: container.to_owned(),
             lines: self.shared.lines(prefix(pod, container, self.colour)),
-            resume: Resume::default(),
+            resume: ByTime::default(),
             note: self.note.clone(),
         };
         self.tasks.spawn(follower.run(progress));
@@ -257,7 +255,7 @@ struct Follower {
     pod: String,
     container: String,
     lines: LineWriter,
-    resume: Resume,
+    resume: ByTime,
     note: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -339,8 +337,8 @@ impl Follower {
                     self.lines.write(&text).await?;
                 }
                 Err(error) => {
+                    // The rest of a line that has begun comes later.
                     self.resume.interrupted();
-                    self.lines.discard().await;
                     return Ok(End::Failed(error));
                 }
             }

@@ -23,6 +23,10 @@ pub(crate) enum Answer {
     Honours(&'static str, String),
     /// Some text, then an error.
     Breaks(String),
+    /// Text, the options beyond Kubernetes that were honoured, then an error.
+    HonoursAndBreaks(&'static str, String),
+    /// As [`Answer::Honours`], to a request with a cursor whose place is gone.
+    Gone(&'static str, String),
     /// Some text, then nothing, and no end.
     Hangs(String),
 }
@@ -94,10 +98,18 @@ impl Handler for Script {
         if let Ok(body) = serde_json::from_slice(&body) {
             self.bodies.lock().unwrap().push(body);
         }
-        let mut honoured = None;
+        let (mut honoured, mut resumed) = (None, None);
         let (code, content_type, body) = match self.answer(&line) {
             Answer::Honours(options, text) => {
                 honoured = Some(options);
+                (200, "text/plain", text_body(text))
+            }
+            Answer::HonoursAndBreaks(options, text) => {
+                honoured = Some(options);
+                (200, "text/plain", broken(text))
+            }
+            Answer::Gone(options, text) => {
+                (honoured, resumed) = (Some(options), Some("gone; bytes=7"));
                 (200, "text/plain", text_body(text))
             }
             Answer::Json(code, value) => (code, "application/json", json_body(value.to_string())),
@@ -109,6 +121,9 @@ impl Handler for Script {
         response.headers_mut().insert("content-type", content_type.parse().unwrap());
         if let Some(honoured) = honoured {
             response.headers_mut().insert("podlog-log-options", honoured.parse().unwrap());
+        }
+        if let Some(resumed) = resumed {
+            response.headers_mut().insert("podlog-log-resumed", resumed.parse().unwrap());
         }
         *response.status_mut() = code.try_into().unwrap();
         response
@@ -144,6 +159,12 @@ pub(crate) struct FakeApi {
 
 impl FakeApi {
     pub(crate) async fn start() -> Self {
+        let script = Arc::<Script>::default();
+        FakeApi::start_with(script.clone(), script).await
+    }
+
+    /// One that `handler` answers for.
+    pub(crate) async fn start_with(handler: Arc<dyn Handler>, script: Arc<Script>) -> Self {
         podlog_serving::install_crypto_provider();
         let folder = tempfile::tempdir().unwrap();
         let ca = CertificateAuthority::load_or_create(folder.path(), "ca", "test").unwrap();
@@ -152,8 +173,8 @@ impl FakeApi {
         let tls = ServerTls::load(files).unwrap();
         let server = Server::bind(([127, 0, 0, 1], 0).into(), tls, Limits::default()).await.unwrap();
         let port = server.local_addr().port();
-        let (script, shutdown) = (Arc::<Script>::default(), CancellationToken::new());
-        tokio::spawn(server.serve(script.clone(), shutdown.clone()));
+        let shutdown = CancellationToken::new();
+        tokio::spawn(server.serve(handler, shutdown.clone()));
         let kubeconfig = folder.path().join("kubeconfig");
         let authority = ca.certificate_path().display();
         std::fs::write(

@@ -3,17 +3,23 @@
 //! As `k8s.io/kubectl/pkg/cmd/logs` and `pkg/polymorphichelpers/logsforobject.go`, except that requests go out in a fixed order,
 //! that a stream that breaks is an error, and that followed lines of several containers never mix.
 
+mod by_cursor;
+mod by_time;
 mod containers;
 mod first_pod;
 #[cfg(test)]
 mod kubectl_tests;
 mod options;
+mod resume;
+#[cfg(test)]
+mod resume_tests;
 mod run;
 mod stream;
 mod target;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use by_time::ByTime;
 pub use options::{LogsOptions, StreamChoice};
 pub use run::{Streams, run};
 pub(crate) use stream::open;

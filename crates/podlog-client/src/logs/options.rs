@@ -71,6 +71,12 @@ pub struct LogsOptions {
     /// How long to wait for a workload's first pod, and for a followed container to start.
     #[arg(long, value_name = "DURATION", default_value = "20s", allow_hyphen_values = true)]
     pub pod_running_timeout: GoDuration,
+    /// How long to try to take a followed log up again whose connection broke, 0 to fail at once.
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub reconnect_timeout: GoDuration,
+    /// Say nothing about containers that are waited for and connections that broke.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
+    pub quiet: bool,
     /// Pods with these labels, e.g. app=web,tier!=cache.
     #[arg(short = 'l', long, value_name = "LABELS")]
     pub selector: Option<String>,
@@ -127,6 +133,8 @@ impl Default for LogsOptions {
             ignore_errors: false,
             max_log_requests: 5,
             pod_running_timeout: GoDuration::from_seconds(20),
+            reconnect_timeout: GoDuration::from_seconds(60),
+            quiet: false,
             selector: None,
             stream: None,
             until: None,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::options::LogsOptions;
-use super::stream::open_patiently;
+use super::resume::{Patience, ResumingLog};
 use super::target::{Log, Logs, resolve};
 use crate::output::{self, Gone, Output, SharedOutput, prefix, prefixed};
 use crate::{ClientError, Connection};
@@ -105,7 +105,8 @@ impl Command {
     /// Bytes go through untouched unless lines have a prefix.
     async fn copy(&self, log: &Log, output: &Output) -> Result<(), Stop> {
         let prefix = self.prefix(log);
-        let mut body = self.open(log).await.map_err(Stop::Failed)?;
+        let say = |text: &str| self.note(text);
+        let mut body = self.open(log, &say).await.map_err(Stop::Failed)?;
         let mut at_line_start = true;
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(Stop::Failed)?;
@@ -138,8 +139,9 @@ impl Command {
 
     async fn follow(&self, log: &Log, shared: &SharedOutput) -> Result<(), Stop> {
         let mut lines = shared.lines(self.prefix(log));
+        let say = |text: &str| self.note(text);
         let copied = async {
-            let mut body = self.open(log).await.map_err(Stop::Failed)?;
+            let mut body = self.open(log, &say).await.map_err(Stop::Failed)?;
             while let Some(chunk) = body.next().await {
                 lines.write(&chunk.map_err(Stop::Failed)?).await?;
             }
@@ -156,12 +158,22 @@ impl Command {
         }
     }
 
-    async fn open(&self, log: &Log) -> Result<super::stream::LogBody, ClientError> {
-        let patience = self.options.pod_running_timeout.positive().unwrap_or_default();
-        open_patiently(&self.connection, log, patience, &|text| self.note(text)).await
+    async fn open<'a>(
+        &'a self,
+        log: &'a Log,
+        say: &'a (dyn Fn(&str) + Sync),
+    ) -> Result<ResumingLog<'a>, ClientError> {
+        let patience = Patience {
+            start: self.options.pod_running_timeout.positive().unwrap_or_default(),
+            reconnect: self.options.reconnect_timeout.positive().unwrap_or_default(),
+        };
+        ResumingLog::open(&self.connection, log, patience, say).await
     }
 
     fn note(&self, text: &str) {
+        if self.options.quiet {
+            return;
+        }
         if let Ok(mut notes) = self.notes.lock() {
             // Nobody to tell when stderr is closed.
             let _ = writeln!(notes, "{text}");

@@ -8,10 +8,9 @@ use futures_util::future::poll_fn;
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use kube::client::Body;
-use podlog_api::{LOG_OPTIONS_HEADER, LogExtensions, PodLogOptions};
+use podlog_api::{LOG_OPTIONS_HEADER, LOG_RESUMED_HEADER, LogExtensions, LogResumed, PodLogOptions};
 use tokio::time::Instant;
 
-use super::target::Log;
 use crate::api::broken;
 use crate::error::Subject;
 use crate::{ClientError, Connection};
@@ -45,6 +44,15 @@ impl LogBody {
     }
 }
 
+/// A log that a server has begun to send.
+pub(crate) struct Opened {
+    pub(crate) body: LogBody,
+    /// Whether lines begin with cursors.
+    pub(super) has_cursors: bool,
+    /// Whether it begins where the cursor stands that was asked for.
+    pub(super) resumed: LogResumed,
+}
+
 /// Asks for a log.
 ///
 /// # Errors
@@ -55,13 +63,34 @@ pub(crate) async fn open(
     pod: &str,
     options: &PodLogOptions,
 ) -> Result<LogBody, ClientError> {
+    request(connection, namespace, pod, options, &options.extensions).await.map(|opened| opened.body)
+}
+
+/// Asks for a log. Of what is asked for beyond Kubernetes, `needed` has to be honoured.
+pub(super) async fn request(
+    connection: &Connection,
+    namespace: &str,
+    pod: &str,
+    options: &PodLogOptions,
+    needed: &LogExtensions,
+) -> Result<Opened, ClientError> {
     let subject = Subject { verb: "get", resource: "pods", name: pod };
     let response = connection.stream(&log_path(namespace, pod, options), subject).await?;
     // A pod that has no node yet has no log, whatever was asked for.
     if response.status() == StatusCode::OK {
-        check_honoured(&options.extensions, response.headers())?;
+        check_honoured(needed, response.headers())?;
     }
-    Ok(LogBody(response.into_body()))
+    let has_cursors = is_honoured("cursors", response.headers());
+    let resumed = header(response.headers(), LOG_RESUMED_HEADER).parse().unwrap_or_default();
+    Ok(Opened { body: LogBody(response.into_body()), has_cursors, resumed })
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn is_honoured(name: &str, headers: &HeaderMap) -> bool {
+    header(headers, LOG_OPTIONS_HEADER).split(',').any(|honoured| honoured.trim() == name)
 }
 
 /// Flags by the names of their parameters.
@@ -78,9 +107,7 @@ const FLAGS: [(&str, &str); 8] = [
 
 /// Servers ignore what they do not know; those that know options beyond Kubernetes say which they honoured.
 fn check_honoured(asked: &LogExtensions, headers: &HeaderMap) -> Result<(), ClientError> {
-    let honoured = headers.get(LOG_OPTIONS_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let is_ignored = |name: &&str| !honoured.split(',').any(|honoured| honoured.trim() == *name);
-    let ignored: Vec<&str> = asked.names().into_iter().filter(is_ignored).collect();
+    let ignored: Vec<&str> = asked.names().into_iter().filter(|name| !is_honoured(name, headers)).collect();
     if ignored.is_empty() {
         return Ok(());
     }
@@ -92,19 +119,19 @@ fn check_honoured(asked: &LogExtensions, headers: &HeaderMap) -> Result<(), Clie
     )))
 }
 
-/// Asks for a log; one that is followed is asked for again each second while its container has not started, as kubectl
-/// does since 1.36. `say` gets each new reason.
-pub(super) async fn open_patiently(
-    connection: &Connection,
-    log: &Log,
+/// Asks for a log by `request`; one that is followed is asked for again each second while its container has not started,
+/// as kubectl does since 1.36. `say` gets each new reason.
+pub(super) async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
+    follow: bool,
     patience: Duration,
     say: &(dyn Fn(&str) + Sync),
-) -> Result<LogBody, ClientError> {
+    request: impl Fn() -> F,
+) -> Result<T, ClientError> {
     let deadline = Instant::now() + patience;
     let mut said = String::new();
     loop {
-        match open(connection, &log.namespace, &log.pod, &log.options).await {
-            Err(error) if log.options.follow && may_pass(&error) && Instant::now() + RETRY < deadline => {
+        match request().await {
+            Err(error) if follow && may_pass(&error) && Instant::now() + RETRY < deadline => {
                 let text = error.to_string();
                 if text != said {
                     say(&text);

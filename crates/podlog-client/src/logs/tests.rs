@@ -13,12 +13,12 @@ struct Cli {
     logs: LogsOptions,
 }
 
-fn options(arguments: &str) -> LogsOptions {
+pub(super) fn options(arguments: &str) -> LogsOptions {
     Cli::try_parse_from(["logs"].into_iter().chain(arguments.split_whitespace())).unwrap().logs
 }
 
 /// stdout, stderr (the error's text included).
-async fn logs(api: &FakeApi, arguments: &str) -> (String, String) {
+pub(super) async fn logs(api: &FakeApi, arguments: &str) -> (String, String) {
     let (out, err, _) = logs_with_code(api, arguments).await;
     (out, err)
 }
@@ -310,13 +310,18 @@ async fn a_workload_without_pods_is_waited_for() {
     assert_eq!(said, "error: timed out waiting for the condition");
 }
 
+/// What is asked for first when a log of the pod `web` is followed.
+fn followed(container: &str) -> String {
+    format!("{POD}web/log?container={container}&cursors=true&follow=true")
+}
+
 #[tokio::test]
 async fn several_followed_logs_keep_their_lines_whole() {
     let api = FakeApi::start().await;
     api.script
         .on_json(&format!("{POD}web"), pod("web", &["a", "b"]))
-        .on_text(&format!("{POD}web/log?container=a&follow=true"), "a1\na2")
-        .on_text(&format!("{POD}web/log?container=b&follow=true"), "b1\nb2");
+        .on(&followed("a"), Answer::Honours("cursors", "c1 a1\nc2 a2".into()))
+        .on(&followed("b"), Answer::Honours("cursors", "c1 b1\nc2 b2".into()));
     let (out, err) = logs(&api, "web --all-containers -f --prefix").await;
     let mut lines: Vec<&str> = out.lines().collect();
     lines.sort_unstable();
@@ -333,7 +338,7 @@ async fn the_first_failure_ends_all_followed_logs() {
         .on_json(&format!("{POD}web"), pod("web", &["a", "b"]))
         .on(&format!("{POD}web/log?container=a&follow=true"), Answer::Hangs("a1\n".into()))
         .on(&format!("{POD}web/log?container=b&follow=true"), Answer::Breaks("b1\n".into()));
-    let (out, err) = logs(&api, "web --all-containers -f").await;
+    let (out, err) = logs(&api, "web --all-containers -f --reconnect-timeout=0").await;
     assert!(out.contains("b1\n"), "{out}");
     assert_eq!(err, "error: unexpected EOF");
 }
@@ -342,11 +347,11 @@ async fn the_first_failure_ends_all_followed_logs() {
 async fn a_container_that_has_not_started_is_waited_for_when_followed() {
     let api = FakeApi::start().await;
     let waiting = "container \"app\" in pod \"web\" is waiting to start: ContainerCreating";
-    let request = format!("{POD}web/log?container=app&follow=true");
+    let request = followed("app");
     api.script
         .on_json(&format!("{POD}web"), pod("web", &["app"]))
         .on(&request, Answer::Json(400, status(400, "BadRequest", waiting)))
-        .on_text(&request, "started\n");
+        .on(&request, Answer::Honours("cursors", "c1 started\n".into()));
     let note = format!("Error from server (BadRequest): {waiting}\n");
     assert_eq!(logs(&api, "web -f").await, ("started\n".into(), note));
     let (_, err) = logs(&api, "gone -f").await;

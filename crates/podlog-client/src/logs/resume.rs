@@ -1,0 +1,260 @@
+//! A followed log that is taken up again where its connection broke.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use podlog_api::{LogResumed, PodLogOptions};
+use tokio::time::Instant;
+
+use super::by_cursor::ByCursor;
+use super::by_time::ByTime;
+use super::stream::{LogBody, Opened, patiently, request};
+use super::target::Log;
+use crate::{ClientError, Connection};
+
+/// Pause before the second attempt to take a log up again, and the longest. The first attempt waits for nothing.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+/// What happens to what stands before the lines only so that a log can be taken up again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// Nobody asked for it.
+    #[default]
+    Removed,
+    /// It was asked for.
+    Kept,
+}
+
+/// How long is waited, and for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For the container to start.
+    pub(super) start: Duration,
+    /// For a broken log to go on; zero: not at all.
+    pub(super) reconnect: Duration,
+}
+
+/// How the place is known where a log has to go on.
+#[derive(Debug)]
+enum Way {
+    /// A log that breaks has failed.
+    None,
+    Cursor(ByCursor),
+    /// For servers that know no cursors.
+    Time(ByTime),
+}
+
+impl Way {
+    fn filter(&mut self, chunk: Bytes) -> Bytes {
+        match self {
+            Way::None => chunk,
+            Way::Cursor(way) => way.filter(&chunk),
+            Way::Time(way) => way.filter(&chunk),
+        }
+    }
+
+    fn interrupted(&mut self) {
+        match self {
+            Way::None => {}
+            Way::Cursor(way) => way.interrupted(),
+            Way::Time(way) => {
+                way.interrupted();
+                way.begin();
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Bytes {
+        match self {
+            Way::None => Bytes::new(),
+            Way::Cursor(way) => way.finish(),
+            Way::Time(way) => way.finish(),
+        }
+    }
+
+    /// What to ask for; `None` when nobody knows where to go on. `begun`: something of the log has been printed.
+    fn rest_of(&self, wanted: &PodLogOptions, begun: bool) -> Option<PodLogOptions> {
+        let mut rest = wanted.clone();
+        let is_known = match self {
+            Way::None => return None,
+            Way::Cursor(way) => {
+                rest.extensions.cursors = true;
+                rest.extensions.cursor = way.last().map(str::to_owned);
+                way.last().is_some()
+            }
+            Way::Time(way) => {
+                rest.timestamps = true;
+                rest.since_time = way.since().or(wanted.since_time);
+                way.since().is_some()
+            }
+        };
+        if is_known {
+            rest.tail_lines = None;
+            rest.since_seconds = None;
+        }
+        if is_known && matches!(self, Way::Cursor(_)) {
+            rest.since_time = None;
+        }
+        (is_known || !begun).then_some(rest)
+    }
+}
+
+/// What went wrong since something new of the log has arrived.
+#[derive(Debug)]
+struct Trouble {
+    since: Instant,
+    pause: Duration,
+}
+
+/// One log over as many connections as it takes.
+pub(super) struct ResumingLog<'a> {
+    connection: &'a Connection,
+    log: &'a Log,
+    /// As asked for, with moments instead of ages.
+    wanted: PodLogOptions,
+    patience: Patience,
+    say: &'a (dyn Fn(&str) + Sync),
+    way: Way,
+    body: LogBody,
+    begun: bool,
+    trouble: Option<Trouble>,
+}
+
+impl<'a> ResumingLog<'a> {
+    pub(super) async fn open(
+        connection: &'a Connection,
+        log: &'a Log,
+        patience: Patience,
+        say: &'a (dyn Fn(&str) + Sync),
+    ) -> Result<Self, ClientError> {
+        let wanted = &log.options;
+        // Bytes that a limit counts cannot be asked for in two parts.
+        let can_resume = wanted.follow && wanted.limit_bytes.is_none() && !patience.reconnect.is_zero();
+        let asked_at = Timestamp::now();
+        let opening =
+            || async { if can_resume { begin(connection, log).await } else { plain(connection, log).await } };
+        let (body, way) = patiently(wanted.follow, patience.start, say, opening).await?;
+        let wanted = with_moments(wanted, asked_at);
+        Ok(ResumingLog { connection, log, wanted, patience, say, way, body, begun: false, trouble: None })
+    }
+
+    /// The next piece of what was asked for; `None` at a clean end.
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes, ClientError>> {
+        loop {
+            match self.body.next().await {
+                Some(Ok(chunk)) => {
+                    let text = self.way.filter(chunk);
+                    if !text.is_empty() {
+                        self.begun = true;
+                        self.trouble = None;
+                        return Some(Ok(text));
+                    }
+                }
+                Some(Err(error)) => {
+                    if let Err(error) = self.resume(error).await {
+                        return Some(Err(error));
+                    }
+                }
+                None => {
+                    let rest = self.way.finish();
+                    return (!rest.is_empty()).then_some(Ok(rest));
+                }
+            }
+        }
+    }
+
+    /// Asks for the rest, until it comes or patience is over.
+    async fn resume(&mut self, broken: ClientError) -> Result<(), ClientError> {
+        self.way.interrupted();
+        let Some(rest) = self.way.rest_of(&self.wanted, self.begun) else { return Err(broken) };
+        let mut error = broken;
+        loop {
+            self.wait(error).await?;
+            let needed = &rest.extensions;
+            match request(self.connection, &self.log.namespace, &self.log.pod, &rest, needed).await {
+                Ok(opened) => {
+                    self.tell(opened.resumed);
+                    self.body = opened.body;
+                    return Ok(());
+                }
+                Err(failed) if may_pass(&failed) => error = failed,
+                Err(failed) => return Err(failed),
+            }
+        }
+    }
+
+    /// Waits for the next attempt.
+    ///
+    /// # Errors
+    /// `error`, when there has been trouble for too long.
+    async fn wait(&mut self, error: ClientError) -> Result<(), ClientError> {
+        let Some(trouble) = &mut self.trouble else {
+            (self.say)(&format!("{}: {}; going on where it stopped", self.name(), error.message()));
+            self.trouble = Some(Trouble { since: Instant::now(), pause: FIRST_PAUSE });
+            return Ok(());
+        };
+        if trouble.since.elapsed() + trouble.pause > self.patience.reconnect {
+            return Err(error);
+        }
+        tokio::time::sleep(trouble.pause).await;
+        trouble.pause = (trouble.pause * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+
+    fn tell(&self, resumed: LogResumed) {
+        let LogResumed::Gone { bytes } = resumed else { return };
+        let lost = bytes.map_or_else(|| "a part".to_owned(), |bytes| format!("{bytes} bytes"));
+        (self.say)(&format!("{}: {lost} of the log had been deleted meanwhile", self.name()));
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.log.pod, self.log.options.container)
+    }
+}
+
+async fn plain(connection: &Connection, log: &Log) -> Result<(LogBody, Way), ClientError> {
+    let Log { namespace, pod, options } = log;
+    let opened = request(connection, namespace, pod, options, &options.extensions).await?;
+    Ok((opened.body, Way::None))
+}
+
+/// Asks for lines with cursors, and for lines with times where cursors are not known.
+async fn begin(connection: &Connection, log: &Log) -> Result<(LogBody, Way), ClientError> {
+    let Log { namespace, pod, options } = log;
+    let mut asked = options.clone();
+    asked.extensions.cursors = true;
+    let Opened { body, has_cursors, .. } =
+        request(connection, namespace, pod, &asked, &options.extensions).await?;
+    if has_cursors {
+        let cursors = if options.extensions.cursors { Marks::Kept } else { Marks::Removed };
+        let way = ByCursor::new(cursors, options.extensions.cursor.as_deref());
+        return Ok((body, Way::Cursor(way)));
+    }
+    drop(body);
+    let timed = PodLogOptions { timestamps: true, ..options.clone() };
+    let opened = request(connection, namespace, pod, &timed, &options.extensions).await?;
+    let times = if options.timestamps { Marks::Kept } else { Marks::Removed };
+    Ok((opened.body, Way::Time(ByTime::new(times))))
+}
+
+/// Ages mean another moment each time they are asked for.
+fn with_moments(options: &PodLogOptions, now: Timestamp) -> PodLogOptions {
+    let mut options = options.clone();
+    let ago = |seconds: i64| now.checked_sub(SignedDuration::from_secs(seconds)).ok();
+    if let Some(until) = options.extensions.until_seconds.and_then(ago) {
+        options.extensions.until_seconds = None;
+        options.extensions.until_time = Some(until);
+    }
+    options
+}
+
+/// Whether the log may be had in a moment.
+fn may_pass(error: &ClientError) -> bool {
+    match error {
+        ClientError::Status(status) => matches!(status.code, 429 | 500 | 502 | 503 | 504),
+        ClientError::Unreachable { .. } | ClientError::Broken(_) => true,
+        _ => false,
+    }
+}
