@@ -1,7 +1,8 @@
 //! Hints that a log may have changed: one inotify instance and one thread for all followers.
 //!
 //! A hint can come without a change and, when the kernel's queue overflows or a directory cannot be watched, a change
-//! without a hint. Followers therefore look for themselves, after a second at the latest.
+//! without a hint. Followers therefore look for themselves, after a second at the latest. A directory that could not be
+//! watched, was moved away or deleted, is tried again whenever a follower looks for itself.
 
 use std::{
     collections::HashMap,
@@ -12,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -72,6 +73,8 @@ struct Directories {
 struct Directory {
     /// `None` when it cannot be watched.
     watch: Option<i32>,
+    /// When it was tried to watch it.
+    tried: Option<Instant>,
     followers: Vec<Arc<Follower>>,
 }
 
@@ -104,7 +107,9 @@ impl LogChanges {
     /// Resolves when the log may have changed since the last call, and after a second in any case.
     pub async fn changed(&mut self) {
         // An elapsed timer is as good as a hint.
-        let _ = tokio::time::timeout(TIMER, self.follower.hint.notified()).await;
+        if tokio::time::timeout(TIMER, self.follower.hint.notified()).await.is_err() {
+            self.thread.shared.watch_again(&self.directory);
+        }
     }
 }
 
@@ -133,9 +138,22 @@ impl Shared {
         let directories = &mut *self.lock();
         let directory = directories.by_path.entry(path.to_owned()).or_default();
         directory.followers.push(Arc::clone(follower));
-        if directory.watch.is_none() {
-            directory.watch = self.add_watch(path);
+        self.watch(directories, path);
+    }
+
+    /// Its followers are about to look: what changed until then is no loss.
+    fn watch_again(&self, path: &Path) {
+        self.watch(&mut self.lock(), path);
+    }
+
+    /// Watches a directory that is not watched, unless that was tried a moment ago.
+    fn watch(&self, directories: &mut Directories, path: &Path) {
+        let Some(directory) = directories.by_path.get_mut(path) else { return };
+        if directory.watch.is_some() || directory.tried.is_some_and(|tried| tried.elapsed() < TIMER / 2) {
+            return;
         }
+        directory.tried = Some(Instant::now());
+        directory.watch = self.add_watch(path);
         if let Some(watch) = directory.watch {
             directories.by_watch.insert(watch, path.to_owned());
         }
@@ -147,6 +165,7 @@ impl Shared {
             | WatchFlags::MOVE
             | WatchFlags::DELETE
             | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF
             | WatchFlags::ONLYDIR;
         match inotify::add_watch(&self.inotify, path, flags) {
             Ok(watch) => Some(watch),
@@ -197,6 +216,10 @@ impl Shared {
         let mut events = inotify::Reader::new(&self.inotify, buffer);
         while let Ok(event) = events.next() {
             self.lock().hint(event.wd(), event.events(), event.file_name());
+            if event.events().contains(ReadFlags::MOVE_SELF) {
+                // What stands at the path now is another directory. The watch may have gone already.
+                let _ = inotify::remove_watch(&self.inotify, event.wd());
+            }
         }
     }
 }
@@ -215,8 +238,8 @@ impl Directories {
                 follower.hint.notify_one();
             }
         }
-        if flags.contains(ReadFlags::IGNORED) {
-            directory.watch = None;
+        if flags.intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF) {
+            (directory.watch, directory.tried) = (None, None);
             self.by_watch.remove(&watch);
         }
     }
@@ -231,7 +254,7 @@ impl Directories {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, io::Write};
 
     use super::*;
 
@@ -278,6 +301,97 @@ mod tests {
         let changes = watcher.watch(&directory.path().join("0.log"));
         watcher.thread.shared.lock().hint(-1, ReadFlags::QUEUE_OVERFLOW, None);
         assert!(is_hinted(&changes).await);
+    }
+
+    /// Nobody reads events while the lock is held, and the kernel keeps so many.
+    #[tokio::test]
+    async fn events_that_the_kernel_drops_are_hints_too() {
+        let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("a limit");
+        let limit: usize = limit.trim().parse().expect("a number");
+        if limit > 1 << 20 {
+            eprintln!("SKIPPED: the kernel keeps {limit} events");
+            return;
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let watcher = LogWatcher::new().expect("inotify");
+        let quiet = watcher.watch(&directory.path().join("quiet.log"));
+        let names = ["1.log", "2.log"].map(|name| directory.path().join(name));
+        {
+            let _held = watcher.thread.shared.lock();
+            // Equal events that follow each other are one. What the thread has read meanwhile is one buffer.
+            let files = names.map(|name| fs::File::create(name).expect("a file"));
+            for _ in 0..limit / 2 + EVENT_BUFFER / 16 {
+                for mut file in &files {
+                    file.write_all(b"x").expect("a write");
+                }
+            }
+        }
+        assert!(is_hinted(&quiet).await);
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_made_anew_is_watched_again() {
+        type Removal = fn(&Path);
+        let removals: [Removal; 2] = [
+            |path| fs::remove_dir_all(path).expect("a directory"),
+            |path| fs::rename(path, path.with_extension("old")).expect("a rename"),
+        ];
+        for removal in removals {
+            let parent = tempfile::tempdir().expect("a directory");
+            let directory = parent.path().join("pod");
+            fs::create_dir(&directory).expect("a directory");
+            let watcher = LogWatcher::new().expect("inotify");
+            let mut changes = watcher.watch(&directory.join("0.log"));
+            removal(&directory);
+            assert!(is_hinted(&changes).await);
+            let is_watched = |path: &Path| watcher.thread.shared.lock().by_path[path].watch.is_some();
+            while is_watched(&directory) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            fs::create_dir(&directory).expect("a directory");
+            while !is_watched(&directory) {
+                changes.changed().await;
+            }
+            fs::write(directory.join("0.log"), "a").expect("a file");
+            assert!(is_hinted(&changes).await);
+            assert_eq!(watcher.thread.shared.lock().by_watch.len(), 1);
+        }
+    }
+
+    /// In a user namespace of its own, where the limit can be set.
+    #[test]
+    fn without_watches_the_timer_helps_until_there_are_some() {
+        let script = r#"echo 1 > /proc/sys/user/max_inotify_watches && exec "$0" --ignored --exact watch::tests::one_watch_is_left"#;
+        let test = std::env::current_exe().expect("a test");
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", script]).arg(test);
+        let output = command.output().expect("unshare");
+        let said = String::from_utf8_lossy(&output.stdout);
+        if !said.contains("running 1 test") {
+            eprintln!("SKIPPED: no user namespace: {}", String::from_utf8_lossy(&output.stderr));
+            return;
+        }
+        assert!(output.status.success(), "{said}");
+    }
+
+    #[tokio::test]
+    #[ignore = "another test runs it where only one watch may be had"]
+    async fn one_watch_is_left() {
+        let directories = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        let [first, second] = directories.each_ref().map(|directory| directory.path().join("0.log"));
+        let watcher = LogWatcher::new().expect("inotify");
+        let watched = watcher.watch(&first);
+        let mut other = watcher.watch(&second);
+        let is_watched = || watcher.thread.shared.lock().by_path[directories[1].path()].watch.is_some();
+        assert!(!is_watched());
+        let before = Instant::now();
+        other.changed().await;
+        assert!(before.elapsed() >= TIMER && !is_watched());
+        drop(watched);
+        other.changed().await;
+        assert!(is_watched());
+        fs::write(&second, "a").expect("a file");
+        assert!(is_hinted(&other).await);
     }
 
     #[test]
