@@ -74,6 +74,7 @@ impl Handler for Kubelet {
         let mut response = Response::new(body);
         if matches {
             response.headers_mut().insert("podlog-log-options", "match".parse().unwrap());
+            response.headers_mut().insert("podlog-log-resumed", "gone; bytes=7".parse().unwrap());
         }
         response
     }
@@ -265,9 +266,10 @@ async fn options_beyond_kubernetes_reach_the_kubelet_and_its_word_comes_back() {
         let scene = Scene::start_with(compatibility).await;
         let query_asked = "untilTime=2026-01-01T00:00:00.5Z&match=a&match=b%20c&cursors=1";
         let response = scene.get(&format!("/api/v1/namespaces/default/pods/one/log?{query_asked}")).await;
-        let found =
-            response.headers().get("podlog-log-options").map(|value| value.to_str().unwrap().to_owned());
-        assert_eq!(found.as_deref(), honoured);
+        let header =
+            |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(header("podlog-log-options").as_deref(), honoured);
+        assert_eq!(header("podlog-log-resumed").as_deref(), honoured.map(|_| "gone; bytes=7"));
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, format!("/containerLogs/default/one/echo{query}").as_bytes());
     }

@@ -287,7 +287,8 @@ impl Follower {
                 }
             };
             if gone {
-                return Ok(());
+                // A line that was cut off does not go on.
+                return self.lines.finish().await;
             }
             let now = progress.borrow_and_update().restarts;
             if now != restarts {

@@ -197,12 +197,6 @@ impl LineWriter {
         Ok(())
     }
 
-    /// Forgets a line whose end will not come: it will be written again from its begin.
-    pub(crate) async fn discard(&mut self) {
-        self.held.clear();
-        self.release().await;
-    }
-
     async fn put(&self, lines: Bytes) -> Result<(), Gone> {
         let Some(last) = lines.last() else { return Ok(()) };
         let is_open = *last != b'\n';
@@ -325,7 +319,7 @@ pub(crate) mod tests {
         waited.unwrap();
         a.write(b"rest\n").await.unwrap();
         a.write(long.as_bytes()).await.unwrap();
-        a.discard().await;
+        a.finish().await.unwrap();
         b.write(b"at once\n").await.unwrap();
         drop((a, b));
         shared.close().await.unwrap();

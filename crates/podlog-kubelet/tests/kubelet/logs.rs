@@ -82,6 +82,57 @@ async fn options_beyond_kubernetes_are_honoured_and_named() {
 }
 
 #[tokio::test]
+async fn whether_the_place_of_a_cursor_is_still_there_is_told() {
+    let bench = running().await;
+    let path = bench.runtime.newest("c").unwrap().log_path;
+    let record = |text: &str| format!("2026-01-01T00:00:00.5Z stdout F {text}\n");
+    fs::write(&path, record("one") + &record("two")).unwrap();
+    let (_, with_cursors) = bench.get(&format!("{PATH}?cursors=true")).await;
+    let (cursor, _) = with_cursors.split_once(' ').unwrap();
+    let query = format!("{PATH}?cursor={cursor}");
+    let response = bench.request(Some("admin"), &query).await;
+    assert_eq!(response.headers()["podlog-log-resumed"], "exact");
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "two\n");
+    fs::write(&path, record("three")).unwrap();
+    let response = bench.request(Some("admin"), &query).await;
+    assert_eq!(response.headers()["podlog-log-resumed"], "gone");
+    let text = response.into_body().collect().await.unwrap().to_bytes();
+    let text = std::str::from_utf8(&text).unwrap();
+    assert!(text.contains("podlog.gap") && text.ends_with("three\n"), "{text}");
+    let response = bench.request(Some("admin"), PATH).await;
+    assert!(!response.headers().contains_key("podlog-log-resumed"));
+}
+
+#[tokio::test]
+async fn all_instances_of_a_container_are_one_log() {
+    let bench = Bench::new().await;
+    let container = json!({"name": "c", "image": "x", "command": ["run"]});
+    bench.api.create_pod("web", json!({"restartPolicy": "Always", "containers": [container]}));
+    bench.wait_phase("web", "Running").await;
+    bench.runtime.log("c", &["one", "two"]);
+    let (_, with_cursors) = bench.get(&format!("{PATH}?cursors=true")).await;
+    let (cursor, _) = with_cursors.split_once(' ').unwrap();
+    let first = bench.runtime.newest("c").unwrap().container.id;
+    bench.runtime.end("c", 1);
+    bench
+        .wait("the second instance", |bench| {
+            let restarts = &bench.api.pod("web")?["status"]["containerStatuses"][0];
+            (restarts["restartCount"] == 1 && restarts["state"]["running"].is_object()).then_some(())
+        })
+        .await;
+    assert_ne!(bench.runtime.newest("c").unwrap().container.id, first);
+    bench.runtime.log("c", &["three"]);
+    for (query, expected) in [
+        (String::new(), "three\n"),
+        ("?allInstances=true".into(), "one\ntwo\nthree\n"),
+        ("?allInstances=true&tailLines=2".into(), "two\nthree\n"),
+        (format!("?allInstances=true&cursor={cursor}"), "two\nthree\n"),
+    ] {
+        assert_eq!(bench.get(&format!("{PATH}{query}")).await, (200, expected.to_owned()), "{query}");
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_served_is_refused_before_the_first_byte() {
     let bench = running().await;
     for (path, code, text) in [
