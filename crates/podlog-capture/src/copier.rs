@@ -49,7 +49,7 @@ pub(crate) struct Line(OwnedFd);
 /// Why a copier's work is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// All output is in the log but for this, and the monitor knows.
+    /// All output is in the log but for this, and the monitor was told.
     Finished(Lost),
     /// The log cannot be opened, and the monitor knows.
     Failed,
@@ -90,6 +90,14 @@ impl Line {
                 Ok(None) => {}
                 Err(_) => return None,
             }
+        }
+    }
+
+    /// Waits for the end of the other process.
+    pub(crate) fn wait_for_end(&self) {
+        while self.hear().is_ok() {
+            let mut polled = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)];
+            let _ = poll(&mut polled, None);
         }
     }
 

@@ -14,7 +14,7 @@ use podlog_container::{Claim, ContainerDir, Exit, Process, ProcessIdentity, Stat
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, pidfd_open,
-    set_child_subreaper, wait,
+    set_child_subreaper, wait, waitpid,
 };
 
 use crate::clients::{ClientId, Clients, Incoming};
@@ -191,9 +191,10 @@ impl Supervisor {
         let listener = home.dir.rebind_control().map_err(|error| describe(&error))?;
         let clients = Clients::new(listener).map_err(failed("listen"))?;
         let adopted = pidfd_open(pid, PidfdFlags::empty()).ok().filter(|_| state.process.exists());
-        let phase = match adopted {
-            Some(_) => Phase::Running,
-            None => Phase::ending(Exit::unknown(UNSEEN.to_owned(), Timestamp::now())),
+        let phase = match (state.exit, &adopted) {
+            (Some(exit), _) => Phase::ending(exit),
+            (None, Some(_)) => Phase::Running,
+            (None, None) => Phase::ending(Exit::unknown(UNSEEN.to_owned(), Timestamp::now())),
         };
         Ok(Self::new(home, Main { pid, adopted }, phase, signals, plumbing, clients))
     }
@@ -207,6 +208,11 @@ impl Supervisor {
             self.turn();
         };
         write_exit(&self.home.dir, &exit);
+        // Who sees this process end is to see the container's lock free.
+        if let Some(Copier { pid, line }) = self.copier.take() {
+            drop(line);
+            let _ = waitpid(Some(pid), WaitOptions::empty());
+        }
     }
 
     fn turn(&mut self) {
@@ -359,7 +365,7 @@ impl Supervisor {
         if self.copier.as_ref().is_some_and(|copier| copier.pid == pid) {
             self.copier_ended();
         } else if pid == self.main.pid && self.main.adopted.is_none() {
-            self.phase = Phase::ending(exit_of(status));
+            self.main_ended(exit_of(status));
         } else if self.execs.iter().any(|exec| exec.pid == pid) {
             self.take_report(pid);
             self.execs.retain(|exec| {
@@ -383,11 +389,20 @@ impl Supervisor {
             }
         };
         let now = Timestamp::now();
-        self.phase = Phase::ending(match ended {
+        self.main_ended(match ended {
             Some(Ended::Code(code)) => Exit::exited(code, now),
             Some(Ended::Signal(signal)) => Exit::signaled(signal, now),
             None => Exit::unknown(UNSEEN.to_owned(), now),
         });
+    }
+
+    /// Notes how the program has ended where the next monitor would find it.
+    fn main_ended(&mut self, exit: Exit) {
+        if let Ok(Some(state)) = self.home.dir.state() {
+            // On a full disk only this monitor knows.
+            let _ = self.home.dir.write_state(&State { exit: Some(exit.clone()), ..state });
+        }
+        self.phase = Phase::ending(exit);
     }
 
     fn advance(&mut self) {
@@ -540,9 +555,15 @@ impl Copier {
 
 /// The life of a copier, which may become a monitor's.
 fn copy(home: &Home, plumbing: &Plumbing, line: &Line) {
-    let end = copier::run(plumbing, line);
-    if end != End::Orphaned {
-        return;
+    match copier::run(plumbing, line) {
+        End::Failed => return,
+        End::Finished(_) => {
+            line.wait_for_end();
+            if home.dir.exit().is_ok_and(|exit| exit.is_some()) {
+                return;
+            }
+        }
+        End::Orphaned => {}
     }
     let succeed = || {
         let plumbing = plumbing.hand_over().map_err(failed("take over pipes"))?;
@@ -561,7 +582,8 @@ fn stdin_of(process: &Process) -> Stdin {
 
 fn write_state(dir: &ContainerDir, main: Pid) -> Result<(), String> {
     let process = ProcessIdentity::of(main.as_raw_nonzero().get()).ok_or("/proc is not available")?;
-    dir.write_state(&State { process, started_at: Timestamp::now() }).map_err(|error| describe(&error))
+    dir.write_state(&State { process, started_at: Timestamp::now(), exit: None })
+        .map_err(|error| describe(&error))
 }
 
 /// Without this file the exit code is lost: a full disk is given some time.

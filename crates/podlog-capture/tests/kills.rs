@@ -208,6 +208,28 @@ fn a_new_monitor_does_everything_the_old_one_did() {
 }
 
 #[test]
+fn the_exit_code_is_not_lost_with_a_monitor_that_is_killed_at_the_end() {
+    let scene = Scene::script("trap 'echo last words; exit 7' TERM; echo up; while :; do sleep 0.01; done");
+    scene.start();
+    scene.wait_for("up");
+    let monitor = monitor_of(&scene);
+    let (_, copier) = eventually("a copier", || scene.processes(monitor));
+    let stopped = Pid::from_raw(copier).expect("pid");
+    kill_process(stopped, Signal::STOP).expect("stop");
+    assert_eq!(scene.ask(&Request::Signal(15)), Reply::Ok(String::new()));
+    eventually("the program's end", || scene.dir.state().ok()??.exit);
+    // The order to write the last words waits for the copier by now, or it never comes.
+    kill(monitor);
+    kill_process(stopped, Signal::CONT).expect("continue");
+    let exit = scene.exit();
+    assert_eq!((exit.exit_code, exit.message.as_str(), exit.lost_bytes), (7, "", 0));
+    assert!(scene.stdout().contains("last words"));
+    eventually("capture's end", || {
+        (scene.dir.liveness().expect("liveness") == Liveness::Ended).then_some(())
+    });
+}
+
+#[test]
 fn when_both_are_killed_the_container_is_lost() {
     let scene = Scene::script("echo $$; exec sleep 1000");
     let state = scene.start();

@@ -218,6 +218,9 @@ pub struct State {
     pub process: ProcessIdentity,
     /// When it was started.
     pub started_at: Timestamp,
+    /// How it has ended, noted for a capture's next monitor while the rest of the container ends; `exit.json` is what counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
 }
 
 /// `exit.json`: the container has ended.
