@@ -80,7 +80,7 @@ mod tests {
     fn states_follow_from_files() {
         let exit = Some(Exit::exited(3, Timestamp::UNIX_EPOCH));
         let process = ProcessIdentity { pid: 7, start_ticks: 1, boot_id: String::new() };
-        let state = Some(State { process, started_at: Timestamp::UNIX_EPOCH });
+        let state = Some(State { process, started_at: Timestamp::UNIX_EPOCH, exit: None });
         for (liveness, exit, state, expected, is_unsettled) in [
             (Liveness::NeverStarted, None, None, ContainerState::Created, false),
             (Liveness::Alive, None, None, ContainerState::Created, false),
