@@ -145,7 +145,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// Reads what [`print`] has printed as JSON.
+/// Reads what [`print()`] has printed as JSON.
 pub(crate) fn parse(json: &[u8]) -> anyhow::Result<Vec<Row>> {
     let rows = serde_json::Deserializer::from_slice(json).into_iter();
     Ok(rows.collect::<Result<_, _>>()?)

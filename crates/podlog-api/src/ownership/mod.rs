@@ -1,6 +1,6 @@
 //! Field ownership: who set which field of an object, and server-side apply, which is built on it.
 //!
-//! `metadata.managedFields` names for each writer the fields that it has set ([`FieldSet`]). A create, update or patch
+//! `metadata.managedFields` names for each writer the fields that it has set (`FieldsV1`). A create, update or patch
 //! takes over the fields that it changes ([`track`]). An apply patch sets the fields that it names, removes those that
 //! the same applier had named before and nobody else owns, and is refused when it would change a field of somebody
 //! else's ([`apply`]).
