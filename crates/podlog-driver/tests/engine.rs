@@ -253,19 +253,20 @@ fn assert_same(what: &str, actual: &[u8], expected: &[u8]) {
 fn check_order(path: &Path, models: &[Model; 2]) {
     let both = read(path, &Selection::default());
     assert_eq!(both.len(), models[0].expected.len() + models[1].expected.len());
-    for (tag, model) in [b'o', b'e'].into_iter().zip(models) {
+    let tags = [b'o', b'e'];
+    // A writer that died may have taken the tag of a line with it; then any byte stands there, also the other's tag.
+    let keeps_tags = |(tag, model): (&u8, &Model)| {
+        model.expected.split_inclusive(|byte| *byte == b'\n').all(|line| line[0] == b'\n' || line[0] == *tag)
+    };
+    if !tags.iter().zip(models).all(keeps_tags) {
+        return;
+    }
+    for (tag, model) in tags.into_iter().zip(models) {
         let tagged = |text: &[u8]| -> Vec<u8> {
             let lines = text.split_inclusive(|byte| *byte == b'\n');
             lines.filter(|line| line[0] == tag).flatten().copied().collect()
         };
-        // A writer that died may have taken the tag of a line with it.
-        if model
-            .expected
-            .split_inclusive(|byte| *byte == b'\n')
-            .all(|line| matches!(line[0], b'\n' | b'o' | b'e'))
-        {
-            assert_same("both streams", &tagged(&both), &tagged(&model.expected));
-        }
+        assert_same("both streams", &tagged(&both), &tagged(&model.expected));
     }
 }
 

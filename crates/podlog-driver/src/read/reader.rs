@@ -22,6 +22,8 @@ use crate::{ReadError, attributes::FileEnd, generations::FileId};
 const MAX_OUTPUT: usize = 128 * 1024;
 /// or read so much.
 const MAX_INPUT: usize = 8 * 1024 * 1024;
+/// A follower that finds less than this keeps no buffer until the next time: thousands of them wait for a line now and then.
+const TRICKLE: usize = 16 * 1024;
 /// How often, and how long each time, the end of a record is waited for.
 const SETTLE_ATTEMPTS: u32 = 5;
 const SETTLE_PAUSE: Duration = Duration::from_millis(1);
@@ -534,12 +536,12 @@ impl LogReader {
             return Ok(ReadState::CaughtUp);
         }
         self.renderer.check_format()?;
-        if input == 0 {
+        if input < TRICKLE {
             self.buffer.shrink();
-            if self.renderer.idle(out) == RenderState::LimitReached {
-                self.is_done = true;
-                return Ok(ReadState::LimitReached);
-            }
+        }
+        if input == 0 && self.renderer.idle(out) == RenderState::LimitReached {
+            self.is_done = true;
+            return Ok(ReadState::LimitReached);
         }
         Ok(ReadState::CaughtUp)
     }
