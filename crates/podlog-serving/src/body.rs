@@ -48,6 +48,17 @@ pub fn stream_body() -> (BodySender, Body) {
     (BodySender(sender), StreamBody { receiver, ending: Ending::Open }.boxed_unsync())
 }
 
+/// A body that is passed on as it comes, nothing held in between; `held` lives as long as it does.
+///
+/// An error that it ends in aborts the answer, after a moment in which the client gets what came before. `broken` hears of it.
+pub fn relay_body<B, T>(inner: B, held: T, broken: impl FnOnce(&T, &BodyError) + Send + 'static) -> Body
+where
+    B: http_body::Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static,
+    T: Send + Unpin + 'static,
+{
+    RelayBody { inner, held, broken: Some(Box::new(broken)), failing: None }.boxed_unsync()
+}
+
 /// The receiving side has gone: the client closed the stream, or its connection broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the client has gone")]
@@ -127,6 +138,45 @@ impl BodySender {
     /// Whether nobody reads any more.
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
+    }
+}
+
+struct RelayBody<B, T> {
+    inner: B,
+    held: T,
+    broken: Option<Broken<T>>,
+    failing: Option<(Pin<Box<Sleep>>, Option<BodyError>)>,
+}
+
+type Broken<T> = Box<dyn FnOnce(&T, &BodyError) + Send>;
+
+impl<B, T> http_body::Body for RelayBody<B, T>
+where
+    B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
+    T: Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if this.failing.is_none() {
+            match ready!(Pin::new(&mut this.inner).poll_frame(context)) {
+                Some(Err(error)) => {
+                    if let Some(broken) = this.broken.take() {
+                        broken(&this.held, &error);
+                    }
+                    this.failing = Some((Box::pin(tokio::time::sleep(ERROR_LINGER)), Some(error)));
+                }
+                frame => return Poll::Ready(frame),
+            }
+        }
+        let Some((linger, error)) = &mut this.failing else { return Poll::Ready(None) };
+        ready!(linger.as_mut().poll(context));
+        Poll::Ready(error.take().map(Err))
     }
 }
 

@@ -16,10 +16,13 @@ mod reload;
 mod seam;
 mod server;
 mod tls;
+pub mod websocket;
 
 pub use authn::{UnionAuthenticator, X509Authenticator, bearer_token};
 pub use authz::{Permit, Refusal, authorize};
-pub use body::{BodySender, ReceiverGone, empty_body, full_body, json_body, stream_body, text_body};
+pub use body::{
+    BodySender, ReceiverGone, empty_body, full_body, json_body, relay_body, stream_body, text_body,
+};
 pub use dialer::{Connection, Dialer};
 pub use node::{DialCause, DialError, NodeBody, NodeClient, NodeClientConfig, Verify};
 pub use seam::{Authenticator, AuthnError, Authorizer, AuthzError, Body, BodyError, Handler, Peer};

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
+use podlog_serving::websocket::Upgrade;
 use podlog_serving::{
     Body, Drained, Handler, Limits, Peer, Server, ServerTls, empty_body, install_crypto_provider,
     stream_body, text_body,
@@ -27,6 +29,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +53,17 @@ struct Answers {
 #[async_trait]
 impl Handler for Answers {
     async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let (mut parts, body) = request.into_parts();
+        let Some(upgrade) = Upgrade::of(&mut parts) else {
+            return self.plain(Request::from_parts(parts, body), peer).await;
+        };
+        let headers = parts.headers.clone();
+        upgrade.answer(&headers, self.plain(Request::from_parts(parts, body), peer).await.into_body())
+    }
+}
+
+impl Answers {
+    async fn plain(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let (sender, stream) = stream_body();
         match request.uri().path() {
             "/panic" => panic!("as asked"),
@@ -391,4 +407,128 @@ async fn streams_that_are_opened_and_reset_at_once_leave_nothing_behind() {
     assert_eq!(world.connect(Http2).await.text("/other").await.1, "0");
     world.shutdown.cancel();
     assert_eq!(world.served.await.unwrap(), Drained::default());
+}
+
+const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+
+/// Asks for a WebSocket; what comes back is the head of the answer, and the connection.
+async fn ask_for_websocket(world: &World, path: &str, more: &str) -> (String, TlsStream<TcpStream>) {
+    let mut tls = world.tls(Http1, None).await.unwrap();
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n{more}\r\n"
+    );
+    tls.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(tls.read_u8().await.unwrap());
+    }
+    (String::from_utf8(answer).unwrap().to_lowercase(), tls)
+}
+
+async fn websocket(world: &World, path: &str, more: &str) -> WebSocketStream<TlsStream<TcpStream>> {
+    let (head, tls) = ask_for_websocket(world, path, &format!("{KEY}{more}")).await;
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+    let mut socket = WebSocketStream::from_raw_socket(tls, Role::Client, None).await;
+    let greeting = socket.next().await.unwrap().unwrap();
+    assert!(greeting.is_empty(), "{greeting:?}");
+    socket
+}
+
+/// What is said up to the end: binary messages as they are, text in parentheses, and the code of the end.
+async fn conversation(mut socket: WebSocketStream<TlsStream<TcpStream>>) -> String {
+    let mut said = String::new();
+    while let Some(Ok(message)) = socket.next().await {
+        match message {
+            Message::Binary(bytes) => said.push_str(std::str::from_utf8(&bytes).unwrap()),
+            Message::Text(text) => said.push_str(&format!("({text})")),
+            Message::Close(Some(frame)) => said.push_str(&format!(" {} {}", frame.code, frame.reason)),
+            _ => {}
+        }
+    }
+    said
+}
+
+#[tokio::test]
+async fn bodies_are_told_over_websockets_with_their_ends() {
+    let world = world(Limits::default()).await;
+    let base64 = "Sec-WebSocket-Protocol: x, base64.binary.k8s.io\r\n";
+    for (path, more, expected) in [
+        ("/finish", "", "some lines 1000 "),
+        ("/finish", base64, "(c29tZSA=)(bGluZXM=) 1000 "),
+        ("/fail", "", "some lines 1011 disk on fire"),
+        ("/drop", base64, "(c29tZSA=)(bGluZXM=) 1011 the producer stopped before the end"),
+    ] {
+        assert_eq!(conversation(websocket(&world, path, more).await).await, expected, "{path} {more}");
+    }
+    let mut plain = world.connect(Http1).await;
+    assert_eq!(plain.text("/finish").await.1, "some lines", "who does not ask gets HTTP");
+}
+
+#[tokio::test]
+async fn websockets_that_cannot_be_are_refused_as_go_refuses_them() {
+    let world = world(Limits::default()).await;
+    let foreign = format!("{KEY}Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n");
+    for (more, line, header) in [
+        (foreign.as_str(), "http/1.1 403 ", ""),
+        (
+            "Sec-WebSocket-Version: 12\r\nSec-WebSocket-Key: x\r\n",
+            "http/1.1 400 ",
+            "sec-websocket-version: 13",
+        ),
+        ("Sec-WebSocket-Version: 13\r\n", "http/1.1 400 ", "content-length: 27"),
+    ] {
+        let (head, _tls) = ask_for_websocket(&world, "/finish", more).await;
+        assert!(head.starts_with(line) && head.contains(header), "{more}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_websocket_is_kept_awake_and_ends_with_its_client_or_its_server() {
+    let short = Duration::from_millis(50);
+    let world =
+        world(Limits { ping: short, stream_grace: short, idle_timeout: short, ..Limits::default() }).await;
+    let mut socket = websocket(&world, "/endless", "").await;
+    let mut pings = 0;
+    while pings < 3 {
+        pings += u32::from(socket.next().await.unwrap().unwrap().is_ping());
+    }
+    socket.close(None).await.unwrap();
+    while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    let mut noisy = websocket(&world, "/endless", "").await;
+    noisy.send(Message::Binary(Bytes::from_static(b"nobody listens"))).await.unwrap();
+    world.shutdown.cancel();
+    assert_eq!(conversation(noisy).await, "some lines 1001 the server is shutting down");
+    assert_eq!(world.served.await.unwrap(), Drained { cut: 1 });
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_kept_awake_however_slowly_pings_are_answered() {
+    let limits = Limits { ping: Duration::from_millis(50), ..Limits::default() };
+    let world = world(limits).await;
+    let mut tls = world.tls(Http2, None).await.unwrap();
+    // Preface, empty settings, and a GET of /endless on stream 1 (RFC 9113, RFC 7541).
+    let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    let head = b"\x82\x87\x41\x01x\x44\x08/endless";
+    request.extend([0, 0, u8::try_from(head.len()).unwrap(), 1, 0x5, 0, 0, 0, 1]);
+    request.extend(head);
+    tls.write_all(&request).await.unwrap();
+    let ping = next_ping(&mut tls).await;
+    // A client that was away for a while answers then, and is asked again.
+    assert!(tokio::time::timeout(Duration::from_millis(300), tls.read_u8()).await.is_err(), "nothing is cut");
+    tls.write_all(&[&[0, 0, 8, 6, 1, 0, 0, 0, 0][..], &ping].concat()).await.unwrap();
+    next_ping(&mut tls).await;
+}
+
+/// The payload of the next PING frame that is not an answer.
+async fn next_ping(tls: &mut TlsStream<TcpStream>) -> [u8; 8] {
+    loop {
+        let mut head = [0; 9];
+        tls.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+        tls.read_exact(&mut payload).await.unwrap();
+        if head[3] == 6 && head[4] & 1 == 0 {
+            return payload.try_into().unwrap();
+        }
+    }
 }

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
@@ -82,12 +84,21 @@ impl Connections {
     async fn serve_http(self: &Arc<Self>, tls: TlsStream<TcpStream>, address: SocketAddr) {
         let peer = Peer { address, certificate_chain: certificates(&tls) };
         let builder = self.builder(tls.get_ref().1.alpn_protocol());
-        let active = Arc::new(Requests::default());
-        let service = service_fn(|request| {
+        let (active, upgraded) = (Arc::new(Requests::default()), Arc::new(Requests::default()));
+        let after = AfterUpgrade {
+            requests: [self.requests.clone(), upgraded.clone()],
+            cut: self.cut.clone(),
+            abort: self.abort.clone(),
+            ping: self.limits.ping,
+        };
+        let service = service_fn(|mut request: Request<Incoming>| {
             let (connections, peer, active) = (self.clone(), peer.clone(), active.clone());
+            if request.extensions().get::<OnUpgrade>().is_some() {
+                request.extensions_mut().insert(after.clone());
+            }
             async move { connections.answer(request, peer, &active).await }
         });
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(tls), service));
+        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
         let mut check = tokio::time::interval(self.limits.idle_timeout / 3);
         let mut last_used = Instant::now();
         let mut ending = false;
@@ -97,7 +108,7 @@ impl Connections {
                     if let Err(error) = ended {
                         tracing::debug!(%address, %error, "connection ended");
                     }
-                    return;
+                    break;
                 }
                 () = self.abort.cancelled() => return,
                 () = self.shutdown.cancelled(), if !ending => {
@@ -117,6 +128,8 @@ impl Connections {
                 }
             }
         }
+        // What was upgraded goes on without HTTP.
+        upgraded.none_left().await;
     }
 
     /// The protocol that was negotiated; HTTP/1.1 without negotiation, as Go.
@@ -133,7 +146,9 @@ impl Connections {
             .http2()
             .timer(TokioTimer::new())
             .max_header_list_size(self.limits.max_header_bytes)
-            .max_concurrent_streams(self.limits.max_concurrent_streams);
+            .max_concurrent_streams(self.limits.max_concurrent_streams)
+            .keep_alive_interval(self.limits.ping)
+            .keep_alive_timeout(self.limits.ping_patience);
         builder
     }
 
@@ -155,8 +170,24 @@ impl Connections {
     }
 }
 
-/// Finds out about peers that are gone. Probes and not HTTP/2 pings: a client that was suspended (Ctrl-Z) cannot answer a ping,
-/// and goes on reading when it is continued.
+/// What a stream that leaves HTTP behind is held to.
+#[derive(Clone)]
+pub(crate) struct AfterUpgrade {
+    requests: [Arc<Requests>; 2],
+    pub(crate) cut: CancellationToken,
+    pub(crate) abort: CancellationToken,
+    pub(crate) ping: Duration,
+}
+
+impl AfterUpgrade {
+    /// Counts as a stream until what it returns is dropped.
+    pub(crate) fn counted(&self) -> [Counted; 2] {
+        self.requests.each_ref().map(Counted::stream)
+    }
+}
+
+/// Finds out about peers that are gone. By probes: a client that was suspended (Ctrl-Z) cannot answer a ping, and goes on
+/// reading when it is continued.
 fn tune(tcp: &TcpStream, limits: &Limits) -> std::io::Result<()> {
     use rustix::net::sockopt;
     tcp.set_nodelay(true)?;

@@ -1,7 +1,7 @@
 //! The HTTPS server: HTTP/1.1 and HTTP/2, limits against slow or greedy clients, and a drain that loses no answer.
 
-mod connection;
-mod requests;
+pub(crate) mod connection;
+pub(crate) mod requests;
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,6 +40,12 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Between TCP keep-alive probes. Default 15 s, as Go's.
     pub keep_alive: Duration,
+    /// Between pings of HTTP/2 and WebSockets, which keep a stream without bytes from looking idle to what lies between
+    /// client and server. Default 20 s: proxies give up after 50 s (HAProxy's examples), 60 s (nginx, AWS) or more.
+    pub ping: Duration,
+    /// For a client to answer a ping. Default 1 day: a client that was suspended (Ctrl-Z) or reads slowly answers late, and
+    /// whether it is gone is found out by TCP.
+    pub ping_patience: Duration,
     /// For answers of known length to be finished once the server shuts down. Default 30 s.
     pub grace: Duration,
     /// For streams to end by themselves once the server shuts down; then they are cut. Default 1 s.
@@ -56,6 +62,8 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(90),
             idle_timeout: Duration::from_secs(90),
             keep_alive: Duration::from_secs(15),
+            ping: Duration::from_secs(20),
+            ping_patience: Duration::from_secs(24 * 60 * 60),
             grace: Duration::from_secs(30),
             stream_grace: Duration::from_secs(1),
         }

@@ -14,7 +14,7 @@ use crate::{Body, BodyError};
 
 /// The requests of a server, or of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Requests {
+pub(crate) struct Requests {
     /// Without an answer yet, or with one whose length is known.
     pending: AtomicUsize,
     /// With an answer that ends when its producer says so.
@@ -29,9 +29,20 @@ impl Requests {
 
     /// Resolves when nothing is left but streams.
     pub(super) async fn only_streams_left(&self) {
+        self.until(|requests| requests.pending.load(Ordering::SeqCst) == 0).await;
+    }
+
+    /// Resolves when nothing is left.
+    pub(super) async fn none_left(&self) {
+        self.until(|requests| requests.count() == 0).await;
+    }
+
+    async fn until(&self, reached: impl Fn(&Self) -> bool) {
         loop {
-            let changed = self.changed.notified();
-            if self.pending.load(Ordering::SeqCst) == 0 {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Registered before the look: what changes afterwards is heard of.
+            changed.as_mut().enable();
+            if reached(self) {
                 return;
             }
             changed.await;
@@ -47,7 +58,7 @@ enum Kind {
 
 /// One request, counted until it is dropped.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(crate) struct Counted {
     requests: Arc<Requests>,
     kind: Kind,
 }
@@ -56,6 +67,12 @@ impl Counted {
     pub(super) fn new(requests: &Arc<Requests>) -> Self {
         requests.pending.fetch_add(1, Ordering::SeqCst);
         Counted { requests: requests.clone(), kind: Kind::Pending }
+    }
+
+    pub(super) fn stream(requests: &Arc<Requests>) -> Self {
+        let mut counted = Counted::new(requests);
+        counted.becomes_stream();
+        counted
     }
 
     fn becomes_stream(&mut self) {
