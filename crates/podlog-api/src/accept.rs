@@ -154,6 +154,55 @@ pub fn error_layout(accept: &str, query: &str, user_agent: &str) -> Layout {
     negotiate(accept, Endpoint::Log).map_or(Layout::Indented, |accepted| layout(accepted, query, user_agent))
 }
 
+/// The media type of a log that may be compressed on its way. Kubernetes knows no such thing, so it is only used for clients
+/// that ask for it by name.
+pub const LOG_MEDIA_TYPE: &str = "application/vnd.podlog.log";
+
+/// How a log may be compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogCoding {
+    /// `gzip`.
+    Gzip,
+    /// `zstd`.
+    Zstd,
+}
+
+impl LogCoding {
+    /// Its name in `Content-Encoding`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LogCoding::Gzip => "gzip",
+            LogCoding::Zstd => "zstd",
+        }
+    }
+
+    /// The coding that a client accepts, zstd before gzip where it likes both as much.
+    pub fn negotiate(accept_encoding: &str) -> Option<LogCoding> {
+        let quality = |coding: LogCoding| {
+            let clauses = accept_encoding.split(',').filter_map(|clause| {
+                let mut parts = clause.split(';').map(str::trim);
+                let named = parts.next()?.eq_ignore_ascii_case(coding.name());
+                named.then(|| parts.find_map(|part| part.strip_prefix("q=")?.parse().ok()).unwrap_or(1.0))
+            });
+            clauses.fold(0.0_f32, f32::max)
+        };
+        let [zstd, gzip] = [LogCoding::Zstd, LogCoding::Gzip].map(quality);
+        match zstd.max(gzip) > 0.0 {
+            false => None,
+            true if zstd >= gzip => Some(LogCoding::Zstd),
+            true => Some(LogCoding::Gzip),
+        }
+    }
+}
+
+/// Whether a log is asked for as [`LOG_MEDIA_TYPE`], by its name.
+pub fn wants_log_media_type(accept: &str) -> bool {
+    let named = |clause: &Clause<'_>| {
+        LOG_MEDIA_TYPE.split_once('/') == Some((clause.kind, clause.subtype)) && clause.quality > 0.0
+    };
+    Clause::parse_all(accept).iter().any(named)
+}
+
 /// The format of a request's body, from its `Content-Type`; empty means JSON.
 ///
 /// # Errors
@@ -350,6 +399,31 @@ mod tests {
             let result = negotiate(accept, Endpoint::Log);
             let result = result.as_ref().map(|_| ()).map_err(|error| error.message.as_str());
             assert_eq!(result, expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn logs_are_compressed_for_those_who_name_their_type() {
+        let rows = [
+            (LOG_MEDIA_TYPE, true),
+            ("application/vnd.podlog.log;q=0.5, */*", true),
+            ("application/vnd.podlog.log;q=0", false),
+            ("application/json, */*", false),
+            ("", false),
+        ];
+        for (accept, expected) in rows {
+            assert_eq!(wants_log_media_type(accept), expected, "{accept}");
+        }
+        let rows = [
+            ("zstd, gzip", Some(LogCoding::Zstd)),
+            ("gzip, ZSTD;q=0.9", Some(LogCoding::Gzip)),
+            ("gzip;q=0.5, zstd; q=0.5", Some(LogCoding::Zstd)),
+            ("zstd;q=0, gzip;q=0", None),
+            ("br, *", None),
+            ("", None),
+        ];
+        for (accept, expected) in rows {
+            assert_eq!(LogCoding::negotiate(accept), expected, "{accept}");
         }
     }
 

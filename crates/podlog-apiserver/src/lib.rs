@@ -9,6 +9,7 @@ mod auth;
 mod bootstrap;
 pub mod controllers;
 mod http;
+mod log_coding;
 mod logs;
 pub mod registry;
 mod reviews;

@@ -6,18 +6,18 @@
 
 use std::sync::Arc;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
-use http_body_util::BodyExt;
-use podlog_api::accept::Endpoint;
+use http::header::ACCEPT;
+use http::{Response, StatusCode};
+use podlog_api::accept::{self, Endpoint};
 use podlog_api::node_response::{self, MAX_BODY_BYTES};
 use podlog_api::resource::find;
 use podlog_api::{ApiError, LOG_OPTIONS_HEADER, LOG_RESUMED_HEADER, Object, PodLogOptions, Reason};
 use podlog_serving::metrics::Held;
-use podlog_serving::{BodySender, NodeBody, Permit, Verify, stream_body};
+use podlog_serving::{NodeBody, Verify, relay_body};
 use serde_json::Value;
 
-use crate::http::{Answer, App, Call, ReadError, Target, no_content, read_limited};
+use crate::http::{Answer, App, Call, ReadError, Target, first, no_content, read_limited};
+use crate::log_coding::Coding;
 
 /// Where kubelets listen that do not say.
 const KUBELET_PORT: u16 = 10250;
@@ -29,7 +29,9 @@ pub(crate) async fn answer(
     target: &Target,
     held: Held,
 ) -> Result<Answer, ApiError> {
-    call.wanted(Endpoint::Log)?;
+    if !accept::wants_log_media_type(first(&call.headers, ACCEPT)) {
+        call.wanted(Endpoint::Log)?;
+    }
     let options = PodLogOptions::from_query(&call.raw_query, app.stream_rules)?;
     options.validate(&target.name, app.stream_rules)?;
     app.metrics.log_requested(options.insecure_skip_tls_verify_backend);
@@ -62,7 +64,7 @@ pub(crate) async fn answer(
     if !node_response::is_success(code) {
         return Err(refused(pod.name(), code, response.into_body()).await);
     }
-    Ok(stream(call.permit, response, held))
+    Ok(stream(call, response, held))
 }
 
 /// The container whose log is meant.
@@ -129,43 +131,29 @@ async fn refused(pod: &str, code: u16, body: NodeBody) -> ApiError {
     }
 }
 
-/// Streams the log to whoever holds the permit for it. What the kubelet says about options beyond Kubernetes is passed on.
-fn stream(permit: Permit, response: Response<NodeBody>, held: Held) -> Answer {
+/// Streams the log to whoever holds the permit for it, as it comes: nothing waits in between, so a client that reads slowly
+/// holds the kubelet back, and one that leaves drops the kubelet's stream, which cancels it there. What the kubelet says about
+/// options beyond Kubernetes is passed on.
+fn stream(call: Call, response: Response<NodeBody>, held: Held) -> Answer {
+    let Call { permit, headers, upgrade, .. } = call;
     let (parts, body) = response.into_parts();
-    let (sender, stream) = stream_body();
-    tokio::spawn(copy(permit, body, sender, held));
-    let mut answer = Response::new(stream);
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    let coding = if upgrade.is_none() { Coding::negotiate(&headers) } else { Coding::PlainText };
+    let stream = coding.encode(relay_body(body, (permit, held), |(permit, _), error| {
+        tracing::warn!(attributes = ?permit.attributes(), %error, "a kubelet's log stream broke");
+    }));
+    let mut answer = match upgrade {
+        Some(upgrade) => upgrade.answer(&headers, stream),
+        None => Response::new(stream),
+    };
+    if answer.status() == StatusCode::OK {
+        coding.describe(answer.headers_mut());
+    }
     for name in [LOG_OPTIONS_HEADER, LOG_RESUMED_HEADER] {
         if let Some(value) = parts.headers.get(name) {
             answer.headers_mut().insert(name, value.clone());
         }
     }
     answer
-}
-
-/// One chunk at a time: the next is only read when the client has room for it. Leaving drops the kubelet's stream, which
-/// cancels it there.
-async fn copy(permit: Permit, mut body: NodeBody, sender: BodySender, _held: Held) {
-    loop {
-        let frame = tokio::select! {
-            frame = body.frame() => frame,
-            () = sender.closed() => return,
-        };
-        match frame {
-            None => return sender.finish().await,
-            Some(Ok(frame)) => {
-                let Ok(data) = frame.into_data() else { continue };
-                if sender.send(data).await.is_err() {
-                    return;
-                }
-            }
-            Some(Err(error)) => {
-                tracing::warn!(attributes = ?permit.attributes(), %error, "a kubelet's log stream broke");
-                return sender.fail(error).await;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

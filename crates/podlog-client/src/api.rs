@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
+use podlog_api::accept::LogCoding;
 use serde_json::Value;
 
 use crate::ClientError;
@@ -13,6 +14,8 @@ use crate::error::{ServerStatus, Subject, io_text};
 
 /// Bytes of an answer that is not a stream.
 const MAX_ANSWER: usize = 256 << 20;
+/// `LOG_MEDIA_TYPE`, or whatever there is.
+const LOG_ACCEPT: &str = "application/vnd.podlog.log, application/json, */*";
 /// Bytes of an error's body.
 const MAX_ERROR: usize = 1 << 20;
 
@@ -64,13 +67,18 @@ impl Connection {
         self.json(response).await
     }
 
-    /// An answer that is read as it comes.
+    /// A log, which is read as it comes; see [`crate::logs`] for what its bytes are packed in.
     pub(crate) async fn stream(
         &self,
         path: &str,
         subject: Subject<'_>,
     ) -> Result<Response<Body>, ClientError> {
-        self.send(request(Method::GET, path, None, Bytes::new())?, subject).await
+        let mut request = request(Method::GET, path, None, Bytes::new())?;
+        let headers = request.headers_mut();
+        // Servers that do not know the type take what they know, and send the log as it is.
+        headers.insert(header::ACCEPT, HeaderValue::from_static(LOG_ACCEPT));
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(LogCoding::Zstd.name()));
+        self.send(request, subject).await
     }
 
     async fn send(

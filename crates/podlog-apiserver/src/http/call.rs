@@ -9,6 +9,7 @@ use podlog_api::query::Query;
 use podlog_api::resource::{self, Resource, Subresource};
 use podlog_api::strict::{FieldValidation, MediaType};
 use podlog_api::{ApiError, Attributes, Reason, RequestInfo, UserInfo, ownership, rbac};
+use podlog_serving::websocket::Upgrade;
 use podlog_serving::{Body, BodyError, Permit, Refusal, authorize};
 
 use super::negotiation::{Wanted, first};
@@ -29,6 +30,8 @@ pub(crate) struct Call {
     pub(crate) permit: Permit,
     /// Taken by whoever reads it.
     pub(crate) body: Mutex<Option<Body>>,
+    /// The wish for a WebSocket.
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 /// The resource that a request is for.

@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use podlog_api::query::Query;
 use podlog_api::{ApiError, Attributes, Details, Reason, RequestInfo, StreamRules, UserInfo, rbac};
+use podlog_serving::websocket::Upgrade;
 use podlog_serving::{Authenticator, Body, Handler, NodeClient, Peer, Permit, Refusal, authorize};
 use tokio_util::sync::CancellationToken;
 
@@ -87,7 +88,7 @@ impl App {
         info: &RequestInfo,
         query: Query,
         raw_query: String,
-        parts: Parts,
+        mut parts: Parts,
         body: Body,
         peer: Peer,
     ) -> Result<Answer, ApiError> {
@@ -109,6 +110,7 @@ impl App {
                 return Ok(answer::text(StatusCode::INTERNAL_SERVER_ERROR, text));
             }
         };
+        let upgrade = Upgrade::of(&mut parts);
         let call = Call {
             method: parts.method,
             headers: parts.headers,
@@ -117,6 +119,7 @@ impl App {
             raw_query,
             permit,
             body: parking_lot::Mutex::new(Some(body)),
+            upgrade,
         };
         dispatch::answer(self, call).await
     }

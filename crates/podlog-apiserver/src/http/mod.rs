@@ -22,4 +22,5 @@ pub(crate) use call::{Call, ReadError, Target, read_limited};
 pub(crate) use handler::{ApiHandler, App};
 pub(crate) use list::value as json_answer;
 pub(crate) use metrics::Metrics;
+pub(crate) use negotiation::first;
 pub(crate) use write::decode;

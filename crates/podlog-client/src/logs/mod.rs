@@ -18,6 +18,7 @@ mod stream;
 mod target;
 #[cfg(test)]
 mod tests;
+mod unpack;
 
 pub(crate) use by_time::ByTime;
 pub use options::{LogsOptions, StreamChoice};

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::poll_fn;
-use http::{HeaderMap, StatusCode};
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Body as _;
 use kube::client::Body;
 use podlog_api::{LOG_OPTIONS_HEADER, LOG_RESUMED_HEADER, LogExtensions, LogResumed, PodLogOptions};
 use tokio::time::Instant;
 
+use super::unpack::Unpacker;
 use crate::api::broken;
 use crate::error::Subject;
 use crate::{ClientError, Connection};
@@ -24,21 +26,31 @@ pub(crate) fn log_path(namespace: &str, pod: &str, options: &PodLogOptions) -> S
 }
 
 /// What arrives of a log.
-pub(crate) struct LogBody(Body);
+pub(crate) struct LogBody {
+    body: Body,
+    unpacker: Unpacker,
+}
 
 impl LogBody {
+    fn of(response: Response<Body>) -> Result<Self, ClientError> {
+        let unpacker = Unpacker::of(header(response.headers(), CONTENT_ENCODING.as_str()))?;
+        Ok(LogBody { body: response.into_body(), unpacker })
+    }
+
     /// The next piece; `None` at a clean end.
     pub(crate) async fn next(&mut self) -> Option<Result<Bytes, ClientError>> {
         loop {
-            let frame = poll_fn(|context| Pin::new(&mut self.0).poll_frame(context)).await?;
-            match frame {
-                Ok(frame) => match frame.into_data() {
-                    Ok(data) if data.is_empty() => {}
-                    Ok(data) => return Some(Ok(data)),
-                    // Trailers are not part of a log.
-                    Err(_) => {}
-                },
+            let Some(frame) = poll_fn(|context| Pin::new(&mut self.body).poll_frame(context)).await else {
+                return self.unpacker.end().err().map(Err);
+            };
+            // Trailers are not part of a log.
+            let data = match frame {
+                Ok(frame) => frame.into_data().unwrap_or_default(),
                 Err(error) => return Some(Err(broken(&error))),
+            };
+            match self.unpacker.unpack(data) {
+                Ok(data) if data.is_empty() => {}
+                unpacked => return Some(unpacked),
             }
         }
     }
@@ -82,7 +94,7 @@ pub(super) async fn request(
     }
     let has_cursors = is_honoured("cursors", response.headers());
     let resumed = header(response.headers(), LOG_RESUMED_HEADER).parse().unwrap_or_default();
-    Ok(Opened { body: LogBody(response.into_body()), has_cursors, resumed })
+    Ok(Opened { body: LogBody::of(response)?, has_cursors, resumed })
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
