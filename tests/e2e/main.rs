@@ -8,7 +8,11 @@
 
 mod attacks;
 mod harness;
+mod kubelets;
 mod queries;
+mod scripted_kubelet;
 mod shared_storage;
+mod standalone;
 mod survival;
 mod walk;
+mod wire;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use podlog_api::{ApiError, Compatibility};
 use podlog_serving::pki::{KeyPairFiles, PkiError, load_or_create_signing_key};
 use podlog_serving::{
-    Authenticator, Drained, Limits, NodeClient, NodeClientConfig, ServeError, Server, ServerTls, TlsError,
-    UnionAuthenticator, X509Authenticator,
+    Authenticator, Drained, Limits, Liveness, NodeClient, NodeClientConfig, ServeError, Server, ServerTls,
+    TlsError, UnionAuthenticator, X509Authenticator,
 };
 use serde_json::{Value, json};
 use tokio::task::{JoinError, JoinHandle};
@@ -238,8 +238,11 @@ fn app(
     let certificates = X509Authenticator::load(config.client_ca.clone()).map_err(StartError::Tls)?;
     let tokens: Arc<dyn Authenticator> = Arc::new(BearerAuthenticator(known));
     let members: Vec<Arc<dyn Authenticator>> = vec![Arc::new(certificates), tokens.clone()];
-    let nodes =
-        NodeClientConfig { client: Some(config.kubelet_client.clone()), ca: config.kubelet_ca.clone() };
+    let nodes = NodeClientConfig {
+        client: Some(config.kubelet_client.clone()),
+        ca: config.kubelet_ca.clone(),
+        liveness: Liveness::of(|name| std::env::var(name).ok()),
+    };
     Ok(App {
         registry,
         authenticator: Arc::new(UnionAuthenticator::new(members).with_anonymous()),

@@ -160,7 +160,7 @@ impl Scene {
 fn client(cluster: &Cluster, name: &str) -> NodeClient {
     let pair = KeyPairFiles::in_folder(cluster.folder.path(), name);
     let ca = Some(cluster.authority.certificate_path().to_owned());
-    NodeClient::new(NodeClientConfig { client: Some(pair), ca }).unwrap()
+    NodeClient::new(NodeClientConfig { client: Some(pair), ca, ..NodeClientConfig::default() }).unwrap()
 }
 
 async fn get(client: &NodeClient, cluster: &Cluster, path: &str) -> Response<NodeBody> {

@@ -24,7 +24,7 @@ pub use body::{
     BodySender, ReceiverGone, empty_body, full_body, json_body, relay_body, stream_body, text_body,
 };
 pub use dialer::{Connection, Dialer};
-pub use node::{DialCause, DialError, NodeBody, NodeClient, NodeClientConfig, Verify};
+pub use node::{DialCause, DialError, Liveness, NodeBody, NodeClient, NodeClientConfig, Verify};
 pub use seam::{Authenticator, AuthnError, Authorizer, AuthzError, Body, BodyError, Handler, Peer};
 pub use server::{Drained, Limits, ServeError, Server};
 pub use tls::{ServerTls, TlsError, install_crypto_provider};

@@ -123,8 +123,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
+/// What kube says of answers with a status of 500 and above; whoever asked says it, too.
+const TWICE: &str = "kube_client::client::builder=off";
+
 fn start_messages(filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = tracing_subscriber::EnvFilter::builder().parse(filter)?;
+    let filter = tracing_subscriber::EnvFilter::builder().parse(format!("{TWICE},{filter}"))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     Ok(())
 }

@@ -91,7 +91,7 @@ impl Bench {
             files
         });
         let ca = Some(self.authority.certificate_path().to_owned());
-        NodeClient::new(NodeClientConfig { client, ca }).unwrap()
+        NodeClient::new(NodeClientConfig { client, ca, ..NodeClientConfig::default() }).unwrap()
     }
 
     /// Where the kubelet listens.

@@ -14,7 +14,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::body::{NodeBody, StreamSlot};
-use super::connection::{Connection, Connections};
+use super::connection::{Connection, Connections, Liveness};
 use super::dial::{Timeouts, dial};
 use super::error::{DialCause, DialError, Ends};
 use crate::TlsError;
@@ -29,6 +29,8 @@ pub struct NodeClientConfig {
     pub client: Option<KeyPairFiles>,
     /// Authorities of nodes' certificates; without any, no node's certificate is verified, as kube-apiserver.
     pub ca: Option<PathBuf>,
+    /// How silent nodes are found out about.
+    pub liveness: Liveness,
 }
 
 /// Whether a node's certificate is verified.
@@ -50,6 +52,7 @@ struct State {
     tls: Reloading<Trust, TlsError>,
     nodes: Mutex<Nodes>,
     timeouts: Timeouts,
+    liveness: Liveness,
 }
 
 /// TLS by the files' content.
@@ -85,8 +88,9 @@ impl NodeClient {
     pub(super) fn with_timeouts(config: NodeClientConfig, timeouts: Timeouts) -> Result<Self, TlsError> {
         let mut files = Vec::from_iter(config.ca.clone());
         files.extend(config.client.iter().flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]));
+        let liveness = config.liveness;
         let tls = Reloading::new(files, move || Trust::load(&config))?;
-        Ok(NodeClient { shared: Arc::new(State { tls, nodes: Mutex::default(), timeouts }) })
+        Ok(NodeClient { shared: Arc::new(State { tls, nodes: Mutex::default(), timeouts, liveness }) })
     }
 
     /// Asks a node. There is no limit on how long it may think; dropping the future or the body cancels the request.
@@ -133,7 +137,7 @@ impl NodeClient {
         }
         let config = if verify == Verify::Ca { &trust.verified } else { &trust.unverified };
         let dialled = dial(host, port, config.clone(), self.shared.timeouts).await?;
-        let connection = Connection::start(dialled, &pool).await?;
+        let connection = Connection::start(dialled, self.shared.liveness, &pool).await?;
         connection.send(&uri, &pool).await.map_err(|(error, ends)| DialCause::exchange(&error, &ends))
     }
 }

@@ -26,12 +26,37 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 100 << 20;
 /// Largest frame.
 const FRAME: u32 = 256 << 10;
-/// Silence after which a ping is sent.
-const PING_AFTER: Duration = Duration::from_secs(30);
-/// For a ping to be answered.
-const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// HTTP/1.1 connections that wait for the next request.
 const MAX_IDLE: usize = 25;
+
+/// How silent nodes over HTTP/2 are found out about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Liveness {
+    /// Silence after which a node is asked whether it is there; `None` for never. Default 30 s.
+    pub ping_after: Option<Duration>,
+    /// For its answer; then the connection is given up. Default 15 s.
+    pub ping_timeout: Duration,
+}
+
+impl Default for Liveness {
+    fn default() -> Self {
+        Liveness { ping_after: Some(Duration::from_secs(30)), ping_timeout: Duration::from_secs(15) }
+    }
+}
+
+impl Liveness {
+    /// By `HTTP2_READ_IDLE_TIMEOUT_SECONDS` (0 for never) and `HTTP2_PING_TIMEOUT_SECONDS`, as
+    /// `k8s.io/apimachinery/pkg/util/net/http.go`; what is not a number counts as not set.
+    pub fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let seconds = |name| Some(Duration::from_secs(variable(name)?.parse().ok()?));
+        let default = Liveness::default();
+        let ping_after = seconds("HTTP2_READ_IDLE_TIMEOUT_SECONDS").map_or(default.ping_after, Some);
+        Liveness {
+            ping_after: ping_after.filter(|after| !after.is_zero()),
+            ping_timeout: seconds("HTTP2_PING_TIMEOUT_SECONDS").unwrap_or(default.ping_timeout),
+        }
+    }
+}
 
 /// The connections that can take requests.
 #[derive(Default)]
@@ -106,11 +131,15 @@ impl Shared {
 
 impl Connection {
     /// Starts HTTP on a connection, and offers it to others where the protocol allows.
-    pub(super) async fn start(dialled: Dialled, pool: &Arc<Mutex<Connections>>) -> Result<Self, DialCause> {
+    pub(super) async fn start(
+        dialled: Dialled,
+        liveness: Liveness,
+        pool: &Arc<Mutex<Connections>>,
+    ) -> Result<Self, DialCause> {
         let Dialled { connection: tls, ends, is_http2 } = dialled;
         let io = TokioIo::new(tls);
         if is_http2 {
-            let handshake = http2_builder().handshake(io).await;
+            let handshake = http2_builder(liveness).handshake(io).await;
             let (sender, connection) = handshake.map_err(|error| DialCause::exchange(&error, &ends))?;
             tokio::spawn(connection);
             let shared = Shared { sender, streams: Arc::default(), ends };
@@ -171,15 +200,15 @@ fn give_back_when_ready(mut connection: Exclusive, pool: &Arc<Mutex<Connections>
     });
 }
 
-fn http2_builder() -> http2::Builder<TokioExecutor> {
+fn http2_builder(liveness: Liveness) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
-        .keep_alive_interval(PING_AFTER)
-        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_interval(liveness.ping_after)
+        .keep_alive_timeout(liveness.ping_timeout)
         .keep_alive_while_idle(true);
     builder
 }
@@ -198,4 +227,27 @@ fn http1_request(uri: &Uri) -> Request<Empty<Bytes>> {
     request.headers_mut().extend(authority.map(|authority| (HOST, authority)));
     *request.uri_mut() = uri.path_and_query().cloned().map(Uri::from).unwrap_or_default();
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn liveness_is_set_by_upstreams_variables() {
+        let seconds = Duration::from_secs;
+        let rows = [
+            (None, None, Some(seconds(30)), seconds(15)),
+            (Some("5"), Some("2"), Some(seconds(5)), seconds(2)),
+            (Some("0"), Some("x"), None, seconds(15)),
+            (Some("-1"), None, Some(seconds(30)), seconds(15)),
+        ];
+        for (idle, timeout, ping_after, ping_timeout) in rows {
+            let liveness = Liveness::of(|name| {
+                let value = if name.contains("IDLE") { idle } else { timeout };
+                value.map(str::to_owned)
+            });
+            assert_eq!(liveness, Liveness { ping_after, ping_timeout });
+        }
+    }
 }

@@ -13,4 +13,5 @@ mod tests;
 pub use body::NodeBody;
 pub(crate) use client::client_config;
 pub use client::{NodeClient, NodeClientConfig, Verify};
+pub use connection::Liveness;
 pub use error::{DialCause, DialError};

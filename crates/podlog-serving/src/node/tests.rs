@@ -76,8 +76,11 @@ impl World {
     fn client(&self) -> NodeClient {
         let files = KeyPairFiles::in_folder(self.folder.path(), "client");
         self.ca.ensure(&files, &CertificateRequest::client("apiserver", None)).unwrap();
-        let config =
-            NodeClientConfig { client: Some(files), ca: Some(self.ca.certificate_path().to_owned()) };
+        let config = NodeClientConfig {
+            client: Some(files),
+            ca: Some(self.ca.certificate_path().to_owned()),
+            ..NodeClientConfig::default()
+        };
         let timeouts = Timeouts { dial: Duration::from_secs(5), handshake: Duration::from_millis(200) };
         NodeClient::with_timeouts(config, timeouts).unwrap()
     }
@@ -385,7 +388,11 @@ async fn names_that_mean_nothing_are_said_so() {
 #[test]
 fn a_client_does_not_start_without_its_files() {
     crate::install_crypto_provider();
-    let config = NodeClientConfig { client: None, ca: Some(Path::new("/nonexistent/ca.crt").to_owned()) };
+    let config = NodeClientConfig {
+        client: None,
+        ca: Some(Path::new("/nonexistent/ca.crt").to_owned()),
+        ..NodeClientConfig::default()
+    };
     let error = NodeClient::new(config).unwrap_err().to_string();
     assert!(error.starts_with("cannot load /nonexistent/ca.crt: No such file"), "{error}");
 }

@@ -84,7 +84,7 @@ async fn server() -> Arc<App> {
         authenticator: Arc::new(authenticator),
         token_authenticator: tokens,
         issuer,
-        nodes: NodeClient::new(NodeClientConfig { client: None, ca: None }).unwrap(),
+        nodes: NodeClient::new(NodeClientConfig::default()).unwrap(),
         preferred_address_types: vec!["InternalIP".into()],
         stream_rules: podlog_api::StreamRules::Exact,
         metrics: Metrics::new(),
