@@ -7,6 +7,7 @@
 )]
 
 mod attacks;
+mod clients;
 mod harness;
 mod kubelets;
 mod queries;

@@ -117,7 +117,7 @@ async fn count(
         if since.is_some_and(|since| nanoseconds < since.as_nanosecond()) {
             continue;
         }
-        if number == HELD_AT {
+        if number == HELD_AT && !*released.borrow() {
             if !is_on("follow") {
                 break;
             }

@@ -87,16 +87,16 @@ impl Site {
 
     /// Stock kubectl as the administrator.
     pub(crate) fn kubectl(&self, server: &str, arguments: &[&str]) -> Command {
-        self.kubectl_as("admin", server, arguments)
+        self.kubectl_of(&self.kubectl, server, arguments)
     }
 
-    /// Stock kubectl as somebody with a certificate.
-    pub(crate) fn kubectl_as(&self, who: &str, server: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.kubectl);
+    /// Another kubectl as the administrator.
+    pub(crate) fn kubectl_of(&self, kubectl: &Path, server: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(kubectl);
         command
             .env("KUBECONFIG", self.folder.path().join("none"))
             .env("HOME", self.folder.path())
-            .args(self.connection(who, server))
+            .args(self.connection(server))
             .args(arguments);
         command
     }
@@ -107,17 +107,17 @@ impl Site {
         command
             .env("KUBECONFIG", self.folder.path().join("none"))
             .arg("logs")
-            .args(self.connection("admin", server))
+            .args(self.connection(server))
             .args(arguments);
         command
     }
 
-    fn connection(&self, who: &str, server: &str) -> [String; 4] {
+    fn connection(&self, server: &str) -> [String; 4] {
         [
             format!("--server={server}"),
             format!("--certificate-authority={}", self.file("ca.crt")),
-            format!("--client-certificate={}", self.file(&format!("{who}.crt"))),
-            format!("--client-key={}", self.file(&format!("{who}.key"))),
+            format!("--client-certificate={}", self.file("admin.crt")),
+            format!("--client-key={}", self.file("admin.key")),
         ]
     }
 

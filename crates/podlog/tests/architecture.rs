@@ -77,7 +77,8 @@ fn every_dependency_is_used() {
     let declared = declared.split("\n[").next().unwrap().lines().filter_map(|line| line.split_once(" = "));
     let mut unused: BTreeSet<String> = declared.map(|(name, _)| name.to_owned()).collect();
     for package in packages() {
-        let folder_of = |file: &serde_json::Value| Path::new(file.as_str().unwrap()).parent().unwrap().to_owned();
+        let folder_of =
+            |file: &serde_json::Value| Path::new(file.as_str().unwrap()).parent().unwrap().to_owned();
         // The tests of the whole way lie outside of the crate that they belong to.
         let mut folders = BTreeSet::from([folder_of(&package["manifest_path"])]);
         folders.extend(package["targets"].as_array().unwrap().iter().map(|t| folder_of(&t["src_path"])));
