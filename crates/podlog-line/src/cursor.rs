@@ -1,12 +1,13 @@
 //! Places in a log: where a reader stands, as a text that it can come back with.
 //!
 //! ```text
-//! c1.<base>.<fingerprint>.<offset>.<stdout>.<stderr>.<skip>[x|y]
+//! c1.<base>.<fingerprint>.<offset>.<stdout>.<stderr>.<skip>[x|y][w<markers>]
 //! ```
 //!
 //! Numbers are in base 32 (`0`–`9`, `a`–`v`). `base` is `-` when it is not known. Where a stream's line stands is `-` between
 //! lines, a number of bytes back to where an unfinished one begins, `x` when it was broken, `z` when it is left out. `x` or `y`
-//! behind the last number: the output stands inside a line of stdout or stderr.
+//! behind the last number: the output stands inside a line of stdout or stderr. `w` and a number: markers of gaps that stand at the
+//! place and were delivered.
 
 use std::{fmt, str::FromStr};
 
@@ -42,6 +43,8 @@ pub struct Place {
     pub open: Option<Stream>,
     /// So many bytes of the output that comes next were delivered already.
     pub skip: u64,
+    /// So many markers of gaps were delivered that stand here, where what is behind them has no place yet.
+    pub markers: u8,
 }
 
 /// Where the line of a stream stands.
@@ -81,7 +84,7 @@ impl Place {
 
 impl Cursor {
     /// No text is longer.
-    pub const MAX_LENGTH: usize = VERSION.len() + 6 * (1 + MAX_DIGITS) + 1;
+    pub const MAX_LENGTH: usize = VERSION.len() + 6 * (1 + MAX_DIGITS) + 1 + 3;
 
     /// Appends the text.
     pub fn append_to(&self, out: &mut Vec<u8>) {
@@ -103,12 +106,22 @@ impl Cursor {
             Some(Stream::Stderr) => out.push(b'y'),
             None => {}
         }
+        if self.place.markers > 0 {
+            out.push(b'w');
+            append_number(out, u64::from(self.place.markers));
+        }
     }
 }
 
 fn append_field(out: &mut Vec<u8>, number: Option<u64>) {
     out.push(b'.');
-    let Some(number) = number else { return out.push(b'-') };
+    match number {
+        Some(number) => append_number(out, number),
+        None => out.push(b'-'),
+    }
+}
+
+fn append_number(out: &mut Vec<u8>, number: u64) {
     let bits = u64::BITS - number.leading_zeros();
     for position in (0..bits.div_ceil(5).max(1)).rev() {
         out.push(DIGITS[(number >> (5 * position)) as usize % DIGITS.len()]);
@@ -139,12 +152,16 @@ fn parse(text: &str) -> Option<Cursor> {
     let offset = number(fields.next()?)?;
     let lines = [line_place(fields.next()?)?, line_place(fields.next()?)?];
     let last = fields.next()?;
+    let (last, markers) = match last.split_once('w') {
+        Some((last, markers)) => (last, u8::try_from(number(markers)?).ok().filter(|markers| *markers > 0)?),
+        None => (last, 0),
+    };
     let (skip, open) = match (last.strip_suffix('x'), last.strip_suffix('y')) {
         (Some(skip), _) => (skip, Some(Stream::Stdout)),
         (_, Some(skip)) => (skip, Some(Stream::Stderr)),
         _ => (last, None),
     };
-    let place = Place { offset, lines, open, skip: number(skip)? };
+    let place = Place { offset, lines, open, skip: number(skip)?, markers };
     fields.next().is_none().then_some(Cursor { file, place })
 }
 
@@ -187,10 +204,11 @@ mod tests {
         let lines = [arbitrary_line_place(), arbitrary_line_place()];
         let open = prop::option::of(any::<bool>().prop_map(|stderr| Stream::ALL[usize::from(stderr)]));
         let file = (any::<Option<u64>>(), any::<u64>());
-        (file, any::<u64>(), lines, open, any::<u64>()).prop_map(
-            |((base, fingerprint), offset, lines, open, skip)| Cursor {
+        let output = (any::<u64>(), prop_oneof![Just(0), any::<u8>()]);
+        (file, any::<u64>(), lines, open, output).prop_map(
+            |((base, fingerprint), offset, lines, open, (skip, markers))| Cursor {
                 file: FileMark { base, fingerprint },
-                place: Place { offset, lines, open, skip },
+                place: Place { offset, lines, open, skip, markers },
             },
         )
     }
@@ -199,8 +217,10 @@ mod tests {
     fn a_cursor_is_a_short_text() {
         let file = FileMark { base: Some(10_485_760), fingerprint: u64::MAX };
         let lines = [LinePlace::Begun { back: 31 }, LinePlace::Broken];
-        let place = Place { offset: 32, lines, open: Some(Stream::Stdout), skip: 7 };
+        let place = Place { offset: 32, lines, open: Some(Stream::Stdout), skip: 7, markers: 0 };
         assert_eq!(Cursor { file, place }.to_string(), "c1.a0000.fvvvvvvvvvvvv.10.v.x.7x");
+        let place = Place { markers: 33, ..place };
+        assert_eq!(Cursor { file, place }.to_string(), "c1.a0000.fvvvvvvvvvvvv.10.v.x.7xw11");
         let beginning = Cursor { file: FileMark::default(), place: Place::default() };
         assert_eq!(beginning.to_string(), "c1.-.0.0.-.-.0");
     }
@@ -218,6 +238,11 @@ mod tests {
             "c1.-.0.0.-.-.x",
             "c1.-.0.0.-.-.0z",
             "c1.-.0.0.-.-.0xy",
+            "c1.-.0.0.-.-.0w",
+            "c1.-.0.0.-.-.0w0",
+            "c1.-.0.0.-.-.0w80",
+            "c1.-.0.0.-.-.0wx",
+            "c1.-.0.0.-.-.0w1x",
             "c1.-.00.0.-.-.0",
             "c1.-.-.0.-.-.0",
             "c1.x.0.0.-.-.0",
@@ -241,7 +266,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_read_is_written_back(text in "c1(\\.([-xyz]|[0-9a-w]{1,14})){6}[xy]?|.{0,40}") {
+        fn what_is_read_is_written_back(text in "c1(\\.([-xyz]|[0-9a-w]{1,14})){6}[xy]?(w[0-9a-w]{1,2})?|.{0,40}") {
             if let Ok(cursor) = text.parse::<Cursor>() {
                 prop_assert_eq!(cursor.to_string(), text);
             }

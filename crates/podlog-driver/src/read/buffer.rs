@@ -1,7 +1,7 @@
 //! The raw bytes between a file and the renderer.
 
 /// Read from a file at once.
-const BLOCK: usize = 128 * 1024;
+const BLOCK: usize = 64 * 1024;
 /// A record longer than this is rendered in pieces.
 const MAX_RECORD: usize = 1024 * 1024;
 

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{ReadError, attributes::FileEnd, generations::FileId};
 
-/// A call returns when it has made so much output,
-const MAX_OUTPUT: usize = 128 * 1024;
+/// A call returns when it has made so much output: what is delivered together may have to be delivered again.
+const MAX_OUTPUT: usize = 64 * 1024;
 /// or read so much.
 const MAX_INPUT: usize = 8 * 1024 * 1024;
 /// A follower that finds less than this keeps no buffer until the next time: thousands of them wait for a line now and then.
@@ -90,6 +90,8 @@ pub struct LogReader {
     /// Where reading began again.
     after: Option<Cursor>,
     resumed: Resumed,
+    /// Markers at the place where reading began again that were delivered before.
+    known_markers: u8,
     /// Whether the renderer knows where it is.
     has_place: bool,
     /// The last call has found everything read.
@@ -127,6 +129,7 @@ impl LogReader {
             hole: None,
             after: selection.after.filter(|_| is_exact),
             resumed: Resumed::Exact,
+            known_markers: 0,
             has_place: false,
             was_caught_up: false,
             stats: ReadStats::default(),
@@ -136,7 +139,7 @@ impl LogReader {
         Ok(reader)
     }
 
-    /// Appends up to about 256 KiB of output.
+    /// Appends about 64 KiB of output, more where lines are longer.
     ///
     /// Without `follow` the log ends where it ended when the reader was made, so that this comes to
     /// [`ReadState::CaughtUp`] however fast the writer is. Everything that a follower has not read yet is either held
@@ -273,6 +276,8 @@ impl LogReader {
         if let Some(cursor) = self.after {
             let found = resume::find(segments, &cursor, !self.source.has_earlier())?;
             self.resumed = found.resumed;
+            self.known_markers = found.known_markers();
+            self.has_place = found.has_place();
             found.prepare(&mut self.renderer);
         }
         match selection.until {
@@ -354,10 +359,14 @@ impl LogReader {
             return Ok(());
         }
         let state = match here.shown(self.shown.0, self.shown.1) {
+            Some(_) if self.known_markers > 0 => {
+                self.known_markers -= 1;
+                self.renderer.end_lines(out)
+            }
             Some((gap, at)) => {
                 self.stats.gaps += 1;
                 let next = self.next_place()?;
-                self.has_place |= next.is_some();
+                self.has_place = true;
                 self.renderer.gap(&gap, at, next, out)
             }
             None => self.renderer.end_lines(out),
@@ -435,6 +444,7 @@ impl LogReader {
         if !self.is_marked && memchr(b'\n', self.buffer.rest()).is_some() {
             self.mark_file()?;
         }
+        self.known_markers = 0;
         let rendered = self.renderer.render(self.buffer.rest(), out)?;
         let mut state = rendered.state;
         self.consume(rendered.consumed);

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use podlog_line::{Cursor, Gap, GapReason, LinePlace, Place, Renderer, Timestamp};
+use podlog_line::{Cursor, FileMark, Gap, GapReason, LinePlace, Place, Renderer, Timestamp};
 
 use super::segment::{Break, Segment};
 
@@ -29,8 +29,23 @@ pub(super) struct Found {
 
 impl Found {
     pub(super) fn prepare(&self, renderer: &mut Renderer) {
-        if let Some((cursor, fed_back)) = self.place {
-            renderer.resume(cursor, fed_back);
+        let Some((cursor, fed_back)) = self.place else { return };
+        renderer.resume(cursor, fed_back);
+        if fed_back == 0 {
+            renderer.begin_file(cursor.file, cursor.place.offset);
+        }
+    }
+
+    /// Whether the renderer knows where it is before anything is read.
+    pub(super) fn has_place(&self) -> bool {
+        self.resumed == Resumed::Exact && matches!(self.place, Some((_, 0)))
+    }
+
+    /// How many markers at that place were delivered.
+    pub(super) fn known_markers(&self) -> u8 {
+        match (self.resumed, self.place) {
+            (Resumed::Exact, Some((cursor, _))) => cursor.place.markers,
+            _ => 0,
         }
     }
 
@@ -38,8 +53,10 @@ impl Found {
         Found { resumed: Resumed::Exact, place: Some((cursor, cursor.place.back())) }
     }
 
-    fn gone(bytes: Option<u64>) -> Found {
-        Found { resumed: Resumed::Gone { bytes }, place: None }
+    /// A line in which the output stands does not go on.
+    fn gone(cursor: Cursor, bytes: Option<u64>) -> Found {
+        let place = Place { open: cursor.place.open, ..Place::default() };
+        Found { resumed: Resumed::Gone { bytes }, place: Some((Cursor { place, ..cursor }, 0)) }
     }
 }
 
@@ -47,13 +64,16 @@ impl Found {
 /// files can be compared with each other.
 pub(super) fn find(segments: &mut Vec<Segment>, cursor: &Cursor, is_one_log: bool) -> io::Result<Found> {
     let Some(index) = find_file(segments, cursor)? else {
+        if is_beginning(cursor) {
+            return Ok(Found::exact(*cursor));
+        }
         let bytes = if is_one_log { drop_delivered(segments, cursor) } else { None };
         if bytes == Some(0) && cursor.place.back() == 0 {
             // The file is gone, and was delivered to its end.
             return Ok(Found::exact(*cursor));
         }
         declare(segments, bytes)?;
-        return Ok(Found::gone(bytes));
+        return Ok(Found::gone(*cursor, bytes));
     };
     let place = cursor.place;
     if let Some((first, start)) = step_back(segments, index, place)? {
@@ -69,9 +89,16 @@ pub(super) fn find(segments: &mut Vec<Segment>, cursor: &Cursor, is_one_log: boo
         LinePlace::Begun { .. } => LinePlace::Between,
         line => line,
     });
-    let place = Place { offset: place.offset, lines: rest, open: None, skip: 0 };
+    let place = Place { offset: place.offset, lines: rest, open: place.open, skip: 0, markers: 0 };
     let cursor = Cursor { place, ..*cursor };
     Ok(Found { resumed: Resumed::Gone { bytes: None }, place: Some((cursor, 0)) })
+}
+
+/// Nothing was read but markers.
+fn is_beginning(cursor: &Cursor) -> bool {
+    let Place { offset, lines, open, skip, markers } = cursor.place;
+    let is_read = offset > 0 || lines != [LinePlace::Between; 2] || open.is_some() || skip > 0;
+    cursor.file == FileMark::default() && markers > 0 && !is_read
 }
 
 /// The newest file that the cursor names.

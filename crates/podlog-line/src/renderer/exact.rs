@@ -40,10 +40,12 @@ pub(super) struct Exact {
     /// What the headers of the records that come next may look like.
     usual: Option<Usual>,
     file: FileStart,
+    /// Markers of gaps that stand at a place which is not left yet.
+    markers: Markers,
     /// A line later than `until` was met in this file.
     met_later: bool,
     first_malformed: Option<Vec<u8>>,
-    /// Files of this log were left out unread.
+    /// Files of this log were left out unread, or are missing.
     has_skipped: bool,
 }
 
@@ -60,6 +62,14 @@ struct FileStart {
     mark: FileMark,
     /// An offset in it and the input position of that offset.
     offset: u64,
+    position: u64,
+}
+
+/// Markers that were shown, and the place at which they stand.
+#[derive(Debug, Clone, Copy, Default)]
+struct Markers {
+    count: u8,
+    mark: FileMark,
     position: u64,
 }
 
@@ -142,6 +152,7 @@ impl Exact {
             ignore_before: [0; 2],
             usual: None,
             file: FileStart::default(),
+            markers: Markers::default(),
             met_later: false,
             first_malformed: None,
             has_skipped: false,
@@ -158,8 +169,10 @@ impl Exact {
     }
 
     /// The input begins `back` bytes before `place`.
-    pub(super) fn resume(&mut self, place: &Place, back: u64) {
+    pub(super) fn resume(&mut self, cursor: &Cursor, back: u64) {
+        let place = &cursor.place;
         self.has_skipped = true;
+        self.markers = Markers { count: place.markers, mark: cursor.file, position: back };
         self.open = place.open;
         for stream in Stream::ALL {
             let (state, line_back) = match place.lines[stream.index()] {
@@ -218,6 +231,17 @@ impl Exact {
         self.met_later && !self.lines.iter().any(Line::is_unfinished)
     }
 
+    /// One more marker is shown whose place is the same as that of what came before it.
+    pub(super) fn mark(&mut self, position: u64) {
+        let count = self.markers_at(position).saturating_add(1);
+        self.markers = Markers { count, mark: self.file.mark, position };
+    }
+
+    fn markers_at(&self, position: u64) -> u8 {
+        let is_here = self.markers.position == position && self.markers.mark == self.file.mark;
+        if is_here { self.markers.count } else { 0 }
+    }
+
     /// Where the output stands when all input before `position` was rendered.
     pub(super) fn cursor(&self, position: u64) -> Cursor {
         let open = self.open.filter(|_| !self.filter.cursors);
@@ -226,6 +250,7 @@ impl Exact {
             lines: Stream::ALL.map(|stream| self.line_place(stream, position)),
             open,
             skip: if open.is_some() { self.open_length } else { 0 },
+            markers: self.markers_at(position),
         };
         Cursor { file: self.file.mark, place }
     }
@@ -504,8 +529,9 @@ impl Exact {
         }
     }
 
-    /// Appends a line that is not in the log. No line is unfinished.
-    pub(super) fn append_line(&self, record: &Record<'_>, position: u64, out: &mut Vec<u8>) {
+    /// Appends a marker that is not in the log: a part of it is missing here. No line is unfinished.
+    pub(super) fn append_marker(&mut self, record: &Record<'_>, position: u64, out: &mut Vec<u8>) {
+        self.has_skipped = true;
         self.append_cursor(position, out);
         self.filter.append_time(record, out);
         append_content(record, out);

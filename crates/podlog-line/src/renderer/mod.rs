@@ -170,7 +170,7 @@ impl Renderer {
     /// be called before any input. [`Mode::Exact`] only.
     pub fn resume(&mut self, cursor: Cursor, back: u64) {
         if let Kind::Exact(exact) = &mut self.kind {
-            exact.resume(&cursor.place, back);
+            exact.resume(&cursor, back);
             self.budget.skip(cursor.place.skip);
             self.resumed = Some((cursor, back));
         }
@@ -304,7 +304,7 @@ impl Renderer {
 
     /// Something is missing here: [`Renderer::end_lines`], and the marker of `gap` as a line of that time, whatever was
     /// selected. The place behind the marker is where the input goes on, at that offset of the file `next`; if that is not
-    /// known it is the place before, and who comes back there is shown the marker again. [`Mode::Exact`] only.
+    /// known it is the place before, with one marker more ([`Place::markers`](crate::Place::markers)). [`Mode::Exact`] only.
     pub fn gap(
         &mut self,
         gap: &Gap,
@@ -318,8 +318,9 @@ impl Renderer {
         let room = self.budget.begin(out);
         let before = self.place_in(out, room);
         if let Kind::Exact(exact) = &mut self.kind {
-            if let Some((file, offset)) = next {
-                exact.begin_file(file, offset, self.position);
+            match next {
+                Some((file, offset)) => exact.begin_file(file, offset, self.position),
+                None => exact.mark(self.position),
             }
             append_gap(exact, gap, at, self.position, out);
         }
@@ -513,7 +514,7 @@ impl Renderer {
     }
 }
 
-fn append_gap(exact: &Exact, gap: &Gap, at: Timestamp, position: u64, out: &mut Vec<u8>) {
+fn append_gap(exact: &mut Exact, gap: &Gap, at: Timestamp, position: u64, out: &mut Vec<u8>) {
     let mut content = Vec::new();
     gap.append_content(&mut content);
     let mut formatter = TimestampFormatter::default();
@@ -521,7 +522,7 @@ fn append_gap(exact: &Exact, gap: &Gap, at: Timestamp, position: u64, out: &mut 
     if let Some(time) = Rfc3339::parse_prefix(text, &mut SecondCache::default()) {
         let stream = gap.stream.unwrap_or(Stream::Stdout);
         let record = Record { time, stream, end: LineEnd::Full, content: &content, is_gap: true };
-        exact.append_line(&record, position, out);
+        exact.append_marker(&record, position, out);
     }
 }
 

@@ -52,13 +52,13 @@ proptest! {
     fn behind_the_cursor_of_each_line_is_exactly_the_rest(
         steps in prop::collection::vec(step(), 1..20),
         deleted in prop::collection::vec(0..10_usize, 0..3),
+        damaged in prop::collection::vec((0..10_usize, 0..100_u8), 0..4),
         is_ours: bool,
     ) {
         let mut playground = Playground::new(is_ours);
         steps.iter().for_each(|step| playground.play(step));
-        // A file in which nothing is written yet has no place: a marker before it has none of its own.
-        playground.play(&Step::Write(vec![(false, false, 0)]));
         deleted.iter().for_each(|number| playground.delete(*number));
+        damaged.iter().for_each(|(number, percent)| playground.damage(*number, *percent));
         let (all, _) = lines(&playground.files, None);
         for (index, (cursor, _)) in all.iter().enumerate() {
             let (rest, resumed) = lines(&playground.files, Some(*cursor));
@@ -109,6 +109,51 @@ fn a_file_that_was_delivered_to_its_end_may_go() {
     let (rest, resumed) = lines(&playground.files, Some(all[0].0));
     assert_eq!(resumed, Resumed::Gone { bytes: Some(record_length(&all[1].1)) });
     assert_eq!(rest[1..], all[2..]);
+}
+
+/// What is said to be missing where nothing of `files` can be read, the last of which is deleted, and `current` is.
+fn check_markers(files: &[Vec<bool>], unreadable: usize, current: bool) {
+    let mut playground = whole_lines(files);
+    if current {
+        playground.play(&Step::Write(vec![(false, false, 0)]));
+    }
+    (1..=unreadable).for_each(|number| playground.damage(number, 0));
+    playground.delete(unreadable + 1);
+    let (all, _) = lines(&playground.files, None);
+    let is_deletion_known = has_attributes(&playground.files);
+    let markers = all.iter().filter(|(_, line)| line.contains("podlog.gap")).count();
+    assert_eq!(markers, unreadable + usize::from(is_deletion_known));
+    for (index, (cursor, _)) in all.iter().enumerate() {
+        let (rest, resumed) = lines(&playground.files, Some(*cursor));
+        assert_eq!((rest, resumed), (all[index + 1..].to_vec(), Resumed::Exact), "behind line {index}");
+    }
+}
+
+#[test]
+fn behind_one_of_several_markers_are_the_others() {
+    for files in 3..6 {
+        for current in [true, false] {
+            check_markers(&vec![vec![false, true]; files], files - 2, current);
+        }
+    }
+}
+
+#[test]
+fn a_line_whose_place_is_gone_is_ended() {
+    let files = Log::new();
+    files.write(&log(&["o1P prompt"]));
+    let mut reader = files.reader(&selection(Mode::Exact, "follow"));
+    let mut out = Vec::new();
+    // The first look reads, the second one finds the log at rest.
+    for _ in 0..2 {
+        drain(&mut reader, &mut out).expect("a log");
+    }
+    assert_eq!(String::from_utf8_lossy(&out), "prompt");
+    let after = reader.cursor();
+    files.write(&log(&["o2F other"]));
+    let text = files.text(&Selection { after, ..Selection::default() });
+    let marker = r#"{"podlog.gap":{"reason":"retention","to":"2026-01-01T00:00:02Z"}}"#;
+    assert_eq!(text, format!("\n{marker}\nother\n"));
 }
 
 #[test]

@@ -42,6 +42,16 @@ fn a_file_of_which_nothing_can_be_decompressed_is_a_gap() {
         files.write(&log(&["o4F end"]));
         let marker = r#"{"podlog.gap":{"reason":"damaged","to":"2026-01-01T00:00:04Z"}}"#;
         assert_eq!(files.text(&Selection::default()), format!("{marker}\nend\n"));
+        // Neither is what is left of a torn record a reason to refuse the log.
+        files.write(b"");
+        let lone = r#"{"podlog.gap":{"reason":"damaged"}}"#;
+        assert_eq!(files.text(&Selection::default()), format!("{lone}\n"));
+        let record = log(&["o4F a line that is long enough to be seen in part"]);
+        fs::write(files.generation(1), record).expect("room");
+        let path = pack(&files.generation(1), Packing::Gzip);
+        let packed = fs::read(&path).expect("a file");
+        fs::write(path, &packed[..packed.len() / 2]).expect("room");
+        assert_eq!(files.text(&Selection::default()), format!("{lone}\n"));
     }
 }
 

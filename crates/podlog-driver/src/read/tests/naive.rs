@@ -151,6 +151,20 @@ impl Playground {
         }
     }
 
+    /// Of a rotated file, if it is there, only so many percent can be decompressed.
+    pub(super) fn damage(&self, number: usize, percent: u8) {
+        let path = self.generation(number);
+        if path.exists() {
+            let attributes = fs::File::open(&path).expect("a file");
+            let packed = fs::File::open(pack(&path, Packing::Gzip)).expect("a file");
+            crate::attributes::copy(&attributes, &packed);
+        }
+        if let Ok(packed) = fs::OpenOptions::new().write(true).open(format!("{}.gz", path.display())) {
+            let length = packed.metadata().expect("a file").len();
+            packed.set_len(length * u64::from(percent) / 100).expect("a file");
+        }
+    }
+
     /// The oldest file is deleted.
     fn retain(&self) {
         if let Some(oldest) = LogPath::new(&self.files.path()).old_files().expect("a listing").first() {
