@@ -84,6 +84,7 @@ const LOG_OPTIONS: &[&str] = &[
     "fixedStrings=",
     "cursors=",
     "cursor=",
+    "frames=",
     "allInstances=",
     "true",
     "-1",

@@ -31,6 +31,8 @@ pub struct LogExtensions {
     pub fixed_strings: bool,
     /// Whether every line begins with its cursor (`cursors`).
     pub cursors: bool,
+    /// Whether the log comes in frames (`frames`): [`FrameHead`](crate::FrameHead).
+    pub frames: bool,
     /// Only what comes after this cursor (`cursor`).
     pub cursor: Option<String>,
     /// Whether the earlier instances of the container are wanted, too, oldest first (`allInstances`).
@@ -56,6 +58,7 @@ impl LogExtensions {
             ("cursors", self.cursors),
             ("exclude", !self.exclude.is_empty()),
             ("fixedStrings", self.fixed_strings),
+            ("frames", self.frames),
             ("match", !self.include.is_empty()),
             ("untilSeconds", self.until_seconds.is_some()),
             ("untilTime", self.until_time.is_some()),
@@ -71,6 +74,7 @@ impl LogExtensions {
             exclude: query.all("exclude"),
             fixed_strings: query.flag("fixedStrings"),
             cursors: query.flag("cursors"),
+            frames: query.flag("frames"),
             cursor: query.first("cursor").map(str::to_owned),
             all_instances: query.flag("allInstances"),
         })
@@ -80,6 +84,7 @@ impl LogExtensions {
         for (name, is_set) in [
             ("fixedStrings", self.fixed_strings),
             ("cursors", self.cursors),
+            ("frames", self.frames),
             ("allInstances", self.all_instances),
         ] {
             if is_set {
@@ -213,7 +218,7 @@ mod tests {
             ("tailLines=5&follow=1", ""),
             ("match=a&exclude=b&untilSeconds=1&cursors", "cursors,exclude,match,untilSeconds"),
             ("fixedStrings=1&cursor=x&untilTime=2026-01-01T00:00:00Z", "cursor,fixedStrings,untilTime"),
-            ("allInstances=true", "allInstances"),
+            ("allInstances=true&frames=1", "allInstances,frames"),
         ] {
             let options = PodLogOptions::from_query(query, StreamRules::Exact).expect(query);
             assert_eq!(options.extensions.names().join(","), expected);

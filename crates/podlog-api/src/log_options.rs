@@ -429,7 +429,7 @@ mod tests {
                 "match=b&match=a+b&untilTime=2026-01-01T00:00:00.999Z&cursor=x&exclude=c&cursors=1&untilSeconds=3",
                 "cursor=x&cursors=true&exclude=c&match=b&match=a+b&untilSeconds=3&untilTime=2026-01-01T00%3A00%3A00.999Z",
             ),
-            ("fixedStrings=1&allInstances=1", "allInstances=true&fixedStrings=true"),
+            ("fixedStrings=1&allInstances=1&frames", "allInstances=true&fixedStrings=true&frames=true"),
         ] {
             let options = PodLogOptions::from_query(query, StreamRules::Exact).expect(query);
             assert_eq!(options.to_kubelet_query(), expected, "{query}");
@@ -473,7 +473,7 @@ mod tests {
             numbers in any::<(Option<i64>, Option<i64>, Option<i64>)>(),
             seconds in proptest::option::of(-62_135_596_800_i64..253_000_000_000),
             stream in proptest::option::of("(All|Stdout|ö)"),
-            more in any::<(Option<i64>, bool, bool, Option<String>, bool)>(),
+            more in any::<(Option<i64>, bool, bool, Option<String>, bool, bool)>(),
             nanoseconds in proptest::option::of(-62_135_596_800_000_000_000_i128..253_000_000_000_000_000_000),
             patterns in any::<Vec<String>>(),
         ) {
@@ -497,6 +497,7 @@ mod tests {
                     cursors: more.2,
                     cursor: more.3,
                     all_instances: more.4,
+                    frames: more.5,
                 },
             };
             prop_assert_eq!(PodLogOptions::from_query(&options.to_query(), StreamRules::Exact), Ok(options));

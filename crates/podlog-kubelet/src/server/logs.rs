@@ -8,14 +8,14 @@ use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use podlog_api::{Compatibility, LOG_OPTIONS_HEADER, LOG_RESUMED_HEADER, LogExtensions, PodLogOptions};
-use podlog_line::Selection;
 use podlog_serving::{Body, Permit, stream_body, text_body};
 
 use super::choose::container_id;
 use super::ending::Ending;
+use super::framing::Framing;
 use super::handler::{LogServer, plain};
 use super::hub::{Shareable, Source};
-use super::reading::{Chunk, Instances, Reading, ReadingError};
+use super::reading::{Chunk, Instances, Reading, ReadingError, Wanted};
 use super::selection::{nanoseconds, selection};
 use super::stream::LogStream;
 use crate::go;
@@ -55,13 +55,17 @@ async fn log(
     let selection = selection(&options, server.compatibility, Timestamp::now());
     let selection = selection.map_err(|error| bad_request(error.to_string()))?;
     tracing::debug!(user = permit.user().username, namespace, pod, container, instance, "serving a log");
-    let instances = if options.extensions.all_instances { Instances::UpTo } else { Instances::Only };
-    let response = match (serve(server, &instance, instances, selection, permit).await, server.compatibility)
-    {
+    let extensions = &options.extensions;
+    let wanted = Wanted {
+        selection,
+        instances: if extensions.all_instances { Instances::UpTo } else { Instances::Only },
+        framing: if extensions.frames { Framing::Frames } else { Framing::Plain },
+    };
+    let response = match (serve(server, &instance, wanted, permit).await, server.compatibility) {
         (Err(text), Compatibility::Upstream) => Response::new(text_body(text)),
         (served, _) => served.map_err(bad_request)?,
     };
-    Ok(with_honoured(response, &options.extensions))
+    Ok(with_honoured(response, extensions))
 }
 
 /// Says what was honoured of what Kubernetes cannot be asked for.
@@ -84,16 +88,14 @@ fn with_header(mut response: Response<Body>, name: &'static str, value: &str) ->
 async fn serve(
     server: &LogServer,
     instance: &str,
-    instances: Instances,
-    selection: Selection,
+    wanted: Wanted,
     permit: Permit,
 ) -> Result<Response<Body>, String> {
     let status = instance_status(server, instance).await?;
-    let follow = selection.follow;
-    let is_resumed = selection.after.is_some();
-    let shareable = Shareable::of(&selection, nanoseconds(Timestamp::now()));
-    let (reading, first) =
-        open(server, &status, instances, selection).await.map_err(|error| error.to_string())?;
+    let follow = wanted.selection.follow;
+    let is_resumed = wanted.selection.after.is_some();
+    let shareable = Shareable::of(&wanted, nanoseconds(Timestamp::now()));
+    let (reading, first) = open(server, &status, wanted).await.map_err(|error| error.to_string())?;
     let resumed = is_resumed.then(|| reading.resumed());
     let ending = Ending {
         runtime: server.context.runtime.clone(),
@@ -165,11 +167,10 @@ async fn instance_status(server: &LogServer, instance: &str) -> Result<Container
 async fn open(
     server: &LogServer,
     status: &ContainerStatus,
-    instances: Instances,
-    selection: Selection,
+    wanted: Wanted,
 ) -> Result<(Reading, Chunk), ReadingError> {
     let (indexes, metrics) = (server.indexes.clone(), server.reading_metrics());
-    let mut reading = Reading::open(status.log_path.clone(), instances, selection, indexes, metrics).await?;
+    let mut reading = Reading::open(status.log_path.clone(), wanted, indexes, metrics).await?;
     let first = reading.chunk().await?;
     Ok((reading, first))
 }

@@ -5,6 +5,7 @@
 mod access;
 mod choose;
 mod ending;
+mod framing;
 mod handler;
 mod hints;
 mod hub;

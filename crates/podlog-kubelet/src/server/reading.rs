@@ -10,6 +10,8 @@ use podlog_line::Selection;
 use podlog_serving::metrics::{Counters, Gauge, Held};
 use tokio::task::{JoinError, spawn_blocking};
 
+use super::framing::Framing;
+
 /// Size of a chunk; a little more is taken when lines are long.
 const CHUNK: usize = 256 * 1024;
 /// A busy log may grow between the looks of two readings: so often is it tried to look at the same moment.
@@ -50,6 +52,14 @@ impl Instances {
     }
 }
 
+/// What is wanted of a log.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    pub(super) selection: Selection,
+    pub(super) instances: Instances,
+    pub(super) framing: Framing,
+}
+
 /// What two readings have delivered until they stood at one place, if they did.
 pub(super) struct Meeting {
     /// Output of the reading that was there.
@@ -83,6 +93,7 @@ pub(super) struct Reading {
     /// Not here while a blocking thread has it.
     reader: Option<Box<LogReader>>,
     path: PathBuf,
+    framing: Framing,
     /// What was told of its damage.
     told: ReadStats,
     metrics: ReadingMetrics,
@@ -92,20 +103,26 @@ pub(super) struct Reading {
 impl Reading {
     pub(super) async fn open(
         path: PathBuf,
-        instances: Instances,
-        selection: Selection,
+        wanted: Wanted,
         indexes: IndexCache,
         metrics: ReadingMetrics,
     ) -> Result<Self, ReadingError> {
         let source = path.clone();
+        let Wanted { selection, instances, framing } = wanted;
         let open = move || instances.open(&source)?.with_indexes(indexes).read(&selection).map(Box::new);
         let reader = spawn_blocking(open).await??;
-        Ok(Reading::new(reader, path, ReadStats::default(), metrics))
+        Ok(Reading::new(reader, path, framing, ReadStats::default(), metrics))
     }
 
-    fn new(reader: Box<LogReader>, path: PathBuf, told: ReadStats, metrics: ReadingMetrics) -> Self {
+    fn new(
+        reader: Box<LogReader>,
+        path: PathBuf,
+        framing: Framing,
+        told: ReadStats,
+        metrics: ReadingMetrics,
+    ) -> Self {
         let held = metrics.readings.hold();
-        Reading { reader: Some(reader), path, told, metrics, _held: held }
+        Reading { reader: Some(reader), path, framing, told, metrics, _held: held }
     }
 
     /// A second reading at the same place.
@@ -114,7 +131,8 @@ impl Reading {
     /// When the process may not open more files.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let reader = self.reader.as_ref().expect(PRESENT).try_clone()?;
-        Ok(Reading::new(Box::new(reader), self.path.clone(), self.told, self.metrics.clone()))
+        let reader = Box::new(reader);
+        Ok(Reading::new(reader, self.path.clone(), self.framing, self.told, self.metrics.clone()))
     }
 
     /// Whether it began where it was asked to.
@@ -137,7 +155,9 @@ impl Reading {
             return Ok(Meeting { ours: Bytes::new(), theirs: Ok(Bytes::new()), met: Some(Covers::Other) });
         }
         let mut theirs = other.reader.take().expect(PRESENT);
-        let work = move |ours: &mut LogReader| meet(ours, &mut theirs).map(|meeting| (meeting, theirs));
+        let framing = self.framing;
+        let work =
+            move |ours: &mut LogReader| meet(ours, &mut theirs, framing).map(|meeting| (meeting, theirs));
         let (meeting, theirs) = self.with(work).await?;
         other.tell(theirs.stats());
         other.reader = Some(theirs);
@@ -149,14 +169,16 @@ impl Reading {
 
     /// The next chunk.
     pub(super) async fn chunk(&mut self) -> Result<Chunk, ReadingError> {
-        self.with(chunk).await
+        let framing = self.framing;
+        self.with(move |reader| chunk(reader, framing)).await
     }
 
     /// What there is of unfinished lines: the writer has ended, and everything was read.
     pub(super) async fn rest(&mut self) -> Result<Bytes, ReadingError> {
-        let finish = |reader: &mut LogReader| {
+        let framing = self.framing;
+        let finish = move |reader: &mut LogReader| {
             let mut rest = Vec::new();
-            reader.finish(&mut rest).map(|()| rest.into())
+            framing.finish(reader, &mut rest).map(|()| rest.into())
         };
         self.with(finish).await
     }
@@ -197,10 +219,10 @@ impl Reading {
     }
 }
 
-fn chunk(reader: &mut LogReader) -> Result<Chunk, ReadError> {
+fn chunk(reader: &mut LogReader, framing: Framing) -> Result<Chunk, ReadError> {
     let mut data = Vec::with_capacity(CHUNK);
     loop {
-        let state = reader.read_chunk(&mut data)?;
+        let state = framing.read(reader, &mut data)?;
         if state != ReadState::More || data.len() >= CHUNK / 2 {
             return Ok(Chunk { data: fitting(data), state });
         }
@@ -217,12 +239,12 @@ fn covers(ours: Option<Place>, theirs: Option<Place>) -> bool {
     ours.zip(theirs).is_some_and(|(ours, theirs)| ours.covers(&theirs))
 }
 
-fn meet(ours: &mut LogReader, theirs: &mut LogReader) -> Result<Meeting, ReadError> {
+fn meet(ours: &mut LogReader, theirs: &mut LogReader, framing: Framing) -> Result<Meeting, ReadError> {
     let (mut our_output, mut their_output) = (Vec::new(), Vec::new());
     let mut met = None;
     for _ in 0..MEETING_ATTEMPTS {
-        ours.read_chunk(&mut our_output)?;
-        if let Err(error) = theirs.read_chunk(&mut their_output) {
+        framing.read(ours, &mut our_output)?;
+        if let Err(error) = framing.read(theirs, &mut their_output) {
             return Ok(Meeting { ours: fitting(our_output), theirs: Err(error.into()), met: None });
         }
         met = if covers(ours.place(), theirs.place()) {

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use podlog_api::Compatibility;
+use podlog_api::{Compatibility, FrameReader, LogFrame};
 use podlog_kubelet::runtime::ContainerRuntime;
 use podlog_serving::NodeBody;
 use serde_json::json;
@@ -66,6 +66,7 @@ async fn options_beyond_kubernetes_are_honoured_and_named() {
         ("?untilSeconds=3600&tailLines=1", "c 4\n", "untilSeconds"),
         ("?match=a&tailLines=2&exclude=3", "a 1\n", "exclude,match"),
         ("?allInstances=true&tailLines=1", "c 4\n", "allInstances"),
+        ("?frames=true&tailLines=0", "", "frames"),
     ] {
         let response = bench.request(Some("admin"), &format!("{PATH}{query}")).await;
         assert_eq!(response.headers()["podlog-log-options"], honoured, "{query}");
@@ -79,6 +80,71 @@ async fn options_beyond_kubernetes_are_honoured_and_named() {
     assert_eq!(bench.get(&format!("{PATH}?cursor=none")).await, (400, "invalid cursor".to_owned()));
     let response = bench.request(Some("admin"), &format!("{PATH}?tailLines=1")).await;
     assert!(!response.headers().contains_key("podlog-log-options"));
+}
+
+/// Reads frames until their content is so long, and at least to the end of one.
+async fn frames(body: &mut NodeBody, length: usize) -> Vec<LogFrame> {
+    let (mut reader, mut frames) = (FrameReader::default(), Vec::<LogFrame>::new());
+    while frames.iter().map(|frame| frame.content.len()).sum::<usize>() < length
+        || !reader.is_between_frames()
+    {
+        let piece = tokio::time::timeout(Duration::from_secs(20), body.frame()).await.unwrap();
+        let Some(piece) = piece.map(|piece| piece.unwrap().into_data().unwrap()) else { break };
+        let mut rest = &piece[..];
+        while let Some(frame) = reader.next(&mut rest).unwrap() {
+            frames.push(frame);
+        }
+    }
+    frames
+}
+
+fn content(frames: &[LogFrame]) -> String {
+    frames.iter().map(|frame| String::from_utf8_lossy(&frame.content).into_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_log_in_frames_goes_on_behind_each_of_them() {
+    let bench = running().await;
+    let path = bench.runtime.newest("c").unwrap().log_path;
+    let record =
+        |stream: &str, tag: &str, text: &str| format!("2026-01-01T00:00:01Z {stream} {tag} {text}\n");
+    let parts: String = (0..300).map(|_| record("stdout", "P", &"x".repeat(16 << 10))).collect();
+    let append = |text: &str| {
+        let mut file = fs::OpenOptions::new().append(true).create(true).open(&path).unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    };
+    let query = format!("{PATH}?frames=true&timestamps=true&follow=true");
+    append(&record("stderr", "F", "first"));
+    let mut body = bench.request(Some("admin"), &query).await.into_body();
+    let stamp = "2026-01-01T00:00:01.000000000Z ";
+    let long = "x".repeat(300 * (16 << 10));
+    let mut all = Vec::new();
+    for (text, expected) in [
+        (String::new(), format!("{stamp}first\n")),
+        // A prompt is seen at once, and so is what is there of a long line.
+        (record("stdout", "P", "prompt? "), format!("{stamp}prompt? ")),
+        (record("stdout", "F", "answer"), "answer\n".into()),
+        (parts, format!("{stamp}{long}")),
+        (record("stdout", "F", "end") + &record("stderr", "F", "last"), format!("end\n{stamp}last\n")),
+    ] {
+        append(&text);
+        let frames = frames(&mut body, expected.len()).await;
+        assert!(content(&frames) == expected, "{:.100} instead of {expected:.100}", content(&frames));
+        all.extend(frames);
+    }
+    assert!(all.iter().all(|frame| frame.content.len() <= 2 << 20));
+    for (index, frame) in all.iter().enumerate() {
+        let cursor = frame.cursor.as_ref().expect("a place");
+        let expected = content(&all[index + 1..]);
+        let query = format!("{PATH}?timestamps=true&cursor={cursor}");
+        let (_, plain) = bench.get(&query).await;
+        assert!(plain == expected, "behind {index}: {:.100} instead of {expected:.100}", plain);
+        let mut body = bench.request(Some("admin"), &format!("{query}&frames=true")).await.into_body();
+        let rest = content(&frames(&mut body, usize::MAX).await);
+        assert!(rest == expected, "behind {index} in frames: {rest:.100} instead of {expected:.100}");
+    }
+    bench.runtime.end("c", 0);
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "");
 }
 
 #[tokio::test]

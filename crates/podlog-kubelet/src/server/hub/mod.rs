@@ -16,8 +16,9 @@ use podlog_line::{Mode, Selection, Timestamp};
 use tokio::sync::mpsc;
 
 use super::ending::Ending;
+use super::framing::Framing;
 use super::hints::Watching;
-use super::reading::Reading;
+use super::reading::{Reading, Wanted};
 use crate::runtime::ContainerId;
 use group::{Group, Join};
 pub(super) use seat::{Departure, Joined, Seat};
@@ -45,18 +46,22 @@ pub(super) struct Source {
 
 /// What all members of a group want of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Shareable(Selection);
+pub(super) struct Shareable(Selection, Framing);
 
 impl Shareable {
     /// What a follower has in common with others once it has caught up; `None` when it goes its own way: its log ends
     /// at a limit, it waits for a time to come, or it reads as Kubernetes does.
-    pub(super) fn of(selection: &Selection, now: Timestamp) -> Option<Self> {
+    pub(super) fn of(wanted: &Wanted, now: Timestamp) -> Option<Self> {
+        let selection = &wanted.selection;
         let is_common = selection.follow
             && selection.mode == Mode::Exact
             && selection.until.is_none()
             && selection.limit_bytes.is_none()
             && selection.since.is_none_or(|since| since <= now);
-        is_common.then(|| Shareable(Selection { since: None, tail: None, after: None, ..selection.clone() }))
+        is_common.then(|| {
+            let shared = Selection { since: None, tail: None, after: None, ..selection.clone() };
+            Shareable(shared, wanted.framing)
+        })
     }
 }
 
