@@ -123,6 +123,13 @@ impl Podlog {
         self.path("data")
     }
 
+    /// The port of the API server.
+    pub(crate) fn port(&self) -> u16 {
+        let kubeconfig = std::fs::read_to_string(self.kubeconfig()).unwrap();
+        let (_, rest) = kubeconfig.split_once("https://127.0.0.1:").expect("a server on loopback");
+        rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+    }
+
     fn kubeconfig(&self) -> PathBuf {
         self.data_dir().join("kubeconfig")
     }

@@ -11,6 +11,7 @@ mod clients;
 mod harness;
 mod kubelets;
 mod queries;
+mod relay;
 mod scripted_kubelet;
 mod shared_storage;
 mod standalone;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::{Podlog, kubectl, text, wait_for};
+use crate::relay::Relay;
 
 /// A pod that prints numbered lines as fast as about 50,000 a second, and says when it is done.
 const COUNTER: &str = r#"
@@ -88,6 +89,75 @@ fn every_line_once_while_capture_is_killed_and_kubectl_follows() {
     assert!(follower.wait().unwrap().success());
     assert_counted("as followed", &std::fs::read_to_string(followed).unwrap());
     assert_counted("read afterwards", &podlog.kubectl_ok(&kubectl, &["logs", "counter"]));
+}
+
+/// A pod that asks, prints a line of 12 MB slowly, and says a last word.
+const ASKS: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: asks}
+spec:
+  restartPolicy: Never
+  containers:
+    - name: asks
+      image: host
+      command: ["/bin/sh", "-c"]
+      args:
+        - |
+          printf 'name? '
+          while [ ! -e ANSWER ]; do sleep 0.1; done
+          echo me
+          n=0
+          while [ $n -lt 12 ]; do
+            head -c 1000000 /dev/zero | tr '\0' x
+            n=$((n + 1))
+            sleep 0.2
+          done
+          echo; printf end
+"#;
+
+#[test]
+fn lines_that_go_on_are_followed_byte_by_byte_while_podlog_is_killed() {
+    let Some(kubectl) = kubectl() else { return };
+    let mut podlog = Podlog::start(&[]);
+    let relay = Relay::to(podlog.port());
+    apply(&podlog, &kubectl, &ASKS.replace("ANSWER", podlog.path("answer").to_str().unwrap()));
+    let follow = |name: &str, arguments: &[&str]| {
+        let out = std::fs::File::create(podlog.path(name)).unwrap();
+        let server = format!("--server=https://127.0.0.1:{}", relay.port);
+        let mut command = podlog.command(&["logs", "-f", "asks", &server]);
+        let follower = command.args(arguments).stdout(out).stderr(Stdio::null()).spawn().unwrap();
+        (name.to_owned(), podlog.path(name), follower)
+    };
+    let mut followers = [
+        follow("plain", &[]),
+        follow("with prefix", &["--prefix"]),
+        follow("limited", &["--limit-bytes=7000000"]),
+    ];
+    let wait_for_length = |length: u64| {
+        for (name, path, _) in &followers {
+            wait_for(&format!("{length} bytes, {name}"), || {
+                (std::fs::metadata(path).unwrap().len() >= length).then_some(())
+            });
+        }
+    };
+    // The prompt is there before its line has ended.
+    wait_for_length("name? ".len() as u64);
+    for length in [0, 3_000_000, 5_000_000] {
+        wait_for_length(length);
+        podlog.kill();
+        podlog.up(&[]);
+        relay.set_target(podlog.port());
+        std::fs::write(podlog.path("answer"), "").unwrap();
+    }
+    let text = format!("name? me\n{}\nend", "x".repeat(12_000_000));
+    let prefixed: String = text.split_inclusive('\n').map(|line| format!("[pod/asks/asks] {line}")).collect();
+    for ((name, path, follower), expected) in followers.iter_mut().zip([&text, &prefixed, &text[..7_000_000]])
+    {
+        assert!(follower.wait().unwrap().success(), "{name}");
+        let followed = std::fs::read_to_string(path).unwrap();
+        assert!(followed == expected, "{name}: {} of {} bytes", followed.len(), expected.len());
+    }
 }
 
 /// All lines of [`COUNTER`], once and in order.

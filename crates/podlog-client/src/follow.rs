@@ -1,8 +1,8 @@
 //! Following the logs of many pods as they come and go: `podlog up --follow`.
 //!
-//! Lines carry their times over the wire (and not to the terminal): after a restart or a broken connection a log is taken up
-//! where it stopped, without a line twice.
+//! After a restart or a broken connection a log is taken up where it stopped, without a line lost or printed twice.
 
+mod follower;
 #[cfg(test)]
 mod tests;
 
@@ -10,25 +10,22 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::runtime::{WatchStreamExt, watcher};
+use podlog_api::Object;
 use podlog_api::selector::LabelSelector;
-use podlog_api::{Object, PodLogOptions};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::logs::{self, ByTime};
+use self::follower::{Follower, Way};
+use crate::logs::ByFrame;
 use crate::manifest::Manifest;
-use crate::output::{Gone, LineWriter, Output, SharedOutput, prefix};
+use crate::output::{Gone, Output, SharedOutput, prefix};
 use crate::{ClientError, Colour, Connection};
-
-/// Pause before a log that broke off is asked for again.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Which pods are followed.
 #[derive(Clone, Debug, Default)]
@@ -220,7 +217,7 @@ impl Followers {
             pod: pod.to_owned(),
             container: container.to_owned(),
             lines: self.shared.lines(prefix(pod, container, self.colour)),
-            resume: ByTime::default(),
+            way: Way::Frames(ByFrame::default()),
             note: self.note.clone(),
         };
         self.tasks.spawn(follower.run(progress));
@@ -246,111 +243,4 @@ fn progress(status: &ContainerStatus) -> Progress {
     let ended = state.is_some_and(|state| state.terminated.is_some());
     let ended_before = status.last_state.as_ref().is_some_and(|state| state.terminated.is_some());
     Progress { restarts: status.restart_count, has_log: running || ended || ended_before, ended }
-}
-
-/// Follows one container through all its instances.
-struct Follower {
-    connection: Connection,
-    namespace: String,
-    pod: String,
-    container: String,
-    lines: LineWriter,
-    resume: ByTime,
-    note: Arc<dyn Fn(&str) + Send + Sync>,
-}
-
-/// How a log ended.
-enum End {
-    Clean,
-    Failed(ClientError),
-}
-
-impl Follower {
-    async fn run(mut self, mut progress: watch::Receiver<Progress>) -> Result<(), Gone> {
-        let mut said = String::new();
-        let mut restarts = progress.borrow_and_update().restarts;
-        if restarts > 0 {
-            self.copy(Instance::Previous).await?;
-        }
-        loop {
-            let end = self.copy(Instance::Current).await?;
-            let gone = match end {
-                End::Clean => self.next_instance(&mut progress, restarts).await,
-                End::Failed(error) => {
-                    let text = error.message();
-                    if text != said && progress.has_changed().is_ok() {
-                        (self.note)(&format!("{}/{}: {text}", self.pod, self.container));
-                    }
-                    said = text;
-                    tokio::time::sleep(RETRY).await;
-                    progress.has_changed().is_err()
-                }
-            };
-            if gone {
-                // A line that was cut off does not go on.
-                return self.lines.finish().await;
-            }
-            let now = progress.borrow_and_update().restarts;
-            if now != restarts {
-                restarts = now;
-                // Lines of an instance that came and went between two looks.
-                self.copy(Instance::Previous).await?;
-            }
-        }
-    }
-
-    /// Waits for the container's next instance; whether there will be none.
-    async fn next_instance(&self, progress: &mut watch::Receiver<Progress>, restarts: i32) -> bool {
-        loop {
-            let known = *progress.borrow_and_update();
-            if known.restarts != restarts {
-                return false;
-            }
-            if !known.ended && known.has_log {
-                // The log ended and the container has not, as far as we know: look again soon.
-                let changed = tokio::time::timeout(RETRY, progress.changed()).await;
-                return matches!(changed, Ok(Err(_)));
-            }
-            if progress.changed().await.is_err() {
-                return true;
-            }
-        }
-    }
-
-    async fn copy(&mut self, instance: Instance) -> Result<End, Gone> {
-        let options = PodLogOptions {
-            container: self.container.clone(),
-            follow: instance == Instance::Current,
-            previous: instance == Instance::Previous,
-            timestamps: true,
-            since_time: self.resume.since(),
-            ..PodLogOptions::default()
-        };
-        self.resume.begin();
-        let mut body = match logs::open(&self.connection, &self.namespace, &self.pod, &options).await {
-            Ok(body) => body,
-            Err(error) => return Ok(End::Failed(error)),
-        };
-        while let Some(chunk) = body.next().await {
-            match chunk {
-                Ok(chunk) => {
-                    let text = self.resume.filter(&chunk);
-                    self.lines.write(&text).await?;
-                }
-                Err(error) => {
-                    // The rest of a line that has begun comes later.
-                    self.resume.interrupted();
-                    return Ok(End::Failed(error));
-                }
-            }
-        }
-        self.lines.finish().await?;
-        Ok(End::Clean)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Instance {
-    Current,
-    Previous,
 }

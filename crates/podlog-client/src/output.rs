@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use memchr::memrchr;
 use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -20,6 +20,8 @@ const QUEUED_CHUNKS: usize = 8;
 const MAX_HELD_LINE: usize = 1 << 20;
 /// How long other logs wait for the end of a line that is written while it grows; then it is broken, visibly.
 const LINE_PATIENCE: Duration = Duration::from_secs(5);
+/// The same for one of which nothing came for a while: a prompt.
+const PROMPT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Whether prefixes are coloured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,7 +126,7 @@ impl SharedOutput {
     /// One log's place in it.
     pub(crate) fn lines(&self, prefix: Bytes) -> LineWriter {
         let id = self.0.next_writer.fetch_add(1, Ordering::Relaxed);
-        LineWriter { shared: self.0.clone(), id, prefix, held: BytesMut::new() }
+        LineWriter { shared: self.0.clone(), id, prefix, held: BytesMut::new(), is_inside_line: false }
     }
 
     /// Waits until everything is written, once nobody else writes.
@@ -178,6 +180,8 @@ pub(crate) struct LineWriter {
     prefix: Bytes,
     /// The begin of a line whose end has not come yet.
     held: BytesMut,
+    /// What was written last ended without a newline.
+    is_inside_line: bool,
 }
 
 impl LineWriter {
@@ -186,22 +190,37 @@ impl LineWriter {
         let whole = memrchr(b'\n', chunk).map_or(0, |last| self.held.len() - chunk.len() + last + 1);
         let ready = if self.held.len() - whole > MAX_HELD_LINE { self.held.len() } else { whole };
         let lines = self.held.split_to(ready).freeze();
-        self.put(lines).await
+        self.put(lines, LINE_PATIENCE).await
+    }
+
+    /// Writes what there is of a line whose end may not come soon.
+    pub(crate) async fn show_unfinished(&mut self) -> Result<(), Gone> {
+        let rest = self.held.split().freeze();
+        self.put(rest, PROMPT_PATIENCE).await
     }
 
     /// Writes what is left of a log that ended without a newline.
     pub(crate) async fn finish(&mut self) -> Result<(), Gone> {
         let rest = self.held.split().freeze();
-        self.put(rest).await?;
+        self.put(rest, LINE_PATIENCE).await?;
         self.release().await;
         Ok(())
     }
 
-    async fn put(&self, lines: Bytes) -> Result<(), Gone> {
+    /// The others wait so long for the end of a line that begins in `lines`.
+    async fn put(&mut self, mut lines: Bytes, patience: Duration) -> Result<(), Gone> {
         let Some(last) = lines.last() else { return Ok(()) };
         let is_open = *last != b'\n';
         let mut state = self.shared.turn(self.id).await;
         let reserved_until = state.reserved_for(self.id);
+        let was_inside_line = std::mem::replace(&mut self.is_inside_line, is_open);
+        if was_inside_line && reserved_until.is_none() && lines.first() == Some(&b'\n') {
+            // Somebody else has ended the line.
+            lines.advance(1);
+            if lines.is_empty() {
+                return Ok(());
+            }
+        }
         let text = if reserved_until.is_some() {
             continued(&self.prefix, lines)
         } else {
@@ -209,7 +228,7 @@ impl LineWriter {
             prefixed(&self.prefix, lines)
         };
         state.output.send(text).await?;
-        let reserved_until = reserved_until.or_else(|| Some(Instant::now() + LINE_PATIENCE));
+        let reserved_until = reserved_until.or_else(|| Some(Instant::now() + patience));
         state.open_line = is_open.then_some(OpenLine { writer: self.id, reserved_until });
         drop(state);
         self.shared.line_ended.notify_waiters();
@@ -324,6 +343,30 @@ pub(crate) mod tests {
         drop((a, b));
         shared.close().await.unwrap();
         assert_eq!(captured.text(), format!("A {long}\nB waits\nA rest\nA {long}\nB at once\n"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_prompt_is_shown_and_goes_on_or_is_broken() {
+        let captured = Captured::default();
+        let shared = SharedOutput::new(Output::new(Box::new(captured.clone())));
+        let (mut a, mut b) = (shared.lines("A ".into()), shared.lines("B ".into()));
+        for (before, patience, rest) in
+            [("name? ", 0, "me\n"), ("and? ", 500, "\nmore\n"), ("end? ", 500, "\n")]
+        {
+            a.write(before.as_bytes()).await.unwrap();
+            a.show_unfinished().await.unwrap();
+            if patience > 0 {
+                // A clock at rest does not advance by itself beside a thread at work.
+                let (waited, ()) =
+                    tokio::join!(b.write(b"other\n"), tokio::time::advance(Duration::from_millis(patience)));
+                waited.unwrap();
+            }
+            a.write(rest.as_bytes()).await.unwrap();
+            a.show_unfinished().await.unwrap();
+        }
+        drop((a, b));
+        shared.close().await.unwrap();
+        assert_eq!(captured.text(), "A name? me\nA and? \nB other\nA more\nA end? \nB other\n");
     }
 
     struct Broken;

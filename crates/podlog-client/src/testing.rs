@@ -29,6 +29,8 @@ pub(crate) enum Answer {
     Gone(&'static str, String),
     /// Some text, then nothing, and no end.
     Hangs(String),
+    /// As [`Answer::Hangs`], and the options beyond Kubernetes that were honoured.
+    HonoursAndHangs(&'static str, String),
 }
 
 /// Answers by method, path and query, e.g. `GET /api/v1/pods?x=y`; one answer after the other where there are several, the last of
@@ -115,6 +117,10 @@ impl Handler for Script {
             Answer::Json(code, value) => (code, "application/json", json_body(value.to_string())),
             Answer::Text(code, text) => (code, "text/plain", text_body(text)),
             Answer::Breaks(text) => (200, "text/plain", broken(text)),
+            Answer::HonoursAndHangs(options, text) => {
+                honoured = Some(options);
+                (200, "text/plain", endless(text))
+            }
             Answer::Hangs(text) => (200, "application/json", endless(text)),
         };
         let mut response = Response::new(body);

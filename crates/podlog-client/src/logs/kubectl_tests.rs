@@ -63,7 +63,7 @@ fn answer_logs(api: &FakeApi) {
             let log = format!("{base}{name}/log?container={container}");
             api.script.on_text(&log, &format!("{container} 1\n\n{container} \u{1F980} end"));
             // kubectl asks for the first, podlog for the others.
-            for query in ["follow=true", "cursors=true&follow=true", "follow=true&timestamps=true"] {
+            for query in ["follow=true", "follow=true&frames=true", "follow=true&timestamps=true"] {
                 api.script.on_text(&format!("{log}&{query}"), &format!("{container} followed\n"));
             }
             api.script.on_text(&format!("{log}&tailLines=10"), &format!("{container} ten\n"));

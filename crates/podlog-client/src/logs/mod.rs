@@ -3,7 +3,7 @@
 //! As `k8s.io/kubectl/pkg/cmd/logs` and `pkg/polymorphichelpers/logsforobject.go`, except that requests go out in a fixed order,
 //! that a stream that breaks is an error, and that followed lines of several containers never mix.
 
-mod by_cursor;
+mod by_frame;
 mod by_time;
 mod containers;
 mod first_pod;
@@ -20,7 +20,8 @@ mod target;
 mod tests;
 mod unpack;
 
+pub(crate) use by_frame::ByFrame;
 pub(crate) use by_time::ByTime;
 pub use options::{LogsOptions, StreamChoice};
 pub use run::{Streams, run};
-pub(crate) use stream::open;
+pub(crate) use stream::{LogBody, Opened, request};

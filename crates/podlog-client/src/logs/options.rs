@@ -222,6 +222,7 @@ impl LogsOptions {
             exclude: self.exclude.clone(),
             fixed_strings: self.fixed_strings,
             cursors: self.cursors,
+            frames: false,
             cursor: self.cursor.clone(),
             all_instances: self.all_instances,
         })

@@ -7,9 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 use podlog_api::{LogResumed, PodLogOptions};
 use tokio::time::Instant;
 
-use super::by_cursor::ByCursor;
+use super::by_frame::ByFrame;
 use super::by_time::ByTime;
-use super::stream::{LogBody, Opened, patiently, request};
+use super::stream::{LogBody, patiently, request};
 use super::target::Log;
 use crate::{ClientError, Connection};
 
@@ -41,24 +41,24 @@ pub(super) struct Patience {
 enum Way {
     /// A log that breaks has failed.
     None,
-    Cursor(ByCursor),
-    /// For servers that know no cursors.
+    Frame(ByFrame),
+    /// For servers that know no frames.
     Time(ByTime),
 }
 
 impl Way {
-    fn filter(&mut self, chunk: Bytes) -> Bytes {
+    fn filter(&mut self, chunk: Bytes) -> Result<Bytes, ClientError> {
         match self {
-            Way::None => chunk,
-            Way::Cursor(way) => way.filter(&chunk),
-            Way::Time(way) => way.filter(&chunk),
+            Way::None => Ok(chunk),
+            Way::Frame(way) => way.filter(&chunk),
+            Way::Time(way) => Ok(way.filter(&chunk)),
         }
     }
 
     fn interrupted(&mut self) {
         match self {
             Way::None => {}
-            Way::Cursor(way) => way.interrupted(),
+            Way::Frame(way) => way.interrupted(),
             Way::Time(way) => {
                 way.interrupted();
                 way.begin();
@@ -66,38 +66,28 @@ impl Way {
         }
     }
 
-    fn finish(&mut self) -> Bytes {
+    fn finish(&mut self) -> Result<Bytes, ClientError> {
         match self {
-            Way::None => Bytes::new(),
-            Way::Cursor(way) => way.finish(),
-            Way::Time(way) => way.finish(),
+            Way::None => Ok(Bytes::new()),
+            Way::Frame(way) => way.end().map(|()| Bytes::new()),
+            Way::Time(way) => Ok(way.finish()),
         }
     }
 
     /// What to ask for; `None` when nobody knows where to go on. `begun`: something of the log has been printed.
     fn rest_of(&self, wanted: &PodLogOptions, begun: bool) -> Option<PodLogOptions> {
-        let mut rest = wanted.clone();
-        let is_known = match self {
-            Way::None => return None,
-            Way::Cursor(way) => {
-                rest.extensions.cursors = true;
-                rest.extensions.cursor = way.last().map(str::to_owned);
-                way.last().is_some()
-            }
+        match self {
+            Way::None => None,
+            Way::Frame(way) => (!way.is_lost()).then(|| way.ask(wanted)),
             Way::Time(way) => {
-                rest.timestamps = true;
-                rest.since_time = way.since().or(wanted.since_time);
-                way.since().is_some()
+                let mut rest = PodLogOptions { timestamps: true, ..wanted.clone() };
+                if let Some(since) = way.since() {
+                    rest.since_time = Some(since);
+                    (rest.tail_lines, rest.since_seconds) = (None, None);
+                }
+                (way.since().is_some() || !begun).then_some(rest)
             }
-        };
-        if is_known {
-            rest.tail_lines = None;
-            rest.since_seconds = None;
         }
-        if is_known && matches!(self, Way::Cursor(_)) {
-            rest.since_time = None;
-        }
-        (is_known || !begun).then_some(rest)
     }
 }
 
@@ -130,8 +120,7 @@ impl<'a> ResumingLog<'a> {
         say: &'a (dyn Fn(&str) + Sync),
     ) -> Result<Self, ClientError> {
         let wanted = &log.options;
-        // Bytes that a limit counts cannot be asked for in two parts.
-        let can_resume = wanted.follow && wanted.limit_bytes.is_none() && !patience.reconnect.is_zero();
+        let can_resume = wanted.follow && !patience.reconnect.is_zero();
         let asked_at = Timestamp::now();
         let opening =
             || async { if can_resume { begin(connection, log).await } else { plain(connection, log).await } };
@@ -143,23 +132,27 @@ impl<'a> ResumingLog<'a> {
     /// The next piece of what was asked for; `None` at a clean end.
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, ClientError>> {
         loop {
-            match self.body.next().await {
-                Some(Ok(chunk)) => {
-                    let text = self.way.filter(chunk);
-                    if !text.is_empty() {
-                        self.begun = true;
-                        self.trouble = None;
-                        return Some(Ok(text));
-                    }
+            let read = match self.body.next().await {
+                Some(chunk) => chunk.and_then(|chunk| self.way.filter(chunk)),
+                None => match self.way.finish() {
+                    Ok(rest) => return (!rest.is_empty()).then_some(Ok(rest)),
+                    Err(error) => Err(error),
+                },
+            };
+            match read {
+                Ok(text) if text.is_empty() => {}
+                Ok(text) => {
+                    self.begun = true;
+                    self.trouble = None;
+                    return Some(Ok(text));
                 }
-                Some(Err(error)) => {
+                Err(_) if matches!(&self.way, Way::Frame(way) if way.is_complete(&self.wanted)) => {
+                    return None;
+                }
+                Err(error) => {
                     if let Err(error) = self.resume(error).await {
                         return Some(Err(error));
                     }
-                }
-                None => {
-                    let rest = self.way.finish();
-                    return (!rest.is_empty()).then_some(Ok(rest));
                 }
             }
         }
@@ -209,6 +202,11 @@ impl<'a> ResumingLog<'a> {
         (self.say)(&format!("{}: {lost} of the log had been deleted meanwhile", self.name()));
     }
 
+    /// Whether the text that comes ends inside a line only where that line is to be seen as far as it has come.
+    pub(super) fn shows_unfinished(&self) -> bool {
+        matches!(self.way, Way::Frame(_))
+    }
+
     fn name(&self) -> String {
         format!("{}/{}", self.log.pod, self.log.options.container)
     }
@@ -220,23 +218,25 @@ async fn plain(connection: &Connection, log: &Log) -> Result<(LogBody, Way), Cli
     Ok((opened.body, Way::None))
 }
 
-/// Asks for lines with cursors, and for lines with times where cursors are not known.
+/// Asks for a log in frames, and for lines with times where frames are not known.
 async fn begin(connection: &Connection, log: &Log) -> Result<(LogBody, Way), ClientError> {
     let Log { namespace, pod, options } = log;
-    let mut asked = options.clone();
-    asked.extensions.cursors = true;
-    let Opened { body, has_cursors, .. } =
-        request(connection, namespace, pod, &asked, &options.extensions).await?;
-    if has_cursors {
-        let cursors = if options.extensions.cursors { Marks::Kept } else { Marks::Removed };
-        let way = ByCursor::new(cursors, options.extensions.cursor.as_deref());
-        return Ok((body, Way::Cursor(way)));
+    let asked = ByFrame::default().ask(options);
+    let opened = request(connection, namespace, pod, &asked, &options.extensions).await?;
+    if opened.has_frames {
+        return Ok((opened.body, Way::Frame(ByFrame::default())));
     }
-    drop(body);
+    // Times would count, too.
+    if options.limit_bytes.is_some() {
+        return Ok((opened.body, Way::None));
+    }
+    if options.timestamps {
+        return Ok((opened.body, Way::Time(ByTime::new(Marks::Kept))));
+    }
+    drop(opened);
     let timed = PodLogOptions { timestamps: true, ..options.clone() };
     let opened = request(connection, namespace, pod, &timed, &options.extensions).await?;
-    let times = if options.timestamps { Marks::Kept } else { Marks::Removed };
-    Ok((opened.body, Way::Time(ByTime::new(times))))
+    Ok((opened.body, Way::Time(ByTime::new(Marks::Removed))))
 }
 
 /// Ages mean another moment each time they are asked for.

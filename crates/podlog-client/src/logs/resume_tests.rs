@@ -29,34 +29,58 @@ async fn api(answers: &[(&str, Answer)]) -> FakeApi {
     api
 }
 
+/// A log of one frame for each piece, whose cursors are numbers from `first` on.
+fn frames(first: usize, pieces: &[&str]) -> String {
+    let frame = |(index, piece): (usize, &&str)| format!("{} c{}\n{piece}", piece.len(), first + index);
+    pieces.iter().enumerate().map(frame).collect()
+}
+
 #[tokio::test]
 async fn a_log_goes_on_at_its_cursor() {
-    let breaks = |text: &str| Answer::HonoursAndBreaks("cursors", text.into());
-    let ends = |text: &str| Answer::Honours("cursor,cursors", text.into());
-    let first = "cursors=true&follow=true&tailLines=3&timestamps=true";
-    let rest = "cursor=c1&cursors=true&follow=true&timestamps=true";
-    let answers = [(first, breaks("c1 T one\nc2 T tw")), (rest, ends("c2 T two\nc3 T three"))];
-    let expected = ("T one\nT two\nT three".to_owned(), BROKE.to_owned());
-    assert_eq!(logs(&api(&answers).await, "web -f --tail=3 --timestamps").await, expected);
+    let breaks = |text: String| Answer::HonoursAndBreaks("frames", text);
+    let ends = |text: String| Answer::Honours("cursor,frames", text);
+    let first = "follow=true&frames=true&tailLines=3&timestamps=true";
+    let rest = "cursor=c2&follow=true&frames=true&timestamps=true";
+    let one = frames(1, &["T one\n", "T tw"]);
+    for torn in ["", "5", "5 c3\no"] {
+        let answers = [(first, breaks(one.clone() + torn)), (rest, ends(frames(3, &["o\nT three"])))];
+        let expected = ("T one\nT two\nT three".to_owned(), BROKE.to_owned());
+        assert_eq!(logs(&api(&answers).await, "web -f --tail=3 --timestamps").await, expected);
+    }
     // Nothing had come yet: all of it is asked for again.
-    let again = "cursors=true&follow=true&sinceSeconds=9";
-    let answers = [(again, breaks("c")), (again, ends("c1 one\n"))];
+    let again = "follow=true&frames=true&sinceSeconds=9";
+    let answers = [(again, breaks("4".into())), (again, ends(frames(1, &["one\n"])))];
     assert_eq!(logs(&api(&answers).await, "web -f --since=9s").await, ("one\n".into(), BROKE.into()));
-    // Cursors that were asked for stay.
-    let answers = [
-        ("cursor=c0&cursors=true&follow=true", ends("")),
-        ("cursor=c0&cursors=true&follow=true", ends("c1 one\n")),
-    ];
-    let api = api(&answers).await;
-    assert_eq!(logs(&api, "web -f --cursor=c0").await, (String::new(), String::new()));
-    assert_eq!(logs(&api, "web -f --cursor=c0 --cursors").await, ("c1 one\n".into(), String::new()));
+    // A log that ends within a frame has broken, and so has one that is not in frames.
+    for broken in ["4 c1\no", "no frames\n"] {
+        let answers = [(again, ends(broken.into())), (again, ends(frames(1, &["one\n"])))];
+        let (out, _) = logs(&api(&answers).await, "web -f --since=9s").await;
+        assert_eq!(out, "one\n", "{broken}");
+    }
+    // Cursors that were asked for are part of the log.
+    let asked = "cursor=c0&cursors=true&follow=true&frames=true";
+    let answers = [(asked, Answer::Honours("cursor,cursors,frames", frames(1, &["c1 one\n"])))];
+    let told = logs(&api(&answers).await, "web -f --cursor=c0 --cursors").await;
+    assert_eq!(told, ("c1 one\n".into(), String::new()));
+}
+
+#[tokio::test]
+async fn a_limit_counts_over_all_connections() {
+    let breaks = |text: String| Answer::HonoursAndBreaks("cursor,frames", text);
+    let first = ("follow=true&frames=true&limitBytes=9", breaks(frames(1, &["one\n", "tw"])));
+    let rest = ("cursor=c2&follow=true&frames=true&limitBytes=3", breaks(frames(3, &["o\nt"])));
+    let told = logs(&api(&[first, rest]).await, "web -f --limit-bytes=9").await;
+    assert_eq!(told, ("one\ntwo\nt".into(), BROKE.into()));
+    // Where frames are not known, it is what the server sends.
+    let answers = [("follow=true&frames=true&limitBytes=4", Answer::Text(200, "one\n".into()))];
+    assert_eq!(logs(&api(&answers).await, "web -f --limit-bytes=4").await, ("one\n".into(), String::new()));
 }
 
 #[tokio::test]
 async fn what_has_been_deleted_meanwhile_is_told() {
     let answers = [
-        ("cursors=true&follow=true", Answer::HonoursAndBreaks("cursors", "c1 one\nc2 tw".into())),
-        ("cursor=c1&cursors=true&follow=true", Answer::Gone("cursor,cursors", "c8 gap\nc9 nine\n".into())),
+        ("follow=true&frames=true", Answer::HonoursAndBreaks("frames", frames(1, &["one\n", "tw"]))),
+        ("cursor=c2&follow=true&frames=true", Answer::Gone("cursor,frames", frames(8, &["\ngap\nnine\n"]))),
     ];
     let (out, err) = logs(&api(&answers).await, "web -f").await;
     assert_eq!(out, "one\ntw\ngap\nnine\n");
@@ -67,10 +91,11 @@ async fn what_has_been_deleted_meanwhile_is_told() {
 async fn a_log_of_kubernetes_own_goes_on_at_its_time() {
     let time = |second: u32| format!("2024-01-01T00:00:0{second}.5Z");
     let (one, two) = (format!("{} one\n", time(1)), format!("{} two\n", time(2)));
+    let torn = Answer::Breaks(format!("{one}{}", &two[..two.len() - 2]));
     let answers = [
-        ("cursors=true&follow=true", Answer::Text(200, "one\n".into())),
-        ("cursors=true&follow=true&timestamps=true", Answer::Text(200, one.clone())),
-        ("follow=true&timestamps=true", Answer::Breaks(format!("{one}{}", &two[..two.len() - 2]))),
+        ("follow=true&frames=true", Answer::Text(200, "one\n".into())),
+        ("follow=true&frames=true&timestamps=true", torn.clone()),
+        ("follow=true&timestamps=true", torn),
         (
             "follow=true&sinceTime=2024-01-01T00%3A00%3A02Z&timestamps=true",
             Answer::Text(200, format!("{two}{} three", time(3))),
@@ -85,8 +110,8 @@ async fn a_log_of_kubernetes_own_goes_on_at_its_time() {
 async fn patience_ends_and_can_be_forbidden() {
     let unavailable = Answer::Json(503, status(503, "ServiceUnavailable", "no"));
     let gone = Answer::Json(404, status(404, "NotFound", "pods \"web\" not found"));
-    let broken = Answer::HonoursAndBreaks("cursors", "c1 one\n".into());
-    let (first, rest) = ("cursors=true&follow=true", "cursor=c1&cursors=true&follow=true");
+    let broken = Answer::HonoursAndBreaks("frames", frames(1, &["one\n"]));
+    let (first, rest) = ("follow=true&frames=true", "cursor=c1&follow=true&frames=true");
     let refused = "Error from server (ServiceUnavailable): no";
     let missing = "Error from server (NotFound): pods \"web\" not found";
     let eof = "error: unexpected EOF";
@@ -99,7 +124,7 @@ async fn patience_ends_and_can_be_forbidden() {
         ("web -f", vec![(first, broken.clone()), (rest, gone)], BROKE.to_owned() + missing),
         (
             "web -f --reconnect-timeout=350ms --quiet",
-            vec![(first, broken.clone()), (rest, Answer::HonoursAndBreaks("cursor,cursors", String::new()))],
+            vec![(first, broken.clone()), (rest, Answer::HonoursAndBreaks("cursor,frames", String::new()))],
             eof.to_owned(),
         ),
         (
@@ -109,7 +134,7 @@ async fn patience_ends_and_can_be_forbidden() {
         ),
         (
             "web -f --limit-bytes=9",
-            vec![("follow=true&limitBytes=9", Answer::Breaks("one\n".into()))],
+            vec![("follow=true&frames=true&limitBytes=9", Answer::Breaks("one\n".into()))],
             eof.to_owned(),
         ),
     ] {
@@ -121,7 +146,7 @@ async fn patience_ends_and_can_be_forbidden() {
 /// A log of numbered lines, a thousand a second.
 struct Numbered {
     lines: usize,
-    knows_cursors: bool,
+    knows_frames: bool,
 }
 
 impl Numbered {
@@ -131,12 +156,8 @@ impl Numbered {
         // Of this moment and later.
         let before = |since: jiff::Timestamp| (since.as_second() as usize * 1000).saturating_sub(1);
         let since = options.since_time.map_or(0, before);
-        let after = options.extensions.cursor.as_deref().map_or(0, |cursor| cursor[1..].parse().unwrap());
         let mut text = String::new();
-        for number in since.max(after) + 1..=self.lines {
-            if self.knows_cursors && options.extensions.cursors {
-                write!(text, "c{number} ").unwrap();
-            }
+        for number in since + 1..=self.lines {
             if options.timestamps {
                 let at = begin + jiff::SignedDuration::from_millis(number as i64);
                 write!(text, "{at} ").unwrap();
@@ -144,6 +165,15 @@ impl Numbered {
             writeln!(text, "{}", line(number)).unwrap();
         }
         text
+    }
+
+    /// Frames of so many bytes, that begin and end anywhere; their cursors say how much is before.
+    fn frames(&self, options: &PodLogOptions) -> String {
+        const FRAME: usize = 7_777;
+        let text = self.text(options);
+        let done = options.extensions.cursor.as_deref().map_or(0, |cursor| cursor[1..].parse().unwrap());
+        let ends = (done..text.len()).step_by(FRAME).map(|begin| (begin, text.len().min(begin + FRAME)));
+        ends.map(|(begin, end)| format!("{} c{end}\n{}", end - begin, &text[begin..end])).collect()
     }
 }
 
@@ -159,7 +189,9 @@ impl Handler for Numbered {
             return Response::new(json_body(pod("web", &["app"]).to_string()));
         };
         let options = PodLogOptions::from_query(query, podlog_api::StreamRules::Exact).unwrap();
-        let text = bytes::Bytes::from(self.text(&options));
+        let in_frames = self.knows_frames && options.extensions.frames;
+        let text = if in_frames { self.frames(&options) } else { self.text(&options) };
+        let text = bytes::Bytes::from(text);
         let (sender, body) = stream_body();
         tokio::spawn(async move {
             for begin in (0..text.len()).step_by(9_999) {
@@ -170,7 +202,7 @@ impl Handler for Numbered {
             sender.finish().await;
         });
         let mut response = Response::new(body);
-        if self.knows_cursors {
+        if self.knows_frames {
             let honoured = options.extensions.names().join(",");
             response.headers_mut().insert("podlog-log-options", honoured.parse().unwrap());
         }
@@ -213,9 +245,9 @@ async fn cut_after(bytes: u64, client: TcpStream, server: SocketAddr, cuts: Arc<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_over_a_connection_that_is_cut_again_and_again_is_whole() {
-    for (knows_cursors, lines, least_cuts) in [(true, 100_000, 10), (false, 20_000, 2)] {
+    for (knows_frames, lines, least_cuts) in [(true, 100_000, 10), (false, 20_000, 2)] {
         let expected: String = (1..=lines).map(|number| line(number) + "\n").collect();
-        let handler = Arc::new(Numbered { lines, knows_cursors });
+        let handler = Arc::new(Numbered { lines, knows_frames });
         let mut api = FakeApi::start_with(handler, Arc::<Script>::default()).await;
         let cuts = Arc::<AtomicUsize>::default();
         let proxy = cutting_proxy(([127, 0, 0, 1], api.port).into(), cuts.clone()).await;
@@ -229,7 +261,7 @@ async fn a_log_over_a_connection_that_is_cut_again_and_again_is_whole() {
             }
         };
         assert_eq!((err.as_str(), code), ("", 0));
-        assert!(out == expected, "with cursors: {knows_cursors}, {} of {} bytes", out.len(), expected.len());
+        assert!(out == expected, "in frames: {knows_frames}, {} of {} bytes", out.len(), expected.len());
         let cuts = cuts.load(Ordering::Relaxed);
         assert!(cuts >= least_cuts, "only {cuts} cuts");
     }

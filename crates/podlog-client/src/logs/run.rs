@@ -144,6 +144,9 @@ impl Command {
             let mut body = self.open(log, &say).await.map_err(Stop::Failed)?;
             while let Some(chunk) = body.next().await {
                 lines.write(&chunk.map_err(Stop::Failed)?).await?;
+                if body.shows_unfinished() {
+                    lines.show_unfinished().await?;
+                }
             }
             Ok(())
         };

@@ -59,27 +59,17 @@ impl LogBody {
 /// A log that a server has begun to send.
 pub(crate) struct Opened {
     pub(crate) body: LogBody,
-    /// Whether lines begin with cursors.
-    pub(super) has_cursors: bool,
+    /// Whether it comes in frames.
+    pub(crate) has_frames: bool,
     /// Whether it begins where the cursor stands that was asked for.
-    pub(super) resumed: LogResumed,
-}
-
-/// Asks for a log.
-///
-/// # Errors
-/// Also when the server does not know an option that it was asked for: what it sends then is another log.
-pub(crate) async fn open(
-    connection: &Connection,
-    namespace: &str,
-    pod: &str,
-    options: &PodLogOptions,
-) -> Result<LogBody, ClientError> {
-    request(connection, namespace, pod, options, &options.extensions).await.map(|opened| opened.body)
+    pub(crate) resumed: LogResumed,
 }
 
 /// Asks for a log. Of what is asked for beyond Kubernetes, `needed` has to be honoured.
-pub(super) async fn request(
+///
+/// # Errors
+/// Also when it is not: what the server sends then is another log.
+pub(crate) async fn request(
     connection: &Connection,
     namespace: &str,
     pod: &str,
@@ -92,9 +82,9 @@ pub(super) async fn request(
     if response.status() == StatusCode::OK {
         check_honoured(needed, response.headers())?;
     }
-    let has_cursors = is_honoured("cursors", response.headers());
+    let has_frames = is_honoured("frames", response.headers());
     let resumed = header(response.headers(), LOG_RESUMED_HEADER).parse().unwrap_or_default();
-    Ok(Opened { body: LogBody::of(response)?, has_cursors, resumed })
+    Ok(Opened { body: LogBody::of(response)?, has_frames, resumed })
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {

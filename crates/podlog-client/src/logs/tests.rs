@@ -312,7 +312,7 @@ async fn a_workload_without_pods_is_waited_for() {
 
 /// What is asked for first when a log of the pod `web` is followed.
 fn followed(container: &str) -> String {
-    format!("{POD}web/log?container={container}&cursors=true&follow=true")
+    format!("{POD}web/log?container={container}&follow=true&frames=true")
 }
 
 #[tokio::test]
@@ -320,8 +320,8 @@ async fn several_followed_logs_keep_their_lines_whole() {
     let api = FakeApi::start().await;
     api.script
         .on_json(&format!("{POD}web"), pod("web", &["a", "b"]))
-        .on(&followed("a"), Answer::Honours("cursors", "c1 a1\nc2 a2".into()))
-        .on(&followed("b"), Answer::Honours("cursors", "c1 b1\nc2 b2".into()));
+        .on(&followed("a"), Answer::Honours("frames", "5 c2\na1\na2".into()))
+        .on(&followed("b"), Answer::Honours("frames", "5 c2\nb1\nb2".into()));
     let (out, err) = logs(&api, "web --all-containers -f --prefix").await;
     let mut lines: Vec<&str> = out.lines().collect();
     lines.sort_unstable();
@@ -351,7 +351,7 @@ async fn a_container_that_has_not_started_is_waited_for_when_followed() {
     api.script
         .on_json(&format!("{POD}web"), pod("web", &["app"]))
         .on(&request, Answer::Json(400, status(400, "BadRequest", waiting)))
-        .on(&request, Answer::Honours("cursors", "c1 started\n".into()));
+        .on(&request, Answer::Honours("frames", "8 c1\nstarted\n".into()));
     let note = format!("Error from server (BadRequest): {waiting}\n");
     assert_eq!(logs(&api, "web -f").await, ("started\n".into(), note));
     let (_, err) = logs(&api, "gone -f").await;
