@@ -62,6 +62,9 @@ pub enum PkiError {
         /// The name.
         name: String,
     },
+    /// The certificate of the authority that is to sign has ended.
+    #[error("the certificate of the authority has ended")]
+    AuthorityEnded,
     /// A key or certificate could not be made.
     #[error("cannot make a certificate or key")]
     Generate(#[source] rcgen::Error),

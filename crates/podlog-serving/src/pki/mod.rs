@@ -5,8 +5,10 @@
 
 mod authority;
 mod files;
+mod signing;
 mod signing_key;
 
 pub use authority::{CertificateAuthority, CertificateRequest, Usage};
 pub use files::{KeyPairFiles, PkiError, write_atomically};
+pub use signing::{Signer, SigningRequest, UnreadableRequest, certificate_end};
 pub use signing_key::load_or_create_signing_key;
