@@ -11,6 +11,10 @@ use crate::{Object, UserInfo};
 /// User name in the certificate with which the API server calls kubelets (kubeadm's name for it).
 pub const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 
+/// Group of kubelets that have no certificate yet: it comes with bootstrap tokens.
+pub const BOOTSTRAPPERS: &str = "system:bootstrappers";
+const NODES: &str = "system:nodes";
+
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "update", "patch", "delete", "deletecollection"];
 const READ_WRITE: &[&str] =
@@ -115,6 +119,16 @@ fn plain_roles() -> Vec<Object> {
         ),
         role("system:node", node_rules()),
         role(
+            "system:node-bootstrapper",
+            vec![rule(&["create", "get", "list", "watch"], CERTIFICATES, &["certificatesigningrequests"])],
+        ),
+        request_role("nodeclient"),
+        request_role("selfnodeclient"),
+        request_role("selfnodeserver"),
+        approver_role("kube-apiserver-client"),
+        approver_role("kube-apiserver-client-kubelet"),
+        approver_role("kubelet-serving"),
+        role(
             "system:kubelet-api-admin",
             vec![
                 rule(READ, CORE, &["nodes"]),
@@ -138,6 +152,22 @@ fn plain_roles() -> Vec<Object> {
         part_of("edit", edit_rules()),
         part_of("view", view_rules()),
     ]
+}
+
+/// Whose requests are approved without being asked: `nodeclient` those for the client certificate of any node,
+/// `selfnodeclient` those of a node for its own, `selfnodeserver` those of a node for the certificate that it serves with.
+fn request_role(part: &str) -> Object {
+    role(
+        &format!("system:certificates.k8s.io:certificatesigningrequests:{part}"),
+        vec![rule(&["create"], CERTIFICATES, &[&format!("certificatesigningrequests/{part}")])],
+    )
+}
+
+/// May approve requests for one of Kubernetes' own signers.
+fn approver_role(signer: &str) -> Object {
+    let mut approve = rule(&["approve"], CERTIFICATES, &["signers"]);
+    approve["resourceNames"] = json!([format!("kubernetes.io/{signer}")]);
+    role(&format!("system:certificates.k8s.io:{signer}-approver"), vec![approve])
 }
 
 fn node_rules() -> Vec<Value> {
@@ -292,6 +322,11 @@ fn bindings() -> Vec<Object> {
         binding("system:service-account-issuer-discovery", vec![group("system:serviceaccounts")]),
         // Bound to nobody: the Node authorizer gives a node less, what concerns its own pods.
         binding("system:node", Vec::new()),
+        // As `kubeadm init` binds them, but for all bootstrap tokens, and the last one, which upstream leaves to people.
+        named_binding("podlog:kubelet-bootstrap", "system:node-bootstrapper", vec![group(BOOTSTRAPPERS)]),
+        requests_of("podlog:node-autoapprove-bootstrap", "nodeclient", BOOTSTRAPPERS),
+        requests_of("podlog:node-autoapprove-certificate-rotation", "selfnodeclient", NODES),
+        requests_of("podlog:node-autoapprove-serving", "selfnodeserver", NODES),
         // Upstream gives the API server's client certificate a privileged group instead.
         binding("system:kubelet-api-admin", vec![user(KUBELET_CLIENT)]),
     ]
@@ -328,13 +363,27 @@ fn aggregating_role(name: &str) -> Object {
     role
 }
 
+/// Lets requests of a group be approved without being asked.
+fn requests_of(name: &str, part: &str, group: &str) -> Object {
+    let subject = json!({"kind": "Group", "apiGroup": GROUP, "name": group});
+    named_binding(
+        name,
+        &format!("system:certificates.k8s.io:certificatesigningrequests:{part}"),
+        vec![subject],
+    )
+}
+
 /// Binds the ClusterRole of the same name.
 fn binding(name: &str, subjects: Vec<Value>) -> Object {
+    named_binding(name, name, subjects)
+}
+
+fn named_binding(name: &str, role: &str, subjects: Vec<Value>) -> Object {
     Object::new(json!({
         "kind": "ClusterRoleBinding",
         "apiVersion": format!("{GROUP}/v1"),
         "metadata": metadata(name),
-        "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": name},
+        "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": role},
         "subjects": subjects,
     }))
 }

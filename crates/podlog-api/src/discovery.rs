@@ -320,7 +320,7 @@ mod tests {
                 "preferredVersion": {"groupVersion": "apps/v1", "version": "v1"}}))
         );
         assert_eq!(api(Format::Legacy, "127.0.0.1:6443")["versions"], json!(["v1"]));
-        assert_eq!(apis(Format::Legacy)["groups"].as_array().map(Vec::len), Some(9));
+        assert_eq!(apis(Format::Legacy)["groups"].as_array().map(Vec::len), Some(10));
         assert_eq!((group(""), group("nope"), resources("apps", "v2")), (None, None, None));
         assert!(paths().contains(&"/apis/apps/v1".to_owned()));
     }

@@ -224,6 +224,7 @@ const EVENTS: (&str, &str) = ("events.k8s.io", "v1");
 const AUTHENTICATION: (&str, &str) = ("authentication.k8s.io", "v1");
 const AUTHORIZATION: (&str, &str) = ("authorization.k8s.io", "v1");
 const BATCH: (&str, &str) = ("batch", "v1");
+const CERTIFICATES: (&str, &str) = ("certificates.k8s.io", "v1");
 const RBAC: (&str, &str) = ("rbac.authorization.k8s.io", "v1");
 const COORDINATION: (&str, &str) = ("coordination.k8s.io", "v1");
 const DISCOVERY: (&str, &str) = ("discovery.k8s.io", "v1");
@@ -238,6 +239,7 @@ const DEPLOYMENT: &str = "io.k8s.api.apps.v1.Deployment";
 const REPLICA_SET: &str = "io.k8s.api.apps.v1.ReplicaSet";
 const STATEFUL_SET: &str = "io.k8s.api.apps.v1.StatefulSet";
 const JOB: &str = "io.k8s.api.batch.v1.Job";
+const CERTIFICATE_REQUEST: &str = "io.k8s.api.certificates.v1.CertificateSigningRequest";
 const TOKEN_REQUEST: &str = "io.k8s.api.authentication.v1.TokenRequest";
 
 /// Names, scopes, verbs and subresources as the `rest.Storage` of each kind declares them in `pkg/registry`.
@@ -338,6 +340,18 @@ static RESOURCES: &[Resource] = &[
     .cluster_scoped()
     .verbs(CREATE),
     Resource::new(BATCH, "Job", ("jobs", "job"), JOB).in_all().with(&[status("Job", JOB)]),
+    Resource::new(
+        CERTIFICATES,
+        "CertificateSigningRequest",
+        ("certificatesigningrequests", "certificatesigningrequest"),
+        CERTIFICATE_REQUEST,
+    )
+    .cluster_scoped()
+    .short(&["csr"])
+    .with(&[
+        sub("approval", "CertificateSigningRequest", CERTIFICATE_REQUEST, READ_WRITE),
+        status("CertificateSigningRequest", CERTIFICATE_REQUEST),
+    ]),
     Resource::new(
         RBAC,
         "ClusterRoleBinding",

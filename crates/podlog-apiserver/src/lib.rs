@@ -7,6 +7,7 @@
 
 mod auth;
 mod bootstrap;
+mod config;
 pub mod controllers;
 mod http;
 mod log_coding;
@@ -16,6 +17,10 @@ mod reviews;
 mod server;
 pub mod store;
 
+pub use config::{
+    AnonymousRequests, ApiServerConfig, AuthenticationConfig, AuthorizationConfig, AuthorizationMode,
+    BootstrapTokens, Storage,
+};
 pub use registry::Registry;
-pub use server::{ApiServer, ApiServerConfig, StartError, Storage};
+pub use server::{ApiServer, StartError};
 pub use store::etcd::EtcdConfig;

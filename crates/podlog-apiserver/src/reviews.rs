@@ -7,7 +7,6 @@ use podlog_api::{ApiError, Attributes, Decision, Object, UserInfo, validation};
 use podlog_serving::{Authorizer, Peer};
 use serde_json::{Map, Value, json};
 
-use crate::auth::ClusterAuthorizer;
 use crate::http::{Answer, App, Call, Target, decode, json_answer};
 use crate::registry::metadata;
 
@@ -47,9 +46,8 @@ pub(crate) async fn answer(app: &App, call: &Call, target: &Target) -> Result<An
 
 /// Whether somebody may do something.
 async fn access(app: &App, user: &UserInfo, attributes: &Attributes) -> Value {
-    let authorizer = ClusterAuthorizer { registry: app.registry.clone(), field_selector: String::new() };
     let mut status = Map::new();
-    match authorizer.authorize(user, attributes).await {
+    match app.authorizer.authorize(user, attributes).await {
         Ok(decision) => {
             status.insert("allowed".into(), json!(matches!(decision, Decision::Allow(_))));
             if matches!(decision, Decision::Deny(_)) {

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use podlog_api::{ApiError, Compatibility};
-use podlog_serving::pki::{KeyPairFiles, PkiError, load_or_create_signing_key};
+use podlog_api::ApiError;
+use podlog_serving::pki::{PkiError, load_or_create_signing_key};
 use podlog_serving::{
-    Authenticator, Drained, Limits, Liveness, NodeClient, NodeClientConfig, ServeError, Server, ServerTls,
-    TlsError, UnionAuthenticator, X509Authenticator,
+    Authenticator, Authorizer, Drained, Limits, Liveness, NodeClient, NodeClientConfig, ServeError, Server,
+    ServerTls, TlsError, UnionAuthenticator, X509Authenticator,
 };
 use serde_json::{Value, json};
 use tokio::task::{JoinError, JoinHandle};
@@ -16,64 +16,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{
-    BearerAuthenticator, PolicyKeeper, ServiceAccountAuthenticator, TokenFileAuthenticator, TokenIssuer,
+    BearerAuthenticator, BootstrapTokenAuthenticator, ClusterAuthorizer, Member, PolicyKeeper,
+    ServiceAccountAuthenticator, TokenFileAuthenticator, TokenIssuer,
 };
 use crate::bootstrap;
+use crate::config::{AnonymousRequests, ApiServerConfig, AuthorizationMode, BootstrapTokens, Storage};
 use crate::http::{ApiHandler, App, Metrics};
 use crate::registry::Registry;
-use crate::store::etcd::{ConnectError, EtcdConfig, EtcdStore};
+use crate::store::etcd::{ConnectError, EtcdStore};
 use crate::store::{RedbStore, Retention, Store};
 
+/// What may be asked without any credential, where anything may.
+const HEALTH_PATHS: &[&str] = &["/healthz", "/livez", "/readyz"];
 /// The release of Kubernetes whose API this is.
 const EMULATED: (&str, &str, &str) = ("1", "36", "2");
-
-/// Where objects are kept.
-#[derive(Clone, Debug)]
-pub enum Storage {
-    /// In one file, by this server alone; made where it is missing, its folder must exist.
-    File(PathBuf),
-    /// In etcd, which other servers may use at the same time.
-    Etcd(EtcdConfig),
-}
-
-/// How an API server is to run.
-#[derive(Clone, Debug)]
-pub struct ApiServerConfig {
-    /// Where to listen; port 0 picks a free one.
-    pub listen: SocketAddr,
-    /// Where objects are kept.
-    pub storage: Storage,
-    /// Our certificate and key.
-    pub serving: KeyPairFiles,
-    /// Authorities of client certificates, PEM.
-    pub client_ca: PathBuf,
-    /// Private key that signs tokens of service accounts; made where it is missing.
-    pub service_account_key: PathBuf,
-    /// Its public half; made where it is missing.
-    pub service_account_public_key: PathBuf,
-    /// `iss` of these tokens. Default of kubeadm: `https://kubernetes.default.svc.cluster.local`.
-    pub service_account_issuer: String,
-    /// Static tokens, `token,user,uid[,"groups"]` a line.
-    pub token_auth_file: Option<PathBuf>,
-    /// What kubelets know us by.
-    pub kubelet_client: KeyPairFiles,
-    /// Authorities of kubelets' certificates. Without them kubelets are not verified, as with kube-apiserver.
-    pub kubelet_ca: Option<PathBuf>,
-    /// Which of a node's addresses to dial, the first that it has.
-    pub kubelet_preferred_address_types: Vec<String>,
-    /// Whether logs can be had by stream, which Kubernetes refuses by default.
-    pub compatibility: Compatibility,
-}
-
-impl ApiServerConfig {
-    /// Default of [`ApiServerConfig::service_account_issuer`].
-    pub const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
-
-    /// Default of [`ApiServerConfig::kubelet_preferred_address_types`].
-    pub fn default_address_types() -> Vec<String> {
-        ["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"].map(str::to_owned).to_vec()
-    }
-}
 
 /// Why an API server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +99,7 @@ pub enum StartError {
 pub struct ApiServer {
     address: SocketAddr,
     registry: Registry,
+    authorizer: Arc<dyn Authorizer>,
     shutdown: CancellationToken,
     serving: JoinHandle<Drained>,
     tasks: TaskTracker,
@@ -165,8 +122,9 @@ impl ApiServer {
         let tasks = TaskTracker::new();
         tasks.spawn(keeper.run(shutdown.clone()));
         tasks.close();
+        let authorizer = app.authorizer.clone();
         let serving = tokio::spawn(server.serve(Arc::new(ApiHandler(app)), shutdown.clone()));
-        Ok(ApiServer { address, registry, shutdown, serving, tasks })
+        Ok(ApiServer { address, registry, authorizer, shutdown, serving, tasks })
     }
 
     /// Where it listens.
@@ -177,6 +135,11 @@ impl ApiServer {
     /// All objects, for controllers in the same process.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Who decides what users may do, for controllers in the same process.
+    pub fn authorizer(&self) -> Arc<dyn Authorizer> {
+        self.authorizer.clone()
     }
 
     /// Stops accepting, lets requests finish, closes the store. Says how many requests were cut.
@@ -225,7 +188,7 @@ fn app(
 ) -> Result<App, StartError> {
     let issuer = Arc::new(issuer(config)?);
     let mut known: Vec<Arc<dyn Authenticator>> = Vec::new();
-    if let Some(path) = &config.token_auth_file {
+    if let Some(path) = &config.authentication.token_file {
         let tokens = TokenFileAuthenticator::load(path)
             .map_err(|source| StartError::TokenFile { path: path.clone(), source })?;
         known.push(Arc::new(tokens));
@@ -235,17 +198,31 @@ fn app(
         issuer: issuer.clone(),
         audiences: vec![config.service_account_issuer.clone()],
     }));
+    if config.authentication.bootstrap_tokens == BootstrapTokens::Accepted {
+        known.push(Arc::new(BootstrapTokenAuthenticator { registry: registry.clone() }));
+    }
     let certificates = X509Authenticator::load(config.client_ca.clone()).map_err(StartError::Tls)?;
     let tokens: Arc<dyn Authenticator> = Arc::new(BearerAuthenticator(known));
-    let members: Vec<Arc<dyn Authenticator>> = vec![Arc::new(certificates), tokens.clone()];
+    let mut anyone = UnionAuthenticator::new(vec![Arc::new(certificates), tokens.clone()]);
+    if config.authentication.anonymous == AnonymousRequests::ForHealth {
+        anyone = anyone.with_anonymous_on(HEALTH_PATHS);
+    }
     let nodes = NodeClientConfig {
         client: Some(config.kubelet_client.clone()),
         ca: config.kubelet_ca.clone(),
         liveness: Liveness::of(|name| std::env::var(name).ok()),
     };
+    let members = config.authorization.modes.iter().map(|mode| match mode {
+        AuthorizationMode::Node => Member::Node,
+        AuthorizationMode::Rbac => Member::Rbac,
+        AuthorizationMode::AlwaysAllow => Member::AlwaysAllow,
+        AuthorizationMode::AlwaysDeny => Member::AlwaysDeny,
+    });
+    let authorizer = ClusterAuthorizer::new(registry.clone(), members.collect());
     Ok(App {
         registry,
-        authenticator: Arc::new(UnionAuthenticator::new(members).with_anonymous()),
+        authorizer: Arc::new(authorizer),
+        authenticator: Arc::new(anyone),
         token_authenticator: Arc::new(UnionAuthenticator::new(vec![tokens])),
         issuer,
         nodes: NodeClient::new(nodes).map_err(StartError::Tls)?,

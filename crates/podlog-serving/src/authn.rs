@@ -154,6 +154,8 @@ pub struct UnionAuthenticator {
 enum Anonymous {
     Refused,
     Allowed,
+    /// On these paths.
+    AllowedOn(&'static [&'static str]),
 }
 
 impl UnionAuthenticator {
@@ -162,9 +164,17 @@ impl UnionAuthenticator {
         UnionAuthenticator { members, anonymous: Anonymous::Refused }
     }
 
-    /// Requests without any credential are `system:anonymous`.
+    /// Requests without any credential are `system:anonymous`'s.
     pub fn with_anonymous(mut self) -> Self {
         self.anonymous = Anonymous::Allowed;
+        self
+    }
+
+    /// Requests without any credential are `system:anonymous`'s, if they are for one of `paths`.
+    ///
+    /// As the conditions of `AnonymousAuthConfig` in `k8s.io/apiserver/pkg/apis/apiserver`.
+    pub fn with_anonymous_on(mut self, paths: &'static [&'static str]) -> Self {
+        self.anonymous = Anonymous::AllowedOn(paths);
         self
     }
 }
@@ -182,8 +192,11 @@ impl Authenticator for UnionAuthenticator {
         }
         match (errors.is_empty(), &self.anonymous) {
             (false, _) => Err(AuthnError(errors.join("; "))),
-            (true, Anonymous::Refused) => Ok(None),
             (true, Anonymous::Allowed) => Ok(Some(anonymous())),
+            (true, Anonymous::AllowedOn(paths)) if paths.contains(&request.uri.path()) => {
+                Ok(Some(anonymous()))
+            }
+            (true, _) => Ok(None),
         }
     }
 }
@@ -324,20 +337,19 @@ mod tests {
     #[tokio::test]
     async fn a_wrong_credential_is_never_anonymous() {
         type Answer = Result<Option<&'static str>, ()>;
-        let rows: [(&[Answer], bool, Answer); 6] = [
-            (&[Ok(None), Ok(Some("ann"))], true, Ok(Some("ann"))),
-            (&[Err(()), Ok(Some("ann"))], true, Ok(Some("ann"))),
-            (&[Err(()), Ok(None)], true, Err(())),
-            (&[Ok(None)], true, Ok(Some("system:anonymous"))),
-            (&[Ok(None)], false, Ok(None)),
-            (&[], false, Ok(None)),
+        let (here, elsewhere): (&'static [&'static str], &'static [&'static str]) = (&["/x", "/"], &["/x"]);
+        let rows: [(&[Answer], &'static [&'static str], Answer); 7] = [
+            (&[Ok(None), Ok(Some("ann"))], here, Ok(Some("ann"))),
+            (&[Err(()), Ok(Some("ann"))], here, Ok(Some("ann"))),
+            (&[Err(()), Ok(None)], here, Err(())),
+            (&[Ok(None)], here, Ok(Some("system:anonymous"))),
+            (&[Ok(None)], elsewhere, Ok(None)),
+            (&[Ok(None)], &[], Ok(None)),
+            (&[], &[], Ok(None)),
         ];
-        for (members, with_anonymous, expected) in rows {
+        for (members, paths, expected) in rows {
             let members = members.iter().map(|answer| Arc::new(Fixed(*answer)) as Arc<dyn Authenticator>);
-            let mut union = UnionAuthenticator::new(members.collect());
-            if with_anonymous {
-                union = union.with_anonymous();
-            }
+            let union = UnionAuthenticator::new(members.collect()).with_anonymous_on(paths);
             let user = union.authenticate(&parts(None), &peer(vec![])).await.map_err(|_| ());
             let name = user.as_ref().map(|user| user.as_ref().map(|user| user.username.as_str()));
             assert_eq!(name, expected.as_ref().map(|name| *name));

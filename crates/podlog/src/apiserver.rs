@@ -30,12 +30,10 @@ async fn serve(args: &ApiServerArgs, started: Instant) -> anyhow::Result<Exit> {
         .with_context(|| format!("cannot read {}", args.root_ca().display()))?;
     let server = ApiServer::start(args.config()).await.context("cannot start the API server")?;
     let end = CancellationToken::new();
-    let controllers = tokio::spawn(controllers::run_elected(
-        server.registry().clone(),
-        ControllerConfig { root_ca_pem },
-        identity(),
-        end.clone(),
-    ));
+    let config =
+        ControllerConfig { root_ca_pem, authorizer: Some(server.authorizer()), signing: args.signing()? };
+    let controllers =
+        tokio::spawn(controllers::run_elected(server.registry().clone(), config, identity(), end.clone()));
     announce(&server, started)?;
     stop.cancelled().await;
     end.cancel();

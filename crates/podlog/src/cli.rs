@@ -1,5 +1,6 @@
 //! The command line: every applet, its flags, and how it ends.
 
+mod access;
 pub(crate) mod apiserver;
 mod completion;
 mod down;

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use k8s_openapi::api::{
     apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
-    autoscaling::v1 as autoscaling, batch::v1 as batch, coordination::v1 as coordination, core::v1 as core,
-    discovery::v1 as discovery, events::v1 as events, policy::v1 as policy, rbac::v1 as rbac,
+    autoscaling::v1 as autoscaling, batch::v1 as batch, certificates::v1 as certificates,
+    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, events::v1 as events,
+    policy::v1 as policy, rbac::v1 as rbac,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
@@ -50,6 +51,7 @@ const ROOTS: &[Root] = &[
     root::<authorization::SubjectAccessReview>(),
     root::<autoscaling::Scale>(),
     root::<batch::Job>(),
+    root::<certificates::CertificateSigningRequest>(),
     root::<coordination::Lease>(),
     root::<discovery::EndpointSlice>(),
     root::<events::Event>(),

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::age::since;
+use super::age::{human_duration, since};
 use crate::{Object, selector::LabelSelector};
 
 pub(super) fn generic(object: &Object, _: Timestamp) -> Vec<Value> {
@@ -140,6 +140,31 @@ pub(super) fn role_binding(object: &Object, now: Timestamp) -> Vec<Value> {
         subjects("Group"),
         subjects("ServiceAccount"),
     ]
+}
+
+pub(super) fn certificate_request(object: &Object, now: Timestamp) -> Vec<Value> {
+    let seconds = object.integer("/spec/expirationSeconds");
+    let duration = seconds.map_or("<none>".into(), human_duration);
+    vec![
+        json!(object.name()),
+        age(object, now),
+        text_or(object.text("/spec/signerName"), "<none>"),
+        json!(object.text("/spec/username")),
+        json!(duration),
+        json!(request_state(object)),
+    ]
+}
+
+fn request_state(request: &Object) -> String {
+    let has = |wanted: &str| request.array("/status/conditions").iter().any(|c| c["type"] == wanted);
+    let decided = match (has("Denied"), has("Approved")) {
+        (true, _) => "Denied",
+        (false, true) => "Approved",
+        (false, false) => "Pending",
+    };
+    let failed = if has("Failed") { ",Failed" } else { "" };
+    let issued = if request.text("/status/certificate").is_empty() { "" } else { ",Issued" };
+    format!("{decided}{failed}{issued}")
 }
 
 pub(super) fn endpoint_slice(object: &Object, now: Timestamp) -> Vec<Value> {

@@ -168,6 +168,15 @@ pub(super) const ROLE_BINDING: &[Column] = &[
     Column::text("ServiceAccounts", "Service accounts that it is granted to.").wide(),
 ];
 
+pub(super) const CERTIFICATE_REQUEST: &[Column] = &[
+    NAME,
+    AGE,
+    Column::text("SignerName", "Who is to sign."),
+    Column::text("Requestor", "Who asked for the certificate."),
+    Column::text("RequestedDuration", "How long the certificate shall be valid."),
+    Column::text("Condition", "How far the request is."),
+];
+
 pub(super) const LEASE: &[Column] = &[NAME, Column::text("Holder", "Who holds the lease."), AGE];
 
 pub(super) const ENDPOINT_SLICE: &[Column] = &[

@@ -95,6 +95,7 @@ impl Printer {
                 ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
                     (columns::ROLE_BINDING, cells::role_binding)
                 }
+                ("certificates.k8s.io", _) => (columns::CERTIFICATE_REQUEST, cells::certificate_request),
                 ("coordination.k8s.io", "Lease") => (columns::LEASE, cells::lease),
                 ("discovery.k8s.io", "EndpointSlice") => (columns::ENDPOINT_SLICE, cells::endpoint_slice),
                 _ => (columns::GENERIC, cells::generic),

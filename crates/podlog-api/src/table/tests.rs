@@ -299,6 +299,19 @@ fn rows_of_each_kind() {
             json!(["x", "Role/r", "60m", "jane", "", "prod/bot"]),
         ),
         ("rbac.authorization.k8s.io", "roles", json!({}), json!(["x", "2026-01-01T00:00:00Z"])),
+        (
+            "certificates.k8s.io",
+            "certificatesigningrequests",
+            json!({"spec": {"signerName": "a.b/c", "username": "u", "expirationSeconds": 3600},
+                "status": {"certificate": "eA==", "conditions": [{"type": "Approved"}]}}),
+            json!(["x", "60m", "a.b/c", "u", "60m", "Approved,Issued"]),
+        ),
+        (
+            "certificates.k8s.io",
+            "certificatesigningrequests",
+            json!({"status": {"conditions": [{"type": "Failed"}, {"type": "Denied"}]}}),
+            json!(["x", "60m", "<none>", "", "<none>", "Denied,Failed"]),
+        ),
         ("coordination.k8s.io", "leases", json!({"spec": {"holderIdentity": "n"}}), json!(["x", "n", "60m"])),
         (
             "discovery.k8s.io",

@@ -3,6 +3,7 @@
 //! Objects are expected decoded ([`crate::strict`]) and with their defaults ([`crate::defaults`]). The result is a list
 //! of causes for [`crate::ApiError::invalid`]; an empty list means that the object is right.
 
+mod certificate;
 mod container;
 mod core;
 mod field;
@@ -15,6 +16,7 @@ mod volume;
 mod warnings;
 mod workload;
 
+use certificate::Change;
 use field::Errors;
 use rbac::Scope;
 
@@ -50,6 +52,7 @@ pub fn update(resource: &Resource, new: &Object, old: &Object) -> Vec<Cause> {
     match (resource.group, resource.kind) {
         ("", "Secret") => core::secret_update(new, old, &mut errors),
         ("", "ConfigMap") => core::data_update(new, old, &["data", "binaryData"], &mut errors),
+        ("certificates.k8s.io", _) => certificate::update(new, old, &[], &mut errors),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
             rbac::binding_update(new, old, &mut errors);
         }
@@ -68,6 +71,19 @@ pub fn update_status(resource: &Resource, new: &Object, old: &Object) -> Vec<Cau
         }
         pod_states(new, old, &mut errors);
     }
+    if resource.group == "certificates.k8s.io" {
+        certificate::request(new, &mut errors);
+        certificate::update(new, old, &[Change::Certificate], &mut errors);
+    }
+    errors.into_causes()
+}
+
+/// Checks a change through the `approval` subresource of a certificate signing request.
+pub fn update_approval(new: &Object, old: &Object) -> Vec<Cause> {
+    let mut errors = Errors::default();
+    metadata::update(new, old, &mut errors);
+    certificate::request(new, &mut errors);
+    certificate::update(new, old, &[Change::Approval], &mut errors);
     errors.into_causes()
 }
 
@@ -112,6 +128,7 @@ fn content(resource: &Resource, object: &Object, errors: &mut Errors) {
             rbac::binding(object, Scope::Cluster, errors);
         }
         ("authorization.k8s.io", kind) => access_review(kind, object, errors),
+        ("certificates.k8s.io", _) => certificate::request(object, errors),
         _ => {}
     }
 }

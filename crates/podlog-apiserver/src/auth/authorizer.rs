@@ -1,4 +1,6 @@
-//! The chain of authorizers: masters, nodes, RBAC.
+//! The chain of authorizers (`--authorization-mode`): masters first, then one after the other until somebody decides.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use podlog_api::{Attributes, Decision, UserInfo};
@@ -7,35 +9,140 @@ use podlog_serving::{Authorizer, AuthzError};
 use super::node;
 use crate::registry::Registry;
 
-/// Decides about one request.
+/// One member of the chain.
+pub(crate) enum Member {
+    /// What nodes may do with what is theirs.
+    Node,
+    /// Roles and bindings.
+    Rbac,
+    /// Somebody else, asked over the network.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the flag follows"))]
+    Webhook(Arc<dyn Authorizer>),
+    /// Allows everything.
+    AlwaysAllow,
+    /// Has no opinion on anything, so that nobody but masters may.
+    AlwaysDeny,
+}
+
+/// Decides about requests.
 pub(crate) struct ClusterAuthorizer {
-    pub(crate) registry: Registry,
-    /// Of the request, for what nodes may list; empty where there is none.
-    pub(crate) field_selector: String,
+    registry: Registry,
+    members: Vec<Member>,
+}
+
+/// [`ClusterAuthorizer`] for one request that lists or watches: nodes may do so with some field selectors only.
+pub(crate) struct Selecting {
+    authorizer: Arc<ClusterAuthorizer>,
+    field_selector: String,
+}
+
+impl ClusterAuthorizer {
+    /// Asks `members` in their order.
+    pub(crate) fn new(registry: Registry, members: Vec<Member>) -> Self {
+        ClusterAuthorizer { registry, members }
+    }
+
+    /// For a request with this field selector.
+    pub(crate) fn selecting(self: &Arc<Self>, field_selector: &str) -> Selecting {
+        Selecting { authorizer: self.clone(), field_selector: field_selector.to_owned() }
+    }
+
+    async fn decide(
+        &self,
+        user: &UserInfo,
+        attributes: &Attributes,
+        field_selector: &str,
+    ) -> Result<Decision, AuthzError> {
+        if user.is_in(UserInfo::MASTERS) {
+            return Ok(Decision::Allow(String::new()));
+        }
+        let (mut reasons, mut errors) = (Vec::new(), Vec::new());
+        for member in &self.members {
+            match self.ask(member, user, attributes, field_selector).await {
+                Ok(Decision::NoOpinion(reason)) => reasons.push(reason),
+                Ok(decided) => return Ok(decided),
+                Err(error) => errors.push(error.0),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(AuthzError(errors.join(", ")));
+        }
+        reasons.retain(|reason| !reason.is_empty());
+        Ok(Decision::NoOpinion(reasons.join("\n")))
+    }
+
+    async fn ask(
+        &self,
+        member: &Member,
+        user: &UserInfo,
+        attributes: &Attributes,
+        field_selector: &str,
+    ) -> Result<Decision, AuthzError> {
+        match member {
+            Member::Node => Ok(node::authorize(&self.registry, user, attributes, field_selector)),
+            Member::Rbac => Ok(self.registry.policy().authorize(user, attributes)),
+            Member::Webhook(webhook) => webhook.authorize(user, attributes).await,
+            Member::AlwaysAllow => Ok(Decision::Allow(String::new())),
+            Member::AlwaysDeny => Ok(Decision::NoOpinion("Everything is forbidden.".into())),
+        }
+    }
 }
 
 #[async_trait]
 impl Authorizer for ClusterAuthorizer {
     async fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Result<Decision, AuthzError> {
-        if user.is_in(UserInfo::MASTERS) {
-            return Ok(Decision::Allow(String::new()));
-        }
-        let by_node = node::authorize(&self.registry, user, attributes, &self.field_selector);
-        if let Decision::Allow(_) | Decision::Deny(_) = by_node {
-            return Ok(by_node);
-        }
-        let by_rbac = self.registry.policy().authorize(user, attributes);
-        Ok(match (by_node, by_rbac) {
-            (Decision::NoOpinion(a), Decision::NoOpinion(b)) => Decision::NoOpinion(joined(a, b)),
-            (_, decision) => decision,
-        })
+        self.decide(user, attributes, "").await
     }
 }
 
-fn joined(first: String, second: String) -> String {
-    match (first.is_empty(), second.is_empty()) {
-        (true, _) => second,
-        (_, true) => first,
-        _ => format!("{first}\n{second}"),
+#[async_trait]
+impl Authorizer for Selecting {
+    async fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Result<Decision, AuthzError> {
+        self.authorizer.decide(user, attributes, &self.field_selector).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::RedbStore;
+
+    /// Says what it was told to say; an error without.
+    struct Fixed(Option<Decision>);
+
+    #[async_trait]
+    impl Authorizer for Fixed {
+        async fn authorize(&self, _: &UserInfo, _: &Attributes) -> Result<Decision, AuthzError> {
+            self.0.clone().ok_or_else(|| AuthzError("the webhook is down".into()))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_that_decides_is_heard() {
+        let registry = Registry::new(Arc::new(RedbStore::in_memory().unwrap()));
+        let fixed = |decision| Member::Webhook(Arc::new(Fixed(decision)));
+        let says = |reason: &str| fixed(Some(Decision::NoOpinion(reason.into())));
+        let allows = || fixed(Some(Decision::Allow("yes".into())));
+        let denies = || fixed(Some(Decision::Deny("no".into())));
+        let (bob, master) = ("", UserInfo::MASTERS);
+        let rows: Vec<(Vec<Member>, &str, &str)> = vec![
+            (vec![], bob, "Ok(NoOpinion(\"\"))"),
+            (vec![], master, "Ok(Allow(\"\"))"),
+            (vec![denies()], master, "Ok(Allow(\"\"))"),
+            (vec![says("a"), says(""), says("b")], bob, "Ok(NoOpinion(\"a\\nb\"))"),
+            (vec![says("a"), allows(), denies()], bob, "Ok(Allow(\"yes\"))"),
+            (vec![denies(), allows()], bob, "Ok(Deny(\"no\"))"),
+            (vec![fixed(None), allows()], bob, "Ok(Allow(\"yes\"))"),
+            (vec![fixed(None), says("a")], bob, "Err(AuthzError(\"the webhook is down\"))"),
+            (vec![Member::Node, Member::Rbac], bob, "Ok(NoOpinion(\"\"))"),
+            (vec![Member::AlwaysDeny], bob, "Ok(NoOpinion(\"Everything is forbidden.\"))"),
+            (vec![Member::Rbac, Member::AlwaysAllow], bob, "Ok(Allow(\"\"))"),
+        ];
+        let attributes = Attributes::NonResource { verb: "get".into(), path: "/x".into() };
+        for (members, group, expected) in rows {
+            let user = UserInfo { groups: vec![group.into()], ..UserInfo::default() };
+            let chain = ClusterAuthorizer::new(registry.clone(), members);
+            assert_eq!(format!("{:?}", chain.authorize(&user, &attributes).await), expected);
+        }
     }
 }

@@ -20,6 +20,7 @@ const ALWAYS: &[(&str, &str, &str, &[&str])] = &[
     ("", "services", "", &["get", "list", "watch"]),
     ("", "events", "", &["create", "update", "patch"]),
     ("events.k8s.io", "events", "", &["create", "update", "patch"]),
+    ("certificates.k8s.io", "certificatesigningrequests", "", &["create", "get", "list", "watch"]),
     ("coordination.k8s.io", "leases", "", &["get", "create", "update", "patch", "delete"]),
     ("authentication.k8s.io", "tokenreviews", "", &["create"]),
     ("authorization.k8s.io", "subjectaccessreviews", "", &["create"]),

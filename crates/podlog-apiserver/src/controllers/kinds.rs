@@ -50,3 +50,7 @@ pub(crate) fn jobs() -> &'static Resource {
 pub(crate) fn cluster_roles() -> &'static Resource {
     kind("rbac.authorization.k8s.io", "clusterroles")
 }
+
+pub(crate) fn certificate_requests() -> &'static Resource {
+    kind("certificates.k8s.io", "certificatesigningrequests")
+}

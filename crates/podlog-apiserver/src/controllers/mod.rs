@@ -5,6 +5,7 @@
 
 mod action;
 mod aggregation;
+mod certificates;
 mod claim;
 mod deployment;
 mod election;
@@ -30,17 +31,40 @@ mod testing;
 mod tests;
 mod tolerations;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 pub use election::run_elected;
+use podlog_serving::Authorizer;
+use podlog_serving::pki::Signer;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::registry::Registry;
 
 /// What controllers have to know of their surroundings.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct ControllerConfig {
     /// Certificate authority that service accounts are told to trust the API server by (`kube-root-ca.crt`), PEM.
     pub root_ca_pem: String,
+    /// Says whose requests for certificates are approved unseen. Without it, none are.
+    pub authorizer: Option<Arc<dyn Authorizer>>,
+    /// Signs requests for certificates that are approved. Without it, they wait for a signer from elsewhere.
+    pub signing: Option<CertificateSigning>,
+}
+
+/// How requests for certificates are signed.
+#[derive(Clone)]
+pub struct CertificateSigning {
+    /// With which authority (`--cluster-signing-cert-file`, `--cluster-signing-key-file`).
+    pub signer: Arc<Signer>,
+    /// How long certificates are valid, unless their request wants less (`--cluster-signing-duration`).
+    pub duration: Duration,
+}
+
+impl CertificateSigning {
+    /// Default of [`CertificateSigning::duration`]: a year.
+    pub const DEFAULT_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 }
 
 /// Starts all controllers. They end when `shutdown` is cancelled; wait for that with [`JoinSet::join_all`].
@@ -57,7 +81,14 @@ pub fn spawn_all(registry: &Registry, config: ControllerConfig, shutdown: &Cance
         Box::new(taint_eviction::TaintEviction),
         Box::new(pod_gc::PodGc::default()),
         Box::new(aggregation::RoleAggregation),
+        Box::new(certificates::Cleaner),
     ];
+    if let Some(authorizer) = config.authorizer {
+        controllers.push(Box::new(certificates::Approver { authorizer }));
+    }
+    if let Some(signing) = config.signing {
+        controllers.push(Box::new(certificates::Signing(signing)));
+    }
     if !registry.store().expires_keys() {
         controllers.push(Box::new(event_ttl::EventTtl));
     }

@@ -22,7 +22,7 @@ impl Cluster {
     async fn start() -> Self {
         let registry = Registry::new(Arc::new(RedbStore::in_memory().unwrap()));
         let shutdown = CancellationToken::new();
-        let config = ControllerConfig { root_ca_pem: "pem".into() };
+        let config = ControllerConfig { root_ca_pem: "pem".into(), ..ControllerConfig::default() };
         let tasks = spawn_all(&registry, config, &shutdown);
         let cluster = Cluster { registry, shutdown, tasks };
         for namespace in ["default", "ns"] {

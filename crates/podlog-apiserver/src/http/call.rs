@@ -1,5 +1,7 @@
 //! One request on its way through the server.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
@@ -14,7 +16,7 @@ use podlog_serving::{Body, BodyError, Permit, Refusal, authorize};
 
 use super::negotiation::{Wanted, first};
 use crate::auth::ClusterAuthorizer;
-use crate::registry::{Ownership, Registry, WriteContext};
+use crate::registry::{Ownership, WriteContext};
 
 /// Largest body that is read.
 const MAX_BODY_BYTES: usize = 3 << 20;
@@ -28,6 +30,8 @@ pub(crate) struct Call {
     /// The query as on the wire.
     pub(crate) raw_query: String,
     pub(crate) permit: Permit,
+    /// Whom to ask what else the user may do.
+    pub(crate) authorizer: Arc<ClusterAuthorizer>,
     /// Taken by whoever reads it.
     pub(crate) body: Mutex<Option<Body>>,
     /// The wish for a WebSocket.
@@ -139,13 +143,12 @@ impl Call {
     }
 
     /// Refuses unless whoever calls may do this, too.
-    pub(crate) async fn demand(&self, registry: &Registry, verb: &str) -> Result<(), ApiError> {
+    pub(crate) async fn demand(&self, verb: &str) -> Result<(), ApiError> {
         let mut attributes = self.info.attributes.clone();
         if let Attributes::Resource { verb: asked, .. } = &mut attributes {
             *asked = verb.to_owned();
         }
-        let authorizer = ClusterAuthorizer { registry: registry.clone(), field_selector: String::new() };
-        match authorize(&authorizer, self.user(), &attributes).await {
+        match authorize(self.authorizer.as_ref(), self.user(), &attributes).await {
             Ok(_) => Ok(()),
             Err(Refusal::Forbidden { reason }) => Err(rbac::forbidden(self.user(), &attributes, &reason)),
             Err(Refusal::Error(error)) => Err(ApiError::internal(error)),

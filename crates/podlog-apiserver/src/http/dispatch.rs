@@ -5,11 +5,12 @@ use std::sync::Arc;
 use http::StatusCode;
 use podlog_api::accept::Endpoint;
 use podlog_api::{ApiError, Attributes, Object, resource};
+use podlog_serving::authorize;
 use serde_json::json;
 
 use super::answer::{self, Answer};
 use super::{App, Call, Target, discovery, health, list, options, watch, write};
-use crate::registry::{Part, scale};
+use crate::registry::{Part, certificates, scale};
 use crate::{logs, reviews};
 
 /// Answers a request that is allowed.
@@ -63,7 +64,7 @@ async fn object(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, 
             let workload = registry.get(target.resource, &target.namespace, &target.name)?;
             list::one(call, target.resource, &scale::of(&workload), StatusCode::OK)
         }
-        (None | Some("status"), "get") => {
+        (None | Some("status" | "approval"), "get") => {
             let object = registry.get(target.resource, &target.namespace, &target.name)?;
             list::one(call, target.resource, &object, StatusCode::OK)
         }
@@ -73,6 +74,21 @@ async fn object(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, 
         (None, "delete") => write::delete(registry, call, target).await,
         (None, "update") => write::update(registry, call, target, Part::Main).await,
         (None, "patch") => write::patch(registry, call, target, Part::Main).await,
+        (Some("approval"), "update") => {
+            may_decide(app, call, target, "approve").await?;
+            write::update(registry, call, target, Part::Approval).await
+        }
+        (Some("approval"), "patch") => {
+            may_decide(app, call, target, "approve").await?;
+            write::patch(registry, call, target, Part::Approval).await
+        }
+        (Some("status"), "update" | "patch") if certificates::is_request(target.resource) => {
+            may_decide(app, call, target, "sign").await?;
+            match target.verb.as_str() {
+                "update" => write::update(registry, call, target, Part::Status).await,
+                _ => write::patch(registry, call, target, Part::Status).await,
+            }
+        }
         (Some("status"), "update") => write::update(registry, call, target, Part::Status).await,
         (Some("status"), "patch") => write::patch(registry, call, target, Part::Status).await,
         (Some("finalize"), "update") => write::update(registry, call, target, Part::Finalize).await,
@@ -80,6 +96,30 @@ async fn object(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, 
         (Some("scale"), "patch") => write::patch_scale(registry, call, target).await,
         _ => Err(ApiError::method_not_allowed()),
     }
+}
+
+/// Whoever approves or signs a request for a certificate needs to be allowed to do so for its signer, by name or for all of
+/// the signer's domain (`plugin/pkg/admission/certificates`).
+async fn may_decide(app: &App, call: &Call, target: &Target, verb: &str) -> Result<(), ApiError> {
+    let request = app.registry.get(target.resource, "", &target.name)?;
+    let signer = request.text("/spec/signerName");
+    let domain = signer.split('/').next().unwrap_or_default();
+    for name in [signer.to_owned(), format!("{domain}/*")] {
+        let attributes = Attributes::Resource {
+            verb: verb.to_owned(),
+            group: target.resource.group.to_owned(),
+            version: "*".to_owned(),
+            resource: "signers".to_owned(),
+            subresource: String::new(),
+            namespace: String::new(),
+            name,
+        };
+        if authorize(app.authorizer.as_ref(), call.user(), &attributes).await.is_ok() {
+            return Ok(());
+        }
+    }
+    let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
+    Err(ApiError::forbidden(target.resource.group, target.resource.plural, &target.name, why))
 }
 
 /// Lists can be long: they are read, filtered and encoded off the async threads.

@@ -13,7 +13,9 @@ use http_body_util::BodyExt;
 use podlog_api::query::Query;
 use podlog_api::{ApiError, Attributes, Details, Reason, RequestInfo, StreamRules, UserInfo, rbac};
 use podlog_serving::websocket::Upgrade;
-use podlog_serving::{Authenticator, Body, Handler, NodeClient, Peer, Permit, Refusal, authorize};
+use podlog_serving::{
+    Authenticator, Authorizer, Body, Handler, NodeClient, Peer, Permit, Refusal, authorize,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Answer};
@@ -31,6 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) struct App {
     pub(crate) registry: Registry,
     pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) authorizer: Arc<ClusterAuthorizer>,
     /// Knows tokens, and nothing else: for `TokenReview`.
     pub(crate) token_authenticator: Arc<dyn Authenticator>,
     pub(crate) issuer: Arc<TokenIssuer>,
@@ -93,10 +96,7 @@ impl App {
         peer: Peer,
     ) -> Result<Answer, ApiError> {
         let mut user = self.authenticate(&parts, &peer).await?;
-        let authorizer = ClusterAuthorizer {
-            registry: self.registry.clone(),
-            field_selector: info.field_selector.clone(),
-        };
+        let authorizer = self.authorizer.selecting(&info.field_selector);
         if let Some(other) = impersonation::impersonated(&parts.headers, &user, &authorizer).await? {
             tracing::debug!(user = user.username, other = other.username, "impersonation");
             user = other;
@@ -118,6 +118,7 @@ impl App {
             query,
             raw_query,
             permit,
+            authorizer: self.authorizer.clone(),
             body: parking_lot::Mutex::new(Some(body)),
             upgrade,
         };
@@ -138,7 +139,7 @@ impl App {
     /// The inner error: no decision could be reached.
     async fn permit(
         &self,
-        authorizer: &ClusterAuthorizer,
+        authorizer: &dyn Authorizer,
         user: &UserInfo,
         attributes: &Attributes,
     ) -> Result<Result<Permit, podlog_serving::AuthzError>, ApiError> {

@@ -60,7 +60,7 @@ pub(crate) async fn update(
         registry.update_as(&context, resource, &target.namespace, &target.name, part, replace).await;
     let (object, code) = match updated {
         Err(error) if error.reason == Reason::NotFound && creates_on_update(target, &object) => {
-            call.demand(registry, "create").await?;
+            call.demand("create").await?;
             let made = registry.create_as(&context, resource, &target.namespace, object).await?;
             (made, StatusCode::CREATED)
         }
@@ -127,7 +127,7 @@ async fn apply(registry: &Registry, call: &Call, target: &Target, part: Part) ->
     let updated = registry.update_as(&context, resource, &target.namespace, &target.name, part, merge).await;
     let (object, code) = match updated {
         Err(error) if error.reason == Reason::NotFound && part == Part::Main => {
-            call.demand(registry, "create").await?;
+            call.demand("create").await?;
             let object = ownership::apply(resource, &Object::new(json!({})), &config, &writer, conflicts)?;
             (registry.create_as(&context, resource, &target.namespace, object).await?, StatusCode::CREATED)
         }

@@ -5,7 +5,9 @@ use podlog_api::resource::Resource;
 use podlog_api::{ApiError, Object, defaults, ownership, validation};
 use serde_json::json;
 
-use super::{Ownership, Part, Registry, WriteContext, admission, codec, keys, metadata, strategy};
+use super::{
+    Ownership, Part, Registry, WriteContext, admission, certificates, codec, keys, metadata, strategy,
+};
 use crate::store::{Change, Expected, StoreError, Write};
 
 /// Names that are tried when a generated one is taken.
@@ -63,13 +65,19 @@ impl Registry {
         defaults::apply(resource, &mut object);
         admission::create(self, context, resource, &mut object).await?;
         strategy::prepare_create(resource, &mut object);
+        if certificates::is_request(resource) {
+            certificates::prepare_create(context.user.as_ref(), &mut object);
+        }
         if let Some(owners) = owners {
             object.metadata_mut().insert("managedFields".into(), owners);
         }
         if context.ownership == Ownership::Tracked {
             ownership::track(resource, None, &mut object, &context.writer(Part::Main, now));
         }
-        let causes = validation::create(resource, &object);
+        let mut causes = validation::create(resource, &object);
+        if certificates::is_request(resource) {
+            causes.extend(certificates::causes(&object));
+        }
         if !causes.is_empty() {
             return Err(ApiError::invalid(resource.group, resource.kind, object.name(), causes));
         }

@@ -5,6 +5,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod binding;
+pub(crate) mod certificates;
 pub(crate) mod codec;
 mod create;
 mod delete;

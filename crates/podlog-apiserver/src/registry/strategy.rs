@@ -11,7 +11,7 @@ use podlog_api::{Object, child_map};
 use serde_json::{Value, json};
 
 use super::update::Part;
-use super::{job, metadata, qos};
+use super::{certificates, job, metadata, qos};
 
 /// How long events are kept after they were last written.
 pub(crate) const EVENT_TTL: Duration = Duration::from_secs(3600);
@@ -62,6 +62,10 @@ pub(super) fn prepare_update(resource: &Resource, part: Part, new: &mut Object, 
         Part::Status => keep_all_but_status(resource, new, old),
         Part::Finalize => keep_all_but(new, old, "/spec/finalizers"),
         Part::Binding => {}
+        Part::Approval => keep_all_but_status(resource, new, old),
+    }
+    if certificates::is_request(resource) {
+        certificates::prepare_update(part, new, old, jiff::Timestamp::now());
     }
     if resource.kind == "Secret" {
         merge_string_data(new);

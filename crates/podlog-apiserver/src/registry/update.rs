@@ -5,7 +5,7 @@ use podlog_api::resource::Resource;
 use podlog_api::{ApiError, Object, defaults, ownership, validation};
 use serde_json::json;
 
-use super::{Ownership, Registry, WriteContext, admission, codec, keys, metadata, strategy};
+use super::{Ownership, Registry, WriteContext, admission, certificates, codec, keys, metadata, strategy};
 use crate::store::{Change, Expected, KeyValue, StoreError, Write};
 
 /// Attempts before a change that others keep overtaking is given up.
@@ -22,6 +22,8 @@ pub enum Part {
     Finalize,
     /// A pod's node, and the condition that says so.
     Binding,
+    /// The conditions of a certificate signing request.
+    Approval,
 }
 
 impl Registry {
@@ -94,11 +96,15 @@ impl Registry {
             return Ok(());
         }
         admission::update(self, context, resource, part, new, old)?;
-        let causes = match part {
+        let mut causes = match part {
             Part::Main => validation::update(resource, new, old),
             Part::Status => validation::update_status(resource, new, old),
+            Part::Approval => validation::update_approval(new, old),
             Part::Finalize | Part::Binding => Vec::new(),
         };
+        if certificates::is_request(resource) {
+            causes.extend(certificates::causes(new));
+        }
         if causes.is_empty() {
             return Ok(());
         }

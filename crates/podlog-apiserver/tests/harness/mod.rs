@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use podlog_api::Compatibility;
-use podlog_apiserver::{ApiServer, ApiServerConfig, Storage};
+use podlog_apiserver::{ApiServer, ApiServerConfig, AuthenticationConfig, AuthorizationConfig, Storage};
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
 
 /// A running server and its files.
@@ -19,6 +19,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts a server in a new folder.
     pub(crate) async fn start(compatibility: Compatibility) -> Cluster {
+        Cluster::start_with(|config, _| config.compatibility = compatibility).await
+    }
+
+    /// Starts a server in a new folder, with other settings than the usual ones.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut ApiServerConfig, &Path)) -> Cluster {
         let folder = tempfile::tempdir().unwrap();
         podlog_serving::install_crypto_provider();
         let authority = CertificateAuthority::load_or_create(folder.path(), "ca", "test-ca").unwrap();
@@ -35,7 +40,7 @@ impl Cluster {
             &CertificateRequest::client("kube-apiserver-kubelet-client", Some("system:masters")),
         );
         let mut config = config(folder.path(), serving, kubelet_client, authority.certificate_path());
-        config.compatibility = compatibility;
+        change(&mut config, folder.path());
         let server = ApiServer::start(config).await.unwrap();
         let cluster = Cluster { folder, server, authority };
         let written = cluster.write_kubeconfig("admin", "admin", Some("system:masters"));
@@ -87,7 +92,8 @@ fn config(folder: &Path, serving: KeyPairFiles, kubelet_client: KeyPairFiles, ca
         service_account_key: folder.join("sa.key"),
         service_account_public_key: folder.join("sa.pub"),
         service_account_issuer: ApiServerConfig::DEFAULT_ISSUER.into(),
-        token_auth_file: None,
+        authentication: AuthenticationConfig::default(),
+        authorization: AuthorizationConfig::default(),
         kubelet_client,
         kubelet_ca: Some(ca.to_owned()),
         kubelet_preferred_address_types: ApiServerConfig::default_address_types(),

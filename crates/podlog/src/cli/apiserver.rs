@@ -2,10 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::Context as _;
+use podlog_apiserver::controllers::CertificateSigning;
 use podlog_apiserver::{ApiServerConfig, EtcdConfig, Storage};
-use podlog_serving::pki::KeyPairFiles;
+use podlog_client::GoDuration;
+use podlog_serving::pki::{KeyPairFiles, Signer};
 
+use super::access::AccessArgs;
 use super::up::CompatibilityName;
 use crate::exit::Exit;
 
@@ -38,9 +44,6 @@ pub(crate) struct ApiServerArgs {
     /// Authorities of client certificates.
     #[arg(long, value_name = "FILE")]
     client_ca_file: PathBuf,
-    /// Static tokens, `token,user,uid[,"groups"]` a line.
-    #[arg(long, value_name = "FILE")]
-    token_auth_file: Option<PathBuf>,
     /// Public key that tokens of service accounts are verified with; made where it is missing.
     #[arg(long, value_name = "FILE")]
     service_account_key_file: PathBuf,
@@ -66,9 +69,21 @@ pub(crate) struct ApiServerArgs {
     /// Authorities that service accounts are told to trust us by [default: those of --client-ca-file].
     #[arg(long, value_name = "FILE")]
     root_ca_file: Option<PathBuf>,
+    /// Certificate of the authority that signs approved requests for certificates of clients and kubelets; without it
+    /// they wait for a signer from elsewhere. Kubelets join by such requests.
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_key_file")]
+    cluster_signing_cert_file: Option<PathBuf>,
+    /// The key of --cluster-signing-cert-file.
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_cert_file")]
+    cluster_signing_key_file: Option<PathBuf>,
+    /// How long certificates are valid that are signed, unless their request wants less, e.g. 8760h.
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = duration)]
+    cluster_signing_duration: Duration,
     /// How logs are read and failures shown.
     #[arg(long, value_enum, default_value_t = CompatibilityName::Exact)]
     compatibility: CompatibilityName,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     storage: StorageArgs,
 }
@@ -112,12 +127,25 @@ impl ApiServerArgs {
             service_account_key: self.service_account_signing_key_file.clone(),
             service_account_public_key: self.service_account_key_file.clone(),
             service_account_issuer: self.service_account_issuer.clone(),
-            token_auth_file: self.token_auth_file.clone(),
+            authentication: self.access.authentication(),
+            authorization: self.access.authorization(),
             kubelet_client: pair(&self.kubelet_client_certificate, &self.kubelet_client_key),
             kubelet_ca: self.kubelet_certificate_authority.clone(),
             kubelet_preferred_address_types: self.kubelet_preferred_address_types.clone(),
             compatibility: self.compatibility.into(),
         }
+    }
+
+    /// How requests for certificates are signed, if they are.
+    ///
+    /// # Errors
+    /// When the authority's files cannot be used.
+    pub(crate) fn signing(&self) -> anyhow::Result<Option<CertificateSigning>> {
+        let files = self.cluster_signing_cert_file.clone().zip(self.cluster_signing_key_file.clone());
+        let Some((certificate, key)) = files else { return Ok(None) };
+        let signer = Signer::load(KeyPairFiles { certificate, key })
+            .context("cannot use --cluster-signing-cert-file and --cluster-signing-key-file")?;
+        Ok(Some(CertificateSigning { signer: Arc::new(signer), duration: self.cluster_signing_duration }))
     }
 
     /// Authorities that service accounts are told to trust.
@@ -139,6 +167,12 @@ impl StorageArgs {
             prefix: self.etcd_prefix.clone(),
         })
     }
+}
+
+/// A duration in Go's form, more than nothing.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: GoDuration = text.parse()?;
+    parsed.positive().ok_or_else(|| "must be greater than 0".to_owned())
 }
 
 pub(super) fn run(args: ApiServerArgs) -> anyhow::Result<Exit> {

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use podlog_apiserver::controllers::{self, ControllerConfig};
-use podlog_apiserver::{ApiServer, ApiServerConfig, Storage};
+use podlog_apiserver::{ApiServer, ApiServerConfig, AuthenticationConfig, AuthorizationConfig, Storage};
 use podlog_client::manifest::Manifest;
 use podlog_client::{Connection, ConnectionOptions};
 use podlog_kubelet::config::KubeletConfiguration;
@@ -125,8 +125,12 @@ impl Cluster {
 
         let stop = CancellationToken::new();
         let root_ca_pem = std::fs::read_to_string(pki.ca())?;
-        let controllers =
-            controllers::spawn_all(api_server.registry(), ControllerConfig { root_ca_pem }, &stop);
+        let control = ControllerConfig {
+            root_ca_pem,
+            authorizer: Some(api_server.authorizer()),
+            signing: Some(pki.signing()?),
+        };
+        let controllers = controllers::spawn_all(api_server.registry(), control, &stop);
         let connection = NodeConnection::load(address, &pki).await?;
         let kubelet = start_kubelet(args, data_dir, node_name.clone(), config, &pki, &connection).await?;
         node::ready(api_server.registry(), &node_name).await;
@@ -189,7 +193,8 @@ async fn start_api_server(args: &UpArgs, data_dir: &DataDir, pki: &Pki) -> anyho
         service_account_key: pki.service_account.key.clone(),
         service_account_public_key: pki.service_account.certificate.clone(),
         service_account_issuer: ApiServerConfig::DEFAULT_ISSUER.into(),
-        token_auth_file: None,
+        authentication: AuthenticationConfig::default(),
+        authorization: AuthorizationConfig::default(),
         kubelet_client: pki.apiserver_kubelet_client.clone(),
         kubelet_ca: Some(pki.ca()),
         // A host name need not resolve; the address that the kubelet listens on always leads to it.

@@ -1,9 +1,11 @@
 //! The certificates of a `podlog up`: one CA, and who gets what from it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use podlog_api::bootstrap_roles::KUBELET_CLIENT;
-use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles, PkiError};
+use podlog_apiserver::controllers::CertificateSigning;
+use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles, PkiError, Signer};
 
 /// All certificates of one data directory, issued and fresh.
 pub(super) struct Pki {
@@ -21,6 +23,7 @@ pub(super) struct Pki {
     /// What signs service account tokens.
     pub(super) service_account: KeyPairFiles,
     leaves: Vec<(KeyPairFiles, CertificateRequest)>,
+    signing_files: KeyPairFiles,
 }
 
 impl Pki {
@@ -41,6 +44,7 @@ impl Pki {
             admin: files("admin"),
             service_account,
             leaves: requests(node_name).into_iter().map(|(name, request)| (files(name), request)).collect(),
+            signing_files: files("ca"),
             authority,
         };
         pki.renew()?;
@@ -50,6 +54,15 @@ impl Pki {
     /// The CA bundle.
     pub(super) fn ca(&self) -> PathBuf {
         self.authority.certificate_path().to_owned()
+    }
+
+    /// How requests for certificates are signed.
+    ///
+    /// # Errors
+    /// When the authority's files cannot be read.
+    pub(super) fn signing(&self) -> Result<CertificateSigning, PkiError> {
+        let signer = Arc::new(Signer::load(self.signing_files.clone())?);
+        Ok(CertificateSigning { signer, duration: CertificateSigning::DEFAULT_DURATION })
     }
 
     /// Issues what is missing or due, and says whether anything was.

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod apply;
+mod certificates;
 mod rest;
 mod subresources;
 mod tokens;
@@ -22,7 +23,9 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Metrics};
-use crate::auth::{BearerAuthenticator, PolicyKeeper, ServiceAccountAuthenticator, TokenIssuer};
+use crate::auth::{
+    BearerAuthenticator, ClusterAuthorizer, Member, PolicyKeeper, ServiceAccountAuthenticator, TokenIssuer,
+};
 use crate::registry::Registry;
 use crate::store::RedbStore;
 
@@ -79,9 +82,11 @@ async fn server() -> Arc<App> {
         audiences: vec![ISSUER.into()],
     };
     let tokens: Arc<dyn Authenticator> = Arc::new(BearerAuthenticator(vec![Arc::new(accounts)]));
-    let authenticator = UnionAuthenticator::new(vec![Arc::new(Believer), tokens.clone()]).with_anonymous();
+    let authenticator = UnionAuthenticator::new(vec![Arc::new(Believer), tokens.clone()])
+        .with_anonymous_on(&["/healthz", "/livez", "/readyz"]);
     let app = Arc::new(App {
         authenticator: Arc::new(authenticator),
+        authorizer: Arc::new(ClusterAuthorizer::new(registry.clone(), vec![Member::Node, Member::Rbac])),
         token_authenticator: tokens,
         issuer,
         nodes: NodeClient::new(NodeClientConfig::default()).unwrap(),

@@ -170,8 +170,11 @@ async fn nobody_gets_what_he_may_not_have() {
             r#"pods is forbidden: User \"bob\" cannot list resource \"pods\" in API group \"\" at the cluster scope"#,
         ),
         ("/metrics", &[bob], 403, r#"forbidden: User \"bob\" cannot get path \"/metrics\""#),
-        ("/version", &[], 200, "{"),
-        ("/api", &[], 403, r#"User \"system:anonymous\" cannot get path \"/api\""#),
+        ("/version", &[bob], 200, "{"),
+        // Without a credential there is nothing but health.
+        ("/healthz", &[], 200, "ok"),
+        ("/version", &[], 401, r#""reason":"Unauthorized""#),
+        ("/api", &[], 401, r#""reason":"Unauthorized""#),
         ("/api", &[bob], 200, "APIVersions"),
         (
             "/api",

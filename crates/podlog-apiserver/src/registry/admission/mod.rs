@@ -3,6 +3,7 @@
 //! The plugins that kube-apiserver has on by default and that matter here, in its order
 //! (`pkg/kubeapiserver/options/plugins.go`).
 
+mod certificates;
 mod escalation;
 mod namespace;
 pub(crate) mod node_restriction;
@@ -25,6 +26,9 @@ pub(super) async fn create(
     if let Some(user) = &context.user {
         node_restriction::create(user, resource, object)?;
         escalation::check(registry, user, resource, object, None)?;
+    }
+    if super::certificates::is_request(resource) {
+        certificates::create(context.user.as_ref(), resource, object)?;
     }
     if resource.kind == "Pod" {
         service_account::arrival(registry, object).await?;

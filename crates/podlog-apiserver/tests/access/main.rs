@@ -1,0 +1,9 @@
+//! Who is believed and who may do what, against a real server over TLS.
+
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail loudly")]
+
+mod certificates;
+mod cluster;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod kubectl;
