@@ -259,6 +259,7 @@ static RESOURCES: &[Resource] = &[
     Resource::new(CORE, "Pod", ("pods", "pod"), POD).short(&["po"]).in_all().with(&[
         sub("binding", "Binding", "io.k8s.api.core.v1.Binding", CREATE),
         foreign("eviction", "Eviction", ("policy", "v1"), "io.k8s.api.policy.v1.Eviction", CREATE),
+        sub("ephemeralcontainers", "Pod", POD, &["get", "patch", "update"]),
         sub("log", "Pod", POD, &["get"]),
         status("Pod", POD),
     ]),

@@ -87,6 +87,14 @@ pub fn update_approval(new: &Object, old: &Object) -> Vec<Cause> {
     errors.into_causes()
 }
 
+/// Checks a change of a pod's ephemeral containers, and of nothing else: they can only become more.
+pub fn update_ephemeral_containers(new: &Object, old: &Object) -> Vec<Cause> {
+    let mut errors = Errors::default();
+    metadata::update(new, old, &mut errors);
+    pod_update::ephemeral_containers(new, old, &mut errors);
+    errors.into_causes()
+}
+
 /// What is allowed and probably not meant, for `Warning` headers of creates and updates.
 pub fn warnings(resource: &Resource, object: &Object) -> Vec<String> {
     warnings::of(resource, object)

@@ -36,6 +36,27 @@ pub(super) fn update(new: &Object, old: &Object, errors: &mut Errors) {
     }
 }
 
+/// As `ValidatePodEphemeralContainersUpdate`.
+pub(super) fn ephemeral_containers(new: &Object, old: &Object, errors: &mut Errors) {
+    let field = "spec.ephemeralContainers";
+    pod::spec(at(new, "/spec"), "spec", pod::Place::Pod, errors);
+    let new = list(at(new, "/spec"), "ephemeralContainers");
+    for old in list(at(old, "/spec"), "ephemeralContainers") {
+        let name = text(old, "name");
+        match new.iter().find(|new| text(new, "name") == name) {
+            None => errors
+                .forbidden(field, &format!("existing ephemeral containers \"{name}\" may not be removed\n")),
+            Some(new) if !same(new, old) => {
+                errors.forbidden(
+                    field,
+                    &format!("existing ephemeral containers \"{name}\" may not be changed\n"),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+}
+
 /// `false` when there is nothing more to say.
 fn deadline(new: &Value, old: &Value, errors: &mut Errors) -> bool {
     let field = "spec.activeDeadlineSeconds";

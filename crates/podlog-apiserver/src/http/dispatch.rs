@@ -64,7 +64,7 @@ async fn object(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, 
             let workload = registry.get(target.resource, &target.namespace, &target.name)?;
             list::one(call, target.resource, &scale::of(&workload), StatusCode::OK)
         }
-        (None | Some("status" | "approval"), "get") => {
+        (None | Some("status" | "approval" | "ephemeralcontainers"), "get") => {
             let object = registry.get(target.resource, &target.namespace, &target.name)?;
             list::one(call, target.resource, &object, StatusCode::OK)
         }
@@ -91,6 +91,12 @@ async fn object(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, 
         }
         (Some("status"), "update") => write::update(registry, call, target, Part::Status).await,
         (Some("status"), "patch") => write::patch(registry, call, target, Part::Status).await,
+        (Some("ephemeralcontainers"), "update") => {
+            write::update(registry, call, target, Part::EphemeralContainers).await
+        }
+        (Some("ephemeralcontainers"), "patch") => {
+            write::patch(registry, call, target, Part::EphemeralContainers).await
+        }
         (Some("finalize"), "update") => write::update(registry, call, target, Part::Finalize).await,
         (Some("scale"), "update") => write::update_scale(registry, call, target).await,
         (Some("scale"), "patch") => write::patch_scale(registry, call, target).await,

@@ -61,6 +61,7 @@ pub(super) fn prepare_update(resource: &Resource, part: Part, new: &mut Object, 
         Part::Main => keep_status(resource, new, old),
         Part::Status => keep_all_but_status(resource, new, old),
         Part::Finalize => keep_all_but(new, old, "/spec/finalizers"),
+        Part::EphemeralContainers => keep_all_but(new, old, "/spec/ephemeralContainers"),
         Part::Binding => {}
         Part::Approval => keep_all_but_status(resource, new, old),
     }

@@ -20,6 +20,8 @@ pub enum Part {
     Status,
     /// `spec.finalizers` of a namespace.
     Finalize,
+    /// `spec.ephemeralContainers` of a pod.
+    EphemeralContainers,
     /// A pod's node, and the condition that says so.
     Binding,
     /// The conditions of a certificate signing request.
@@ -89,7 +91,7 @@ impl Registry {
     ) -> Result<(), ApiError> {
         metadata::prepare_update(resource, new, old)?;
         strategy::prepare_update(resource, part, new, old);
-        if part == Part::Main {
+        if matches!(part, Part::Main | Part::EphemeralContainers) {
             defaults::apply(resource, new);
         }
         if new == old {
@@ -100,6 +102,7 @@ impl Registry {
             Part::Main => validation::update(resource, new, old),
             Part::Status => validation::update_status(resource, new, old),
             Part::Approval => validation::update_approval(new, old),
+            Part::EphemeralContainers => validation::update_ephemeral_containers(new, old),
             Part::Finalize | Part::Binding => Vec::new(),
         };
         if certificates::is_request(resource) {

@@ -11,6 +11,7 @@ const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
 /// Every subresource that has a handler, and its verbs.
 const SERVED: &[(&str, &[&str])] = &[
     ("binding", &["create"]),
+    ("ephemeralcontainers", &["get", "patch", "update"]),
     ("eviction", &["create"]),
     ("finalize", &["update"]),
     ("log", &["get"]),
@@ -19,8 +20,7 @@ const SERVED: &[(&str, &[&str])] = &[
     ("token", &["create"]),
 ];
 /// What upstream has besides, and nonsense.
-const UNSERVED: &[&str] =
-    &["proxy", "ephemeralcontainers", "exec", "attach", "portforward", "resize", "nope"];
+const UNSERVED: &[&str] = &["proxy", "exec", "attach", "portforward", "resize", "nope"];
 const METHODS: &[(&str, &str)] =
     &[("GET", "get"), ("POST", "create"), ("PUT", "update"), ("PATCH", "patch"), ("DELETE", "delete")];
 
@@ -60,8 +60,9 @@ async fn rights_to_a_subresource_are_no_rights_to_its_object() {
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     assert_eq!(app.post("/api/v1/namespaces/default/pods", pod).await.code, 201);
     let bob = ("x-user", "bob");
-    for (object, subresource) in
-        [("/api/v1/nodes/n", "proxy"), ("/api/v1/namespaces/default/pods/p", "ephemeralcontainers")]
+    let pod = "/api/v1/namespaces/default/pods/p";
+    for (object, subresource, served) in
+        [("/api/v1/nodes/n", "proxy", false), (pod, "ephemeralcontainers", true)]
     {
         let before = app.get(object).await.json();
         let path = format!("{object}/{subresource}");
@@ -76,12 +77,59 @@ async fn rights_to_a_subresource_are_no_rights_to_its_object() {
                 }
                 tokio::task::yield_now().await;
             };
-            assert_eq!(answer.code, 404, "{method} {path}: {}", answer.text());
-            let text = "the server could not find the requested resource";
-            assert_eq!(answer.json()["message"], text);
+            match (served, method) {
+                (false, _) => {
+                    assert_eq!(answer.code, 404, "{method} {path}: {}", answer.text());
+                    let text = "the server could not find the requested resource";
+                    assert_eq!(answer.json()["message"], text);
+                }
+                (true, "DELETE") => assert_eq!(answer.code, 405, "{}", answer.text()),
+                (true, _) => assert_eq!(answer.code, 200, "{method} {path}: {}", answer.text()),
+            }
         }
         assert_eq!(app.get(object).await.json(), before);
     }
+}
+
+#[tokio::test]
+async fn ephemeral_containers_only_become_more() {
+    let app = server().await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(app.post("/api/v1/namespaces/default/pods", pod).await.code, 201);
+    let path = "/api/v1/namespaces/default/pods/p/ephemeralcontainers";
+    let strategic = ("content-type", "application/strategic-merge-patch+json");
+    let patch = |container: Value| json!({"spec": {"ephemeralContainers": [container]}}).to_string();
+    let debug = json!({"name": "debug", "image": "i", "targetContainerName": "c"});
+    let answer = app.send("PATCH", path, &[ADMIN, strategic], patch(debug)).await;
+    assert_eq!(answer.code, 200, "{}", answer.text());
+    let added = &answer.json()["spec"]["ephemeralContainers"][0];
+    assert_eq!(
+        (&added["terminationMessagePath"], &added["name"]),
+        (&json!("/dev/termination-log"), &json!("debug"))
+    );
+    for (change, words) in [
+        (
+            json!({"name": "debug", "image": "other"}),
+            "existing ephemeral containers \"debug\" may not be changed",
+        ),
+        (
+            json!({"name": "debug", "$patch": "delete"}),
+            "existing ephemeral containers \"debug\" may not be removed",
+        ),
+        (json!({"name": "c", "image": "i"}), "spec.ephemeralContainers[1].name: Duplicate value: \"c\""),
+        (
+            json!({"name": "e", "image": "i", "ports": [{"containerPort": 1}]}),
+            "cannot be set for an Ephemeral Container",
+        ),
+    ] {
+        let answer = app.send("PATCH", path, &[ADMIN, strategic], patch(change)).await;
+        assert_eq!(answer.code, 422, "{}", answer.text());
+        assert!(answer.json()["message"].as_str().unwrap().contains(words), "{}", answer.text());
+    }
+    let more = json!({"spec": {"ephemeralContainers": [{"name": "more", "image": "i"}]}}).to_string();
+    let through_the_pod =
+        app.send("PATCH", path.trim_end_matches("/ephemeralcontainers"), &[ADMIN, strategic], more).await;
+    assert_eq!(through_the_pod.code, 422, "{}", through_the_pod.text());
 }
 
 #[tokio::test]
