@@ -1,4 +1,4 @@
-//! Protocols that others defined, as generated code: messages and gRPC clients, no behaviour.
+//! Protocols that others defined, as generated code: messages, gRPC clients, and servers for what podlog serves; no behaviour.
 //!
 //! Made by `tools/protogen` from the files in `proto/`; a test there fails when they are not in step. Nothing here is
 //! written by hand but this file.
@@ -22,3 +22,12 @@ pub mod cri;
     reason = "generated; the comments are those of the protocol file"
 )]
 pub mod etcd;
+
+/// gRPC's health checks: what probes ask containers.
+#[rustfmt::skip]
+#[expect(
+    missing_docs,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; the protocol file has names and numbers only"
+)]
+pub mod health;
