@@ -3,6 +3,7 @@
 //!
 //! Rules and texts as `makeEnvironmentVariables` of `pkg/kubelet/kubelet_pods.go`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
@@ -262,7 +263,7 @@ pub(crate) fn resource_value(
 ) -> Result<String, String> {
     let name = selector.container_name.as_deref().unwrap_or_default();
     let container = if name.is_empty() {
-        container.ok_or_else(|| "container name required for resourceFieldRef".to_owned())?
+        Cow::Borrowed(container.ok_or_else(|| "container name required for resourceFieldRef".to_owned())?)
     } else {
         let found = crate::pods::find_container(pod, name);
         found.map(|(container, _)| container).ok_or_else(|| format!("container {name} not found"))?

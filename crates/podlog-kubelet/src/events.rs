@@ -77,6 +77,7 @@ impl Events {
         let mut about = pod_reference(pod);
         let list = match find_container(pod, container) {
             Some((_, Role::Init | Role::Sidecar)) => "initContainers",
+            Some((_, Role::Ephemeral)) => "ephemeralContainers",
             _ => "containers",
         };
         about.field_path = Some(format!("spec.{list}{{{container}}}"));

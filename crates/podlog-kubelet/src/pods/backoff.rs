@@ -8,6 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 
 const INITIAL: Duration = Duration::from_secs(10);
 
+/// Longest pause before an image is asked for again (`MaxImageBackOff` of `pkg/kubelet/kubelet.go`).
+pub(super) const LONGEST_FOR_IMAGES: Duration = Duration::from_secs(300);
+
 /// Pauses by key.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoffs {

@@ -72,7 +72,7 @@ fn containers_ready(report: &Report<'_>, status: &PodStatus, phase: &str) -> Pod
     };
     let unready: Vec<&str> = spec::all_containers(report.pod)
         .filter(|(container, role)| match role {
-            Role::Init => false,
+            Role::Init | Role::Ephemeral => false,
             Role::Sidecar => !find(&status.init_container_statuses, &container.name),
             Role::Regular => !find(&status.container_statuses, &container.name),
         })

@@ -134,6 +134,7 @@ pub(super) async fn container(
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         resources: resources(pod, container, node_memory_bytes(context)),
+        target: None,
     })
 }
 

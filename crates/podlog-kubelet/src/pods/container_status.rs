@@ -33,6 +33,16 @@ pub(super) fn regular(report: &Report<'_>) -> Vec<ApiStatus> {
     statuses
 }
 
+/// Statuses of ephemeral containers; `None` when the pod has none.
+pub(super) fn ephemeral(report: &Report<'_>) -> Option<Vec<ApiStatus>> {
+    let old = report.old.and_then(|status| status.ephemeral_container_statuses.as_deref());
+    let old = old.unwrap_or_default();
+    let statuses: Vec<_> = spec::ephemeral_containers(report.pod)
+        .map(|container| status(report, &container, Role::Ephemeral, find(old, &container.name)))
+        .collect();
+    (!statuses.is_empty()).then_some(statuses)
+}
+
 fn find<'a>(statuses: &'a [ApiStatus], name: &str) -> Option<&'a ApiStatus> {
     statuses.iter().find(|status| status.name == name)
 }
@@ -188,8 +198,9 @@ fn set_readiness(report: &Report<'_>, role: Role, newest: Option<&ContainerStatu
         .copied()
         .unwrap_or_default();
     let Health { started, ready, .. } = health;
-    status.started = Some(started);
+    status.started = (role != Role::Ephemeral).then_some(started);
     status.ready = match role {
+        Role::Ephemeral => false,
         Role::Init => {
             let terminated = status.state.as_ref().and_then(|state| state.terminated.as_ref());
             terminated.is_some_and(|terminated| terminated.exit_code == 0)

@@ -171,6 +171,7 @@ fn is_changed(container: &Container, status: &ContainerStatus) -> bool {
 }
 
 fn containers(situation: &Situation<'_>, plan: &mut Plan) {
+    ephemeral(situation, plan);
     if !init(situation, plan) {
         return;
     }
@@ -186,6 +187,15 @@ fn containers(situation: &Situation<'_>, plan: &mut Plan) {
                     }
                 }
             },
+        }
+    }
+}
+
+/// Ephemeral containers run once, and do not wait for the others.
+fn ephemeral(situation: &Situation<'_>, plan: &mut Plan) {
+    for container in spec::ephemeral_containers(situation.pod) {
+        if situation.view.newest(&container.name).is_none() {
+            start(situation, plan, &container, None);
         }
     }
 }

@@ -9,7 +9,6 @@ use crate::runtime::Images;
 /// Below `spec`.
 const OF_POD: &[&str] = &[
     "dnsConfig",
-    "ephemeralContainers",
     "hostAliases",
     "runtimeClassName",
     "securityContext.appArmorProfile",
@@ -34,8 +33,6 @@ const HELD_BY_CONTAINERS: &[&str] = &[
 /// Below a container.
 const OF_CONTAINER: &[&str] = &[
     "lifecycle.stopSignal",
-    "livenessProbe.grpc",
-    "readinessProbe.grpc",
     "resources.claims",
     "resources.limits",
     "securityContext.appArmorProfile",
@@ -44,7 +41,6 @@ const OF_CONTAINER: &[&str] = &[
     "securityContext.procMount",
     "securityContext.seLinuxOptions",
     "securityContext.seccompProfile",
-    "startupProbe.grpc",
     "volumeDevices",
 ];
 
@@ -93,12 +89,12 @@ mod tests {
             (
                 json!({"hostAliases": [{"ip": "1.2.3.4"}], "initContainers": [{"name": "i",
                     "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}],
-                    "containers": [{"name": "c", "livenessProbe": {"grpc": {"port": 1}},
+                    "containers": [{"name": "c", "volumeDevices": [{"name": "d", "devicePath": "/d"}],
                     "resources": {"limits": {"cpu": "1"}}, "securityContext": {"privileged": true}}]}),
                 Some(
                     "fields without effect on this node: spec: hostAliases, \
-                    container i: securityContext.capabilities, container c: livenessProbe.grpc, \
-                    container c: resources.limits, container c: securityContext.privileged",
+                    container i: securityContext.capabilities, container c: resources.limits, \
+                    container c: securityContext.privileged, container c: volumeDevices",
                 ),
             ),
         ];
@@ -106,9 +102,8 @@ mod tests {
             let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
             assert_eq!(warning(&pod, Images::Unused).as_deref(), expected);
             let in_containers = warning(&pod, Images::Used);
-            let shorter = expected.map(
-                |_| "fields without effect on this node: spec: hostAliases, container c: livenessProbe.grpc",
-            );
+            let shorter = expected
+                .map(|_| "fields without effect on this node: spec: hostAliases, container c: volumeDevices");
             assert_eq!(in_containers.as_deref(), shorter);
         }
     }

@@ -99,7 +99,8 @@ fn check_user(
     }
     let (pod, name) = (go::quote(&PodId::of(pod).to_string()), &container.name);
     let image_is_root = match context.runtime.images() {
-        Images::Used => image.uid == Some(0),
+        // An image that names nobody runs as root.
+        Images::Used => image.uid.unwrap_or(0) == 0 && image.username.is_empty(),
         Images::Unused => rustix::process::geteuid().is_root(),
     };
     match asked.run_as_user {

@@ -1,11 +1,12 @@
 //! What a pod asks for, in the words that the rest of the kubelet uses.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodIP};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodIP};
 use serde_json::json;
 
 /// Which pod. Displays as upstream's logs and messages name it: `web_default(uid)`.
@@ -42,6 +43,8 @@ pub(crate) enum Role {
     Sidecar,
     /// A regular container.
     Regular,
+    /// A container that somebody added to look around; it runs once.
+    Ephemeral,
 }
 
 /// What happens when a container ends.
@@ -76,6 +79,7 @@ pub(crate) fn restart_policy(pod: &Pod) -> RestartPolicy {
 pub(crate) fn container_restart_policy(pod: &Pod, role: Role) -> RestartPolicy {
     match (role, restart_policy(pod)) {
         (Role::Sidecar, _) => RestartPolicy::Always,
+        (Role::Ephemeral, _) => RestartPolicy::Never,
         (Role::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
         (_, policy) => policy,
     }
@@ -96,14 +100,52 @@ pub(crate) fn regular_containers(pod: &Pod) -> &[Container] {
     pod.spec.as_ref().map_or(&[], |spec| &spec.containers)
 }
 
-/// Every container that is started by the kubelet: init containers first.
+/// Every container that the pod was made with: init containers first.
 pub(crate) fn all_containers(pod: &Pod) -> impl Iterator<Item = (&Container, Role)> {
     init_containers(pod).chain(regular_containers(pod).iter().map(|container| (container, Role::Regular)))
 }
 
+/// Ephemeral containers, in the shape of the others.
+pub(crate) fn ephemeral_containers(pod: &Pod) -> impl Iterator<Item = Container> {
+    let containers = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref());
+    containers.unwrap_or_default().iter().cloned().map(as_container)
+}
+
+fn as_container(own: EphemeralContainer) -> Container {
+    Container {
+        args: own.args,
+        command: own.command,
+        env: own.env,
+        env_from: own.env_from,
+        image: own.image,
+        image_pull_policy: own.image_pull_policy,
+        name: own.name,
+        security_context: own.security_context,
+        stdin: own.stdin,
+        stdin_once: own.stdin_once,
+        termination_message_path: own.termination_message_path,
+        termination_message_policy: own.termination_message_policy,
+        tty: own.tty,
+        volume_mounts: own.volume_mounts,
+        working_dir: own.working_dir,
+        ..Container::default()
+    }
+}
+
+/// The container whose processes an ephemeral one is to see.
+pub(crate) fn target_of<'a>(pod: &'a Pod, ephemeral: &str) -> Option<&'a str> {
+    let containers = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref())?;
+    let own = containers.iter().find(|container| container.name == ephemeral)?;
+    own.target_container_name.as_deref().filter(|name| !name.is_empty())
+}
+
 /// A container by name.
-pub(crate) fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<(&'a Container, Role)> {
-    all_containers(pod).find(|(container, _)| container.name == name)
+pub(crate) fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<(Cow<'a, Container>, Role)> {
+    let made_with = all_containers(pod).find(|(container, _)| container.name == name);
+    made_with.map(|(container, role)| (Cow::Borrowed(container), role)).or_else(|| {
+        let added = ephemeral_containers(pod).find(|container| container.name == name)?;
+        Some((Cow::Owned(added), Role::Ephemeral))
+    })
 }
 
 /// How long the pod's containers get to end: what the deletion asks for, else what the pod asks for; at least 1 s.

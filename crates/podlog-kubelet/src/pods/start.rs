@@ -16,12 +16,12 @@ use super::hooks;
 use super::ignored;
 use super::image;
 use super::kill::{Kill, kill};
-use super::spec::{PodId, find_container};
+use super::spec::{PodId, find_container, target_of};
 use super::view::PodView;
 use crate::events::Level;
 use crate::go;
 use crate::layout::Layout;
-use crate::runtime::{ContainerId, RuntimeError, SandboxId};
+use crate::runtime::{ContainerConfig, ContainerId, ContainerState, RuntimeError, SandboxId};
 use crate::volumes::{PodVolumes, Sources, VolumePaths};
 
 /// Containers whose postStart hook still runs.
@@ -94,7 +94,7 @@ impl Start {
                 break;
             }
             let Some((container, _)) = find_container(&self.pod, &name) else { continue };
-            let result = self.container(&sandbox, container, &volumes).await;
+            let result = self.container(&sandbox, &container, &volumes).await;
             results.push((name, result));
         }
         Outcome::Containers(results)
@@ -131,6 +131,7 @@ impl Start {
             container_config::container(&self.context, &self.pod, container, attempt, image, volumes)
                 .await
                 .map_err(|message| self.fail(container, "CreateContainerConfigError", message))?;
+        let config = ContainerConfig { target: self.target(&container.name), ..config };
         let id = PodId::of(&self.pod);
         self.context.layout.create_container_logs(&id, &container.name).map_err(|error| {
             let message =
@@ -174,6 +175,12 @@ impl Start {
         let why = "FailedPostStartHook".to_owned();
         kill(&self.context, &Kill::new(&self.pod, container, instance.clone(), why)).await;
         Err(Failure { reason: "PostStartHookError", message: "PostStartHookError".into() })
+    }
+
+    /// The instance whose processes an ephemeral container is to see.
+    fn target(&self, name: &str) -> Option<ContainerId> {
+        let target = self.view.newest(target_of(&self.pod, name)?)?;
+        (target.container.state == ContainerState::Running).then(|| target.container.id.clone())
     }
 
     /// Restart count of the next instance.

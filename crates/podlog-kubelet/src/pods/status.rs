@@ -53,6 +53,7 @@ pub(crate) fn status(report: &Report<'_>) -> PodStatus {
         phase: Some(phase.to_owned()),
         init_container_statuses: init,
         container_statuses: Some(regular),
+        ephemeral_container_statuses: container_status::ephemeral(report),
         start_time: start_time(report),
         host_ip: Some(report.node_ip.to_string()),
         host_ips: Some(vec![HostIP { ip: report.node_ip.to_string() }]),

@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoffs;
+use super::backoff::{self, Backoffs};
 use super::context::Context;
 use super::decide::{Action, FailedProbe, Plan, Situation, Why, decide};
 use super::kill::{Kill, kill};
@@ -57,6 +57,7 @@ pub(crate) struct Worker {
     volumes: Arc<tokio::sync::Mutex<PodVolumes>>,
     volumes_due: Instant,
     backoffs: Backoffs,
+    image_backoffs: Backoffs,
     held: BTreeMap<String, Timestamp>,
     reasons: BTreeMap<String, (String, String)>,
     /// When the images of containers could not be had, until that is known as a back-off.
@@ -91,6 +92,7 @@ impl Worker {
         Worker {
             probes: Probes::new(wake.clone()),
             backoffs: Backoffs::new(context.config.max_container_restart_period),
+            image_backoffs: Backoffs::new(backoff::LONGEST_FOR_IMAGES),
             volumes: Arc::new(tokio::sync::Mutex::new(volumes)),
             volumes_due: Instant::now() + context.config.sync_frequency,
             reported,
@@ -242,8 +244,12 @@ impl Worker {
     /// The message that was reported for an instance before: its file may be gone by now.
     fn reported_message(&self, id: &ContainerId) -> Option<String> {
         let reported = self.reported.as_ref()?;
-        let statuses =
-            [&reported.container_statuses, &reported.init_container_statuses].into_iter().flatten().flatten();
+        let statuses = [
+            &reported.container_statuses,
+            &reported.init_container_statuses,
+            &reported.ephemeral_container_statuses,
+        ];
+        let statuses = statuses.into_iter().flatten().flatten();
         let states = statuses.flat_map(|status| [&status.state, &status.last_state]).flatten();
         let ended = states.filter_map(|state| state.terminated.as_ref()).find(|ended| {
             let text = ended.container_id.as_deref().unwrap_or_default();
@@ -438,13 +444,12 @@ impl Worker {
     fn hold(&mut self, name: String, failure: Failure, now: Timestamp) {
         let Failure { reason, message } = failure;
         let mut until = now.saturating_add(RETRY).unwrap_or(now);
-        let key = format!("image/{name}");
         if reason == "ErrImagePull" {
-            self.backoffs.next(&key, now, now);
-            until = self.backoffs.pending(&key, now, now).map_or(until, |(_, until)| until);
+            self.image_backoffs.next(&name, now, now);
+            until = self.image_backoffs.pending(&name, now, now).map_or(until, |(_, until)| until);
             self.image_failures.insert(name.clone(), now);
         } else {
-            self.backoffs.reset(&key);
+            self.image_backoffs.reset(&name);
         }
         self.reasons.insert(name.clone(), (reason.to_owned(), message));
         self.held.insert(name, until);
@@ -466,7 +471,7 @@ impl Worker {
             }
             Why::SandboxChanged => format!("Stopping container {name}"),
         };
-        let mut kill = Kill::new(&self.pod, container, id.clone(), message);
+        let mut kill = Kill::new(&self.pod, &container, id.clone(), message);
         let probe = match why {
             Why::Probe(FailedProbe::Liveness, _) => container.liveness_probe.as_ref(),
             Why::Probe(FailedProbe::Startup, _) => container.startup_probe.as_ref(),
@@ -532,7 +537,7 @@ impl Worker {
             Some(_) => true,
             None => false,
         };
-        let known = spec::find_container(&self.pod, name).map(|(container, _)| container.clone());
+        let known = spec::find_container(&self.pod, name).map(|(container, _)| container.into_owned());
         let container = known.unwrap_or_else(|| k8s_openapi::api::core::v1::Container {
             name: name.to_owned(),
             ..Default::default()

@@ -1,4 +1,4 @@
-//! One attempt of a probe: exec, HTTP or TCP.
+//! One attempt of a probe: exec, HTTP, TCP or gRPC.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{Container, Pod, Probe, TCPSocketAction};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::http;
 use super::task::seconds;
+use super::{grpc, http};
 use crate::go;
 use crate::pods::{Context, pod_ip};
 use crate::runtime::ContainerId;
@@ -48,7 +48,10 @@ pub(super) async fn attempt(
     if let Some(socket) = &probe.tcp_socket {
         return tcp(container, socket, pod_ip(pod, context.node.ip), limit).await;
     }
-    Answer::Unknown("missing probe handler: podlog's kubelet knows exec, httpGet and tcpSocket".into())
+    if let Some(check) = &probe.grpc {
+        return grpc::check(check, pod_ip(pod, context.node.ip), limit).await;
+    }
+    Answer::Unknown("missing probe handler".into())
 }
 
 async fn command(context: &Context, id: &ContainerId, command: &[String], limit: Duration) -> Answer {

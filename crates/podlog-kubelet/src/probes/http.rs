@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::attempt::dial;
 use crate::go;
 
-const AGENT: &str = "kube-probe/1.36";
+pub(super) const AGENT: &str = "kube-probe/1.36";
 
 /// Why a request did not succeed.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 //! Follows `pkg/kubelet/prober`.
 
 mod attempt;
+mod grpc;
 pub(crate) mod http;
 mod task;
 

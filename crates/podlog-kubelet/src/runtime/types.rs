@@ -281,6 +281,8 @@ pub struct ContainerConfig {
     pub stdin_once: bool,
     /// What it may use.
     pub resources: Resources,
+    /// A running container of the same pod whose processes it sees as its own; `None` sees what the pod lets it see.
+    pub target: Option<ContainerId>,
 }
 
 /// State of a container.

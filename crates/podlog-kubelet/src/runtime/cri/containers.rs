@@ -52,7 +52,10 @@ pub(super) fn to_cri(pod: &PodSandboxConfig, config: &ContainerConfig) -> cri::C
         tty: config.tty,
         linux: Some(cri::LinuxContainerConfig {
             resources: Some(resources(config.resources)),
-            security_context: Some(security(pod, &config.security)),
+            security_context: Some(cri::LinuxContainerSecurityContext {
+                namespace_options: Some(own_namespaces(pod, config)),
+                ..security(&config.security)
+            }),
         }),
         ..Default::default()
     }
@@ -92,7 +95,19 @@ fn resources(resources: Resources) -> cri::LinuxContainerResources {
     }
 }
 
-fn security(pod: &PodSandboxConfig, own: &SecurityContext) -> cri::LinuxContainerSecurityContext {
+/// Namespaces of the pod, and for some the processes of another container.
+fn own_namespaces(pod: &PodSandboxConfig, config: &ContainerConfig) -> cri::NamespaceOption {
+    match &config.target {
+        None => namespaces(pod),
+        Some(target) => cri::NamespaceOption {
+            pid: cri::NamespaceMode::Target.into(),
+            target_id: target.0.clone(),
+            ..namespaces(pod)
+        },
+    }
+}
+
+fn security(own: &SecurityContext) -> cri::LinuxContainerSecurityContext {
     let id = |id: Option<u32>| id.map(|id| cri::Int64Value { value: id.into() });
     let paths = |paths: &[&str]| match own.unmasked_proc || own.privileged {
         true => Vec::new(),
@@ -105,7 +120,6 @@ fn security(pod: &PodSandboxConfig, own: &SecurityContext) -> cri::LinuxContaine
             ..Default::default()
         }),
         privileged: own.privileged,
-        namespace_options: Some(namespaces(pod)),
         run_as_user: id(own.run_as_user),
         run_as_group: id(own.run_as_group),
         run_as_username: own.run_as_username.clone(),

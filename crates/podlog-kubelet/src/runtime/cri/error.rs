@@ -47,7 +47,7 @@ impl From<Failure> for RuntimeError {
         match failure {
             Failure::Deadline(limit) => RuntimeError::Unavailable(format!("no answer within {limit:?}")),
             Failure::Status(status) if is_answer(&status) => {
-                RuntimeError::Rpc { code: name(status.code()), message: status.message().to_owned() }
+                RuntimeError::Rpc { code: code_name(status.code()), message: status.message().to_owned() }
             }
             Failure::Status(status) => RuntimeError::Unavailable(with_causes(&status)),
         }
@@ -70,7 +70,7 @@ fn with_causes(status: &Status) -> String {
 }
 
 /// The code's name as Go prints it.
-fn name(code: Code) -> &'static str {
+pub(crate) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "Canceled",

@@ -14,4 +14,5 @@ mod runtime;
 mod sandboxes;
 
 pub use endpoint::{Endpoint, EndpointError};
+pub(crate) use error::code_name;
 pub use runtime::CriRuntime;

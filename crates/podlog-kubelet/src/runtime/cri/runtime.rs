@@ -150,7 +150,8 @@ impl ContainerRuntime for CriRuntime {
             username: auth.username.clone(),
             password: auth.password.clone(),
             auth: auth.auth.clone(),
-            server_address: auth.server_address.clone(),
+            // Not told, as upstream: the credentials were chosen for this image, and containerd takes only URLs here.
+            server_address: String::new(),
             identity_token: auth.identity_token.clone(),
             registry_token: auth.registry_token.clone(),
         });
