@@ -1,5 +1,8 @@
 //! CRI against a real containerd, where there is one.
 
+#![expect(clippy::print_stderr, reason = "a test that was skipped says so loudly")]
+
+#[path = "../../../../tests/support/containerd.rs"]
 mod machine;
 
 use std::fs;
@@ -8,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use machine::{IMAGE, Machine};
 use podlog_driver::{FileLimits, LogRotator};
-use podlog_kubelet::runtime::cri::CriRuntime;
+use podlog_kubelet::runtime::cri::{CriRuntime, Endpoint};
 use podlog_kubelet::runtime::{
     ContainerConfig, ContainerId, ContainerRuntime, ContainerState, ContainerStatus, PodSandboxConfig,
     Resources, RuntimeError, SandboxId, SandboxState,
@@ -21,21 +24,39 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[tokio::test]
 async fn containers_of_containerd() {
     let Some(mut machine) = Machine::start() else { return };
-    let runtime = machine.runtime();
+    let runtime = open(&machine);
     assert_eq!(runtime.version().await.expect("version").name, "containerd");
     images(&runtime).await;
     networks(&machine, &runtime).await;
-    let sandbox = runtime.run_pod_sandbox(&machine.pod()).await.expect("sandbox");
+    let sandbox = runtime.run_pod_sandbox(&pod(&machine)).await.expect("sandbox");
     a_life(&runtime, &sandbox).await;
     commands_and_stops(&runtime, &sandbox).await;
     memory(&runtime, &sandbox).await;
     rotation(&runtime, &sandbox).await;
     restarts(&mut machine, &sandbox).await;
-    let runtime = machine.runtime();
+    let runtime = open(&machine);
     runtime.stop_pod_sandbox(&sandbox).await.expect("stop");
     runtime.remove_pod_sandbox(&sandbox).await.expect("remove");
     runtime.remove_pod_sandbox(&sandbox).await.expect("remove again");
     assert!(runtime.list_containers(None).await.expect("list").is_empty());
+}
+
+/// What a kubelet that has just started has of the runtime.
+fn open(machine: &Machine) -> std::sync::Arc<CriRuntime> {
+    let endpoint: Endpoint = machine.socket().display().to_string().parse().expect("an absolute path");
+    CriRuntime::open(&endpoint)
+}
+
+fn pod(machine: &Machine) -> PodSandboxConfig {
+    PodSandboxConfig {
+        name: "pod-0".into(),
+        namespace: "default".into(),
+        uid: "1234".into(),
+        log_directory: machine.path().join("logs/default_pod-0_1234"),
+        labels: [("io.kubernetes.pod.uid".to_owned(), "1234".to_owned())].into(),
+        host_network: true,
+        ..PodSandboxConfig::default()
+    }
 }
 
 async fn images(runtime: &CriRuntime) {
@@ -52,8 +73,8 @@ async fn images(runtime: &CriRuntime) {
 
 /// Without CNI only the host's network is to be had, and the runtime's words say so.
 async fn networks(machine: &Machine, runtime: &CriRuntime) {
-    let pod = PodSandboxConfig { host_network: false, uid: "own-network".into(), ..machine.pod() };
-    let error = runtime.run_pod_sandbox(&pod).await.expect_err("no CNI");
+    let config = PodSandboxConfig { host_network: false, uid: "own-network".into(), ..pod(machine) };
+    let error = runtime.run_pod_sandbox(&config).await.expect_err("no CNI");
     assert!(matches!(&error, RuntimeError::Rpc { message, .. } if message.contains("cni")), "{error:?}");
     let network =
         runtime.conditions().await.expect("conditions").into_iter().find(|c| c.kind == "NetworkReady");
@@ -155,18 +176,18 @@ fn lines(path: &Path) -> Vec<String> {
 
 /// Neither a new kubelet nor a new containerd changes anything for what runs.
 async fn restarts(machine: &mut Machine, sandbox: &SandboxId) {
-    let runtime = machine.runtime();
+    let runtime = open(machine);
     let id = start(&runtime, sandbox, "lasting", "while :; do sleep 0.1; done").await;
     let before = runtime.container_status(&id).await.expect("status");
     machine.restart();
     // The connection that broke is made anew.
     wait_until_answered(&runtime).await;
     assert_eq!(runtime.container_status(&id).await.expect("status"), before);
-    let adopted = machine.runtime();
+    let adopted = open(machine);
     assert_eq!(adopted.container_status(&id).await.expect("status"), before);
     let found = adopted.list_pod_sandboxes().await.expect("list");
     let own = found.into_iter().find(|found| found.id == *sandbox).expect("the sandbox");
-    assert_eq!((own.config, own.state), (machine.pod(), SandboxState::Ready));
+    assert_eq!((own.config, own.state), (pod(machine), SandboxState::Ready));
     assert_eq!(adopted.pod_sandbox_ips(sandbox).await.expect("addresses"), None);
     adopted.stop_container(&id, Duration::ZERO).await.expect("stop");
     assert_eq!(wait_exited(&adopted, &id).await.exit_code, 137);

@@ -1,15 +1,11 @@
 //! A containerd of the test's own, with an image made on the spot.
 
-#![expect(clippy::print_stderr, reason = "a test that was skipped says so loudly")]
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use podlog_kubelet::runtime::PodSandboxConfig;
-use podlog_kubelet::runtime::cri::{CriRuntime, Endpoint};
 use serde_json::{Value, json};
 
 /// Both for containers and, sleeping, for sandboxes.
@@ -54,13 +50,7 @@ impl Machine {
         self.folder.path()
     }
 
-    /// What a kubelet that has just started has of the runtime.
-    pub(crate) fn runtime(&self) -> std::sync::Arc<CriRuntime> {
-        let endpoint: Endpoint = self.socket().display().to_string().parse().expect("an absolute path");
-        CriRuntime::open(&endpoint)
-    }
-
-    /// Kills containerd and starts another one on the same directories.
+    /// Kills containerd as a power cut would, and starts another one on the same directories.
     pub(crate) fn restart(&mut self) {
         self.containerd.kill().expect("kill");
         self.containerd.wait().expect("wait");
@@ -68,19 +58,8 @@ impl Machine {
         self.wait_ready();
     }
 
-    pub(crate) fn pod(&self) -> PodSandboxConfig {
-        PodSandboxConfig {
-            name: "pod-0".into(),
-            namespace: "default".into(),
-            uid: "1234".into(),
-            log_directory: self.path().join("logs/default_pod-0_1234"),
-            labels: [("io.kubernetes.pod.uid".to_owned(), "1234".to_owned())].into(),
-            host_network: true,
-            ..PodSandboxConfig::default()
-        }
-    }
-
-    fn socket(&self) -> PathBuf {
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
         self.path().join("containerd.sock")
     }
 
@@ -151,7 +130,8 @@ impl Machine {
     }
 }
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of an image's manifest.
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 fn add_blob(blobs: &Path, data: &[u8]) -> Value {
     let path = blobs.join("new");

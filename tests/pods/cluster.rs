@@ -1,0 +1,284 @@
+//! A `podlog up` with a runtime behind it, and requests to its API server.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use http::Request;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::{Value, json};
+
+use crate::harness::Podlog;
+use crate::machine::{IMAGE, Machine};
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(90);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What runs the pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Column {
+    /// Processes of this machine.
+    Process,
+    /// A containerd of the test's own.
+    Containerd,
+}
+
+impl Column {
+    /// Whether pods have images, cgroups and root file systems of their own.
+    pub(crate) fn has_containers(self) -> bool {
+        self == Column::Containerd
+    }
+
+    /// The prefix of container ids.
+    pub(crate) fn runtime_name(self) -> &'static str {
+        match self {
+            Column::Process => "process",
+            Column::Containerd => "containerd",
+        }
+    }
+}
+
+pub(crate) struct Cluster {
+    column: Column,
+    podlog: Podlog,
+    machine: Option<Machine>,
+    arguments: Vec<String>,
+    client: kube::Client,
+    scratch: tempfile::TempDir,
+}
+
+impl Cluster {
+    pub(crate) async fn start(column: Column, machine: Option<Machine>) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let config = scratch.path().join("kubelet.yaml");
+        let settings = json!({
+            "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
+            "containerLogMaxSize": "1Mi", "syncFrequency": "1s",
+        });
+        std::fs::write(&config, settings.to_string()).unwrap();
+        let mut arguments = vec![format!("--kubelet-config={}", config.display())];
+        if let Some(machine) = &machine {
+            let endpoint = machine.socket().display().to_string();
+            arguments.push("--runtime=cri".to_owned());
+            arguments.push(format!("--container-runtime-endpoint=unix://{endpoint}"));
+        }
+        let podlog = Podlog::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let client = client(&podlog).await;
+        Cluster { column, podlog, machine, arguments, client, scratch }
+    }
+
+    pub(crate) fn column(&self) -> Column {
+        self.column
+    }
+
+    /// A file or folder of the test's own on the host.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// Where podlog keeps what it has.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.podlog.data_dir()
+    }
+
+    /// Where the runtime's own things are, if it is one of the test's own.
+    pub(crate) fn machine_path(&self) -> Option<&std::path::Path> {
+        self.machine.as_ref().map(Machine::path)
+    }
+
+    /// Kills API server and kubelet, and starts new ones.
+    pub(crate) async fn restart_podlog(&mut self) {
+        self.podlog.kill();
+        self.podlog.up(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        self.client = client(&self.podlog).await;
+    }
+
+    /// Kills the runtime where it is a process of its own, and starts a new one.
+    pub(crate) fn restart_runtime(&mut self) {
+        if let Some(machine) = &mut self.machine {
+            machine.restart();
+        }
+    }
+
+    pub(crate) async fn request(&self, method: &str, path: &str, body: &Value) -> Result<Value, kube::Error> {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let media =
+            if method == "PATCH" { "application/strategic-merge-patch+json" } else { "application/json" };
+        let request = Request::builder().method(method).uri(path).header("content-type", media);
+        self.client.request(request.body(body).unwrap()).await
+    }
+
+    /// An object that must be made.
+    pub(crate) async fn create(&self, plural: &str, object: Value) -> Value {
+        let path = format!("/api/v1/namespaces/default/{plural}");
+        let made = self.request("POST", &path, &object).await;
+        made.unwrap_or_else(|error| panic!("{object}: {error}"))
+    }
+
+    /// Makes a pod in the host's network.
+    pub(crate) async fn run(&self, name: &str, mut spec: Value) -> Value {
+        spec["hostNetwork"] = json!(true);
+        if spec.get("terminationGracePeriodSeconds").is_none() {
+            spec["terminationGracePeriodSeconds"] = json!(1);
+        }
+        let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec});
+        self.create("pods", pod).await
+    }
+
+    pub(crate) async fn pod(&self, name: &str) -> Option<Value> {
+        match self.request("GET", &path(name), &Value::Null).await {
+            Ok(pod) => Some(pod),
+            Err(kube::Error::Api(status)) if status.code == 404 => None,
+            Err(error) => panic!("pod {name}: {error}"),
+        }
+    }
+
+    /// The pod when `condition` holds for it.
+    pub(crate) async fn wait(&self, name: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let pod = self.pod(name).await;
+            if let Some(pod) = pod.as_ref().filter(|pod| condition(pod)) {
+                return pod.clone();
+            }
+            if begun.elapsed() > PATIENCE {
+                let events = self.events(name).await;
+                panic!("gave up waiting for {what} of pod {name}: {pod:#?}\n{events:#?}");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    pub(crate) async fn wait_phase(&self, name: &str, phase: &str) -> Value {
+        self.wait(name, phase, |pod| pod["status"]["phase"] == phase).await
+    }
+
+    /// The pod when it is ready.
+    pub(crate) async fn wait_ready(&self, name: &str) -> Value {
+        self.wait(name, "readiness", |pod| condition(pod, "Ready")["status"] == "True").await
+    }
+
+    pub(crate) async fn wait_event(&self, name: &str, text: &str) {
+        let begun = Instant::now();
+        loop {
+            let events = self.events(name).await;
+            if events.iter().any(|event| event.contains(text)) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no event {text:?} of {name} among {events:#?}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Events of a pod as `Reason: message`.
+    pub(crate) async fn events(&self, name: &str) -> Vec<String> {
+        let path = format!("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name={name}");
+        let list = self.request("GET", &path, &Value::Null).await.unwrap();
+        let text = |event: &Value| {
+            format!(
+                "{}: {}",
+                event["reason"].as_str().unwrap_or_default(),
+                event["message"].as_str().unwrap_or_default()
+            )
+        };
+        list["items"].as_array().unwrap().iter().map(text).collect()
+    }
+
+    /// Log of a container, as an API client gets it.
+    pub(crate) async fn log(&self, name: &str, query: &str) -> Result<String, kube::Error> {
+        let request = Request::get(format!("{}/log?{query}", path(name))).body(Vec::new()).unwrap();
+        self.client.request_text(request).await
+    }
+
+    /// A log that has this text.
+    pub(crate) async fn wait_log(&self, name: &str, query: &str, text: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            let log = self.log(name, query).await;
+            if let Some(log) = log.as_ref().ok().filter(|log| log.contains(text)) {
+                return log.clone();
+            }
+            assert!(begun.elapsed() < PATIENCE, "no {text:?} in the log of {name}: {log:?}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    pub(crate) async fn delete(&self, name: &str) {
+        self.request("DELETE", &path(name), &Value::Null).await.unwrap();
+    }
+
+    pub(crate) async fn wait_gone(&self, name: &str) {
+        let begun = Instant::now();
+        while let Some(pod) = self.pod(name).await {
+            assert!(begun.elapsed() < PATIENCE, "pod {name} does not go: {pod:#?}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Deletes a pod and waits for its end.
+    pub(crate) async fn remove(&self, name: &str) {
+        self.delete(name).await;
+        self.wait_gone(name).await;
+    }
+}
+
+fn path(name: &str) -> String {
+    format!("/api/v1/namespaces/default/pods/{name}")
+}
+
+async fn client(podlog: &Podlog) -> kube::Client {
+    podlog_serving::install_crypto_provider();
+    let kubeconfig = Kubeconfig::read_from(podlog.data_dir().join("kubeconfig")).unwrap();
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    kube::Client::try_from(config).unwrap()
+}
+
+/// A container that runs a script.
+pub(crate) fn shell(name: &str, script: &str) -> Value {
+    json!({"name": name, "image": IMAGE, "command": ["/bin/sh", "-c", script]})
+}
+
+/// `value` with another field.
+pub(crate) fn with(mut value: Value, key: &str, field: Value) -> Value {
+    value[key] = field;
+    value
+}
+
+/// A pod with one container that is not started again.
+pub(crate) fn once(container: Value) -> Value {
+    json!({"containers": [container], "restartPolicy": "Never"})
+}
+
+/// The condition of that type.
+pub(crate) fn condition(pod: &Value, kind: &str) -> Value {
+    let conditions = pod["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().find(|condition| condition["type"] == kind).cloned().unwrap_or_default()
+}
+
+/// `True`, `False` or empty, of these conditions in turn.
+pub(crate) fn conditions(pod: &Value, kinds: [&str; 4]) -> [String; 4] {
+    kinds.map(|kind| {
+        let found = condition(pod, kind);
+        let (status, reason) = (found["status"].as_str().unwrap_or_default(), found["reason"].as_str());
+        reason.map_or_else(|| status.to_owned(), |reason| format!("{status} {reason}"))
+    })
+}
+
+/// The conditions that say how far a pod is.
+pub(crate) const PROGRESS: [&str; 4] =
+    ["PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
+
+/// Status of a container, whatever its kind.
+pub(crate) fn status<'a>(pod: &'a Value, name: &str) -> &'a Value {
+    let lists = ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"];
+    let all = lists.iter().filter_map(|list| pod["status"][list].as_array()).flatten();
+    all.into_iter().find(|status| status["name"] == name).unwrap_or(&Value::Null)
+}
+
+/// Exit code and reason of a container that has ended.
+pub(crate) fn ended(pod: &Value, name: &str) -> (i64, String) {
+    let ended = &status(pod, name)["state"]["terminated"];
+    (ended["exitCode"].as_i64().unwrap_or(-1), ended["reason"].as_str().unwrap_or_default().to_owned())
+}

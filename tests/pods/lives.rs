@@ -1,0 +1,234 @@
+//! Containers from their start to their end.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::cluster::{Cluster, PROGRESS, condition, conditions, ended, once, shell, status, with};
+
+pub(crate) async fn several_containers(cluster: &Cluster) {
+    let script = |name: &str| {
+        format!("echo {name} out; echo {name} err >&2; trap 'exit 0' TERM; while :; do sleep 0.1; done")
+    };
+    cluster.run("several", json!({"containers": [shell("b", &script("b")), shell("a", &script("a"))]})).await;
+    let pod = cluster.wait_ready("several").await;
+    assert_eq!(pod["status"]["phase"], "Running");
+    assert_eq!(conditions(&pod, PROGRESS), ["True", "True", "True", "True"]);
+    let names: Vec<_> =
+        pod["status"]["containerStatuses"].as_array().unwrap().iter().map(|s| s["name"].as_str()).collect();
+    assert_eq!(names, [Some("a"), Some("b")], "sorted by name");
+    for name in ["a", "b"] {
+        let status = status(&pod, name);
+        assert_eq!(
+            (&status["ready"], &status["started"], &status["restartCount"]),
+            (&json!(true), &json!(true), &json!(0))
+        );
+        assert!(status["state"]["running"]["startedAt"].is_string(), "{status}");
+        let id = status["containerID"].as_str().unwrap();
+        assert!(id.starts_with(&format!("{}://", cluster.column().runtime_name())), "{id}");
+        let log = cluster.wait_log("several", &format!("container={name}"), "err").await;
+        assert!(log.contains(&format!("{name} out\n")) && log.contains(&format!("{name} err\n")), "{log}");
+    }
+    assert_eq!(pod["status"]["podIP"], pod["status"]["hostIP"]);
+    cluster.remove("several").await;
+}
+
+pub(crate) async fn init_containers_take_turns(cluster: &Cluster) {
+    let step = |name: &str| {
+        let script = format!("sleep 1; echo {name} >> /work/steps; echo {name} done");
+        with(shell(name, &script), "volumeMounts", json!([{"name": "work", "mountPath": "/work"}]))
+    };
+    let main = with(
+        shell("main", "cat /work/steps"),
+        "volumeMounts",
+        json!([{"name": "work", "mountPath": "/work"}]),
+    );
+    let spec = json!({"initContainers": [step("first"), step("second")], "containers": [main],
+        "volumes": [{"name": "work", "emptyDir": {}}], "restartPolicy": "Never"});
+    cluster.run("turns", spec).await;
+    let early = cluster
+        .wait("turns", "an init container", |pod| status(pod, "first")["state"]["running"].is_object())
+        .await;
+    assert_eq!(early["status"]["phase"], "Pending");
+    assert_eq!(
+        conditions(&early, PROGRESS),
+        ["True", "False ContainersNotInitialized", "False ContainersNotReady", "False ContainersNotReady"]
+    );
+    assert_eq!(
+        condition(&early, "Initialized")["message"],
+        "containers with incomplete status: [first second]"
+    );
+    assert_eq!(status(&early, "main")["state"]["waiting"]["reason"], "PodInitializing");
+    let pod = cluster
+        .wait("turns", "its end", |pod| {
+            pod["status"]["phase"] == "Succeeded"
+                && condition(pod, "PodReadyToStartContainers")["status"] == "False"
+        })
+        .await;
+    for name in ["first", "second", "main"] {
+        assert_eq!(ended(&pod, name), (0, "Completed".to_owned()));
+    }
+    assert_eq!(
+        conditions(&pod, PROGRESS),
+        ["False", "True PodCompleted", "False PodCompleted", "False PodCompleted"]
+    );
+    assert_eq!(cluster.log("turns", "container=main").await.unwrap(), "first\nsecond\n");
+    assert_eq!(cluster.log("turns", "container=first").await.unwrap(), "first done\n");
+    cluster.remove("turns").await;
+}
+
+pub(crate) async fn a_failed_init_container_fails_the_pod(cluster: &Cluster) {
+    let spec = json!({"initContainers": [shell("broken", "echo no >&2; exit 7")], "containers": [shell("main", "true")],
+        "restartPolicy": "Never"});
+    cluster.run("broken", spec).await;
+    let pod = cluster.wait_phase("broken", "Failed").await;
+    assert_eq!(ended(&pod, "broken"), (7, "Error".to_owned()));
+    assert_eq!(status(&pod, "main")["state"]["waiting"]["reason"], "PodInitializing");
+    assert_eq!(
+        conditions(&pod, PROGRESS)[1..],
+        ["False ContainersNotInitialized", "False PodFailed", "False PodFailed"]
+    );
+    cluster.remove("broken").await;
+}
+
+pub(crate) async fn sidecars_outlive_the_others(cluster: &Cluster) {
+    let work = json!([{"name": "work", "mountPath": "/work"}]);
+    let sidecar = with(
+        shell(
+            "helper",
+            "trap 'test -e /work/main && echo last; exit 0' TERM; sleep 0.3; touch /work/up; while :; do sleep 0.1; done",
+        ),
+        "restartPolicy",
+        json!("Always"),
+    );
+    let sidecar = with(
+        sidecar,
+        "startupProbe",
+        json!({"exec": {"command": ["/bin/sh", "-c", "test -e /work/up"]}, "periodSeconds": 1}),
+    );
+    let main = with(shell("main", "test -e /work/up && touch /work/main"), "volumeMounts", work.clone());
+    let spec = json!({"initContainers": [with(sidecar, "volumeMounts", work)], "containers": [main],
+        "volumes": [{"name": "work", "emptyDir": {}}], "restartPolicy": "Never", "terminationGracePeriodSeconds": 20});
+    cluster.run("sidecar", spec).await;
+    let pod = cluster.wait_phase("sidecar", "Succeeded").await;
+    assert_eq!(ended(&pod, "main"), (0, "Completed".to_owned()), "the sidecar had started before");
+    assert_eq!(ended(&pod, "helper"), (0, "Completed".to_owned()));
+    assert_eq!(cluster.log("sidecar", "container=helper").await.unwrap(), "last\n");
+    cluster.remove("sidecar").await;
+}
+
+pub(crate) async fn a_crash_loop_backs_off(cluster: &Cluster) {
+    let made = cluster.run("loop", json!({"containers": [shell("c", "echo try; exit 3")]})).await;
+    let pod = cluster
+        .wait("loop", "CrashLoopBackOff", |pod| {
+            let c = status(pod, "c");
+            c["state"]["waiting"]["reason"] == "CrashLoopBackOff" && c["restartCount"].as_i64() >= Some(1)
+        })
+        .await;
+    let c = status(&pod, "c");
+    let uid = made["metadata"]["uid"].as_str().unwrap();
+    let expected = format!("back-off 2s restarting failed container=c pod=loop_default({uid})");
+    assert_eq!(c["state"]["waiting"]["message"], expected);
+    let last = &c["lastState"]["terminated"];
+    assert_eq!((&last["exitCode"], &last["reason"]), (&json!(3), &json!("Error")));
+    assert_eq!((&pod["status"]["phase"], &c["ready"]), (&json!("Running"), &json!(false)));
+    assert_eq!(
+        conditions(&pod, PROGRESS),
+        ["True", "True", "False ContainersNotReady", "False ContainersNotReady"]
+    );
+    assert_eq!(cluster.log("loop", "previous=true").await.unwrap(), "try\n");
+    cluster.wait_event("loop", "BackOff: Back-off restarting failed container c in pod loop_default").await;
+    cluster.remove("loop").await;
+}
+
+/// Of the dead, the last but one is kept, and its log.
+pub(crate) async fn dead_containers_are_collected(cluster: &Cluster) {
+    cluster.run("many", json!({"containers": [shell("c", "echo life; exit 1")]})).await;
+    let pod = cluster
+        .wait("many", "four restarts", |pod| status(pod, "c")["restartCount"].as_i64() >= Some(4))
+        .await;
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    let logs = cluster.data_dir().join(format!("pods/default_many_{uid}/c"));
+    let begun = Instant::now();
+    loop {
+        let mut names: Vec<String> = fs::read_dir(&logs)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        if names.len() <= 3 && !names.contains(&"0.log".to_owned()) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "too many are kept: {names:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.remove("many").await;
+}
+
+pub(crate) async fn hooks_run_around_a_container(cluster: &Cluster) {
+    let folder = cluster.path("hooks");
+    fs::create_dir(&folder).unwrap();
+    let say =
+        |word: &str| json!({"exec": {"command": ["/bin/sh", "-c", format!("echo {word} >> /out/steps")]}});
+    let main = with(
+        shell("c", "trap 'echo term >> /out/steps; exit 0' TERM; while :; do sleep 0.05; done"),
+        "lifecycle",
+        json!({"postStart": say("after-start"), "preStop": say("before-stop")}),
+    );
+    let main = with(main, "volumeMounts", json!([{"name": "out", "mountPath": "/out"}]));
+    let spec = json!({"containers": [main], "volumes": [{"name": "out", "hostPath": {"path": folder}}], "terminationGracePeriodSeconds": 20});
+    cluster.run("hooks", spec).await;
+    cluster.wait_ready("hooks").await;
+    cluster.remove("hooks").await;
+    assert_eq!(fs::read_to_string(folder.join("steps")).unwrap(), "after-start\nbefore-stop\nterm\n");
+}
+
+pub(crate) async fn a_stubborn_container_is_killed_after_its_grace_period(cluster: &Cluster) {
+    let folder = cluster.path("stubborn");
+    fs::create_dir(&folder).unwrap();
+    let main = with(
+        shell("c", "trap 'echo term >> /out/said' TERM; echo up >> /out/said; while :; do sleep 0.05; done"),
+        "volumeMounts",
+        json!([{"name": "out", "mountPath": "/out"}]),
+    );
+    let spec = json!({"containers": [main], "volumes": [{"name": "out", "hostPath": {"path": folder}}], "terminationGracePeriodSeconds": 2});
+    cluster.run("stubborn", spec).await;
+    cluster.wait_ready("stubborn").await;
+    while fs::read_to_string(folder.join("said")).unwrap_or_default() != "up\n" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let begun = Instant::now();
+    cluster.remove("stubborn").await;
+    assert!(begun.elapsed() >= Duration::from_secs(2), "it had two seconds, and got {:?}", begun.elapsed());
+    assert_eq!(fs::read_to_string(folder.join("said")).unwrap(), "up\nterm\n");
+}
+
+pub(crate) async fn time_is_up(cluster: &Cluster) {
+    let spec = with(once(shell("c", "sleep 1000")), "activeDeadlineSeconds", json!(1));
+    cluster.run("late", spec).await;
+    let pod = cluster.wait_phase("late", "Failed").await;
+    assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
+    cluster.wait("late", "the end of its container", |pod| ended(pod, "c").0 > 128).await;
+    cluster.remove("late").await;
+}
+
+pub(crate) async fn nothing_is_left_of_a_deleted_pod(cluster: &Cluster) {
+    let spec = json!({"containers": [shell("c", "while :; do sleep 0.1; done")], "volumes": [{"name": "v", "emptyDir": {}}]});
+    cluster.run("gone", spec).await;
+    let pod = cluster.wait_ready("gone").await;
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    let own = [
+        cluster.data_dir().join(format!("pods/default_gone_{uid}")),
+        cluster.data_dir().join(format!("kubelet/pods/{uid}")),
+    ];
+    assert!(own.iter().all(|path| path.is_dir()), "{own:?}");
+    cluster.remove("gone").await;
+    let begun = Instant::now();
+    while own.iter().any(|path| path.exists()) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "still there: {own:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let links = fs::read_dir(cluster.data_dir().join("containers")).unwrap();
+    assert!(links.flatten().all(|link| !link.file_name().to_string_lossy().starts_with("gone_")));
+}

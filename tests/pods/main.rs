@@ -1,0 +1,139 @@
+//! One suite of pods for every runtime: what a pod does must not depend on what runs it.
+//!
+//! Each column starts the real binary, runs all scenarios of the table at the same time, then those that restart things, one
+//! after the other. Where a scenario cannot be had on a runtime, the table says why.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may panic, and says why it was skipped"
+)]
+
+mod cluster;
+mod ephemeral;
+#[expect(dead_code, reason = "kubectl is not used here: requests are")]
+#[path = "../e2e/harness.rs"]
+mod harness;
+mod images;
+mod lives;
+#[path = "../support/containerd.rs"]
+mod machine;
+mod messages;
+mod probes;
+mod restarts;
+mod settings;
+mod volumes;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use cluster::{Cluster, Column};
+use machine::Machine;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// How many scenarios run at a time: two cores have to do with them.
+const AT_A_TIME: usize = 8;
+
+type Run = for<'a> fn(&'a Cluster) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// A pod, and what must become of it.
+struct Scenario {
+    name: &'static str,
+    /// `None`: on every runtime. Else only where there are containers, and why.
+    needs_containers: Option<&'static str>,
+    run: Run,
+}
+
+macro_rules! scenarios {
+    ($($module:ident :: $function:ident $(, $why:literal)? ;)*) => {
+        &[$(Scenario {
+            name: stringify!($function),
+            needs_containers: scenarios!(@why $($why)?),
+            run: |cluster| Box::pin($module::$function(cluster)),
+        }),*]
+    };
+    (@why $why:literal) => { Some($why) };
+    (@why) => { None };
+}
+
+const SCENARIOS: &[Scenario] = scenarios! {
+    lives::several_containers;
+    lives::init_containers_take_turns;
+    lives::a_failed_init_container_fails_the_pod;
+    lives::sidecars_outlive_the_others;
+    lives::a_crash_loop_backs_off;
+    lives::dead_containers_are_collected;
+    lives::hooks_run_around_a_container;
+    lives::a_stubborn_container_is_killed_after_its_grace_period;
+    lives::time_is_up;
+    lives::nothing_is_left_of_a_deleted_pod;
+    messages::last_words_of_a_file;
+    messages::last_words_of_the_log;
+    messages::memory_that_is_used_up, "a process has no cgroup of its own";
+    probes::commands_decide;
+    probes::http_decides;
+    probes::a_socket_ends_the_start;
+    probes::grpc_decides;
+    ephemeral::somebody_looks_around;
+    settings::users_and_rights;
+    settings::capabilities, "a process keeps the capabilities of the user it runs as";
+    settings::root_is_refused;
+    settings::limits_of_the_cgroup, "a process has no cgroup of its own";
+    settings::the_network_of_the_host;
+    settings::environment;
+    volumes::volumes_of_every_kind;
+    volumes::a_part_of_a_volume;
+    volumes::files_follow_their_objects;
+    images::images_that_cannot_be_had, "a process has no image";
+    images::secrets_open_registries, "a process has no image";
+};
+
+#[test]
+fn pods_on_processes() {
+    run(Column::Process, None);
+}
+
+#[test]
+fn pods_on_containerd() {
+    let Some(machine) = Machine::start() else { return };
+    run(Column::Containerd, Some(machine));
+}
+
+fn run(column: Column, machine: Option<Machine>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let cluster = Cluster::start(column, machine).await;
+        let cluster = together(cluster).await;
+        restarts::all(cluster).await;
+    });
+}
+
+/// Runs the table; fails with the names of all that failed.
+async fn together(cluster: Cluster) -> Cluster {
+    let only = std::env::var("PODLOG_SCENARIO").unwrap_or_default();
+    let (cluster, places) = (Arc::new(cluster), Arc::new(Semaphore::new(AT_A_TIME)));
+    let mut running = JoinSet::new();
+    for scenario in SCENARIOS.iter().filter(|scenario| scenario.name.contains(&only)) {
+        if let Some(why) = scenario.needs_containers.filter(|_| !cluster.column().has_containers()) {
+            eprintln!("{:?}: {} does not apply: {why}", cluster.column(), scenario.name);
+            continue;
+        }
+        let (cluster, places) = (Arc::clone(&cluster), Arc::clone(&places));
+        running.spawn(async move {
+            let _place = places.acquire_owned().await.unwrap();
+            let begun = std::time::Instant::now();
+            let done = tokio::spawn(async move { (scenario.run)(&cluster).await }).await;
+            eprintln!("{:5.1} s {}", begun.elapsed().as_secs_f64(), scenario.name);
+            (scenario.name, done.is_ok())
+        });
+    }
+    let mut failed: Vec<&str> = Vec::new();
+    while let Some(done) = running.join_next().await {
+        failed.extend(done.ok().filter(|(_, is_ok)| !is_ok).map(|(name, _)| name));
+    }
+    let cluster = Arc::into_inner(cluster).expect("every scenario has ended");
+    assert!(failed.is_empty(), "{:?}: failed: {failed:?}", cluster.column());
+    cluster
+}
