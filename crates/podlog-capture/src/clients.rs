@@ -8,6 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use podlog_container::control::{self, MAX_REQUEST, Reply, Request};
+use serde::{Deserialize, Serialize};
+
+use crate::handover::{Handed, Parcel, Unpacked};
 
 /// Most connections at a time; more wait at the door.
 const MAX_CLIENTS: usize = 64;
@@ -19,7 +22,7 @@ const CHUNK: usize = 16 * 1024;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct ClientId(u64);
 
 /// A request that came in, with the descriptors that came with it.
@@ -48,7 +51,41 @@ struct Client {
     is_silent: bool,
 }
 
+/// All connections in a parcel.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ClientsState {
+    listener: Handed,
+    connected: Vec<(ClientId, ClientState)>,
+    next: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ClientState {
+    socket: Handed,
+    unread: Vec<u8>,
+    descriptors: Vec<Handed>,
+    owed: usize,
+    is_silent: bool,
+}
+
 impl Clients {
+    /// Puts all connections into a parcel.
+    pub(crate) fn pack(&self, parcel: &mut Parcel) -> ClientsState {
+        let listener = parcel.put(&self.listener);
+        let connected = self.connected.iter().map(|(id, client)| (*id, client.pack(parcel))).collect();
+        ClientsState { listener, connected, next: self.next }
+    }
+
+    /// Takes them out again.
+    ///
+    /// # Errors
+    /// When a descriptor is missing.
+    pub(crate) fn unpack(state: ClientsState, parcel: &mut Unpacked) -> Result<Self, String> {
+        let listener = parcel.take(state.listener)?.into();
+        let connected = state.connected.into_iter().map(|(id, client)| Ok((id, client.unpack(parcel)?)));
+        Ok(Self { listener, connected: connected.collect::<Result<_, String>>()?, next: state.next })
+    }
+
     /// Serves a listening socket.
     pub(crate) fn new(listener: UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
@@ -153,6 +190,16 @@ impl Clients {
 }
 
 impl Client {
+    fn pack(&self, parcel: &mut Parcel) -> ClientState {
+        ClientState {
+            socket: parcel.put(&self.socket),
+            unread: self.unread.clone(),
+            descriptors: self.descriptors.iter().map(|descriptor| parcel.put(descriptor)).collect(),
+            owed: self.owed,
+            is_silent: self.is_silent,
+        }
+    }
+
     /// # Errors
     /// When the connection has ended.
     fn read(&mut self) -> io::Result<()> {
@@ -179,5 +226,14 @@ impl Client {
     /// Answers are shorter than a socket's buffer: one that does not fit has no reader.
     fn send(&mut self, reply: &Reply) -> bool {
         self.socket.write_all(format!("{reply}\n").as_bytes()).is_ok()
+    }
+}
+
+impl ClientState {
+    fn unpack(self, parcel: &mut Unpacked) -> Result<Client, String> {
+        let Self { socket, unread, descriptors, owed, is_silent } = self;
+        let descriptors =
+            descriptors.into_iter().map(|handed| parcel.take(handed)).collect::<Result<_, _>>()?;
+        Ok(Client { socket: parcel.take(socket)?.into(), unread, descriptors, owed, is_silent })
     }
 }

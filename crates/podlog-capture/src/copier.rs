@@ -8,6 +8,7 @@ use std::{io, thread};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use serde::{Deserialize, Serialize};
 
 use crate::drain::{Drain, Lost, timespec};
 use crate::intake::Intake;
@@ -21,13 +22,48 @@ const MAX_MESSAGE: usize = 2000;
 /// What the writer of a buffered log needs, in bytes; of that it touches a part.
 const WRITER_STACK: usize = 256 * 1024;
 
+/// How often to see whether there is nothing on its way, when the copier is to become another program.
+const RENEWAL_INTERVAL: Duration = Duration::from_millis(500);
+
 /// What the monitor wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Open the log file anew. Answered.
     Reopen,
     /// The container has ended: drain what is left, and end.
     Finish,
+    /// Become another program as soon as nothing is lost by that.
+    Renew(Renewal),
+}
+
+/// Which program that is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Renewal {
+    /// The process whose program it is: the monitor.
+    pub(crate) monitor: i32,
+    /// The first words of its command line.
+    pub(crate) argv: Vec<String>,
+}
+
+impl Order {
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_once(' ').unwrap_or((text, "")) {
+            ("reopen", "") => Some(Self::Reopen),
+            ("finish", "") => Some(Self::Finish),
+            ("renew", json) => serde_json::from_str(json).ok().map(Self::Renew),
+            _ => None,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Reopen => "reopen".to_owned(),
+            Self::Finish => "finish".to_owned(),
+            Self::Renew(renewal) => {
+                format!("renew {}", serde_json::to_string(renewal).unwrap_or_default())
+            }
+        }
+    }
 }
 
 /// What a copier tells.
@@ -55,6 +91,14 @@ pub(crate) enum End {
     Failed,
     /// There is no monitor any more.
     Orphaned,
+    /// Nothing is lost if another program goes on here.
+    Renewed(Renewal),
+}
+
+impl From<OwnedFd> for Line {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(descriptor)
+    }
 }
 
 impl Line {
@@ -66,12 +110,8 @@ impl Line {
     }
 
     /// Gives an order. That there is nobody to take it is found out when the process has ended.
-    pub(crate) fn order(&self, order: Order) {
-        let text = match order {
-            Order::Reopen => "reopen",
-            Order::Finish => "finish",
-        };
-        self.say(text);
+    pub(crate) fn order(&self, order: &Order) {
+        self.say(&order.text());
     }
 
     /// The next report; `None` while there is none, or when there will be none.
@@ -204,7 +244,7 @@ fn run_buffered(plumbing: &Plumbing, drain: Drain<'_>, line: &Line, overflow: Ov
 /// Drains what is there now, for nobody.
 pub(crate) fn finish(plumbing: &Plumbing) {
     if let Ok((monitor, line)) = Line::new() {
-        monitor.order(Order::Finish);
+        monitor.order(&Order::Finish);
         run(plumbing, &line);
     }
 }
@@ -223,6 +263,8 @@ pub(crate) trait Output {
     fn reopen(&mut self) -> Option<Result<(), String>>;
     /// Takes what is left to the log, after the last process has ended.
     fn finish(&mut self) -> Lost;
+    /// Whether nothing is lost if this is dropped now, because there is nothing on its way that the next one would not find.
+    fn is_settled(&mut self) -> bool;
 }
 
 struct Copier<'a, O> {
@@ -230,6 +272,14 @@ struct Copier<'a, O> {
     output: O,
     line: &'a Line,
     memory: Memory,
+    renewal: Option<Due>,
+}
+
+/// That the copier is to become another program.
+struct Due {
+    renewal: Renewal,
+    /// When to look whether it can.
+    at: Instant,
 }
 
 /// What `poll` found.
@@ -242,7 +292,7 @@ struct Found {
 
 impl<'a, O: Output> Copier<'a, O> {
     fn new(plumbing: &'a Plumbing, output: O, line: &'a Line) -> Self {
-        Self { plumbing, output, line, memory: Memory::new(Instant::now()) }
+        Self { plumbing, output, line, memory: Memory::new(Instant::now()), renewal: None }
     }
 
     fn run(mut self) -> End {
@@ -256,6 +306,9 @@ impl<'a, O: Output> Copier<'a, O> {
             }
             let rest = self.output.read(&found.outputs);
             self.output.flush();
+            if let Some(renewal) = self.renewed() {
+                return End::Renewed(renewal);
+            }
             if let Some(rest) = rest {
                 thread::sleep(rest);
             }
@@ -269,7 +322,8 @@ impl<'a, O: Output> Copier<'a, O> {
             .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
             .collect();
         let patience = self.memory.patience(Instant::now());
-        let timeout = [self.output.hold(), patience].into_iter().flatten().min().map(timespec);
+        let renewal = self.renewal.as_ref().map(|due| due.at.saturating_duration_since(Instant::now()));
+        let timeout = [self.output.hold(), patience, renewal].into_iter().flatten().min().map(timespec);
         if poll(&mut polled, timeout.as_ref()).is_err() {
             return Found { line: false, outputs: Vec::new() };
         }
@@ -287,20 +341,33 @@ impl<'a, O: Output> Copier<'a, O> {
 
     /// Does what the monitor says.
     fn obey(&mut self) -> Option<End> {
-        match self.line.hear() {
-            Ok(Some(order)) if order == b"reopen" => {
+        let Ok(message) = self.line.hear() else { return Some(End::Orphaned) };
+        match Order::parse(&String::from_utf8_lossy(&message?))? {
+            Order::Reopen => {
                 if let Some(result) = self.output.reopen() {
                     self.line.say(&Report::Reopened(result).text());
                 }
                 None
             }
-            Ok(Some(order)) if order == b"finish" => {
+            Order::Finish => {
                 self.plumbing.let_go();
                 Some(End::Finished(self.output.finish()))
             }
-            Ok(_) => None,
-            Err(_) => Some(End::Orphaned),
+            Order::Renew(renewal) => {
+                self.renewal = Some(Due { renewal, at: Instant::now() });
+                None
+            }
         }
+    }
+
+    /// Which program to become now.
+    fn renewed(&mut self) -> Option<Renewal> {
+        let due = self.renewal.as_mut().filter(|due| due.at <= Instant::now())?;
+        if self.output.is_settled() {
+            return self.renewal.take().map(|due| due.renewal);
+        }
+        due.at = Instant::now() + RENEWAL_INTERVAL;
+        None
     }
 }
 
@@ -333,10 +400,12 @@ mod tests {
     #[test]
     fn orders_arrive_and_the_end_of_a_monitor_is_noticed() {
         let (monitor, copier) = Line::new().expect("a line");
-        monitor.order(Order::Reopen);
-        monitor.order(Order::Finish);
-        assert_eq!(copier.hear().expect("an order"), Some(b"reopen".to_vec()));
-        assert_eq!(copier.hear().expect("an order"), Some(b"finish".to_vec()));
+        let argv = vec!["/proc/self/exe".to_owned(), "a \"b\"\n".to_owned()];
+        for order in [Order::Reopen, Order::Finish, Order::Renew(Renewal { monitor: 7, argv })] {
+            monitor.order(&order);
+            let message = copier.hear().expect("no end").expect("an order");
+            assert_eq!(Order::parse(&String::from_utf8_lossy(&message)), Some(order));
+        }
         assert_eq!(copier.hear().expect("no end"), None);
         drop(monitor);
         assert!(copier.hear().is_err());

@@ -564,6 +564,14 @@ impl Output for Drain<'_> {
     fn finish(&mut self) -> Lost {
         self.finish_within(LAST_WORDS, LAST_ROOM)
     }
+
+    /// The journal has all of it, but for how many lines a rate limit has dropped.
+    fn is_settled(&mut self) -> bool {
+        while let Some(gap) = self.limit.as_mut().and_then(RateLimit::finish) {
+            self.declare(gap);
+        }
+        true
+    }
 }
 
 /// How much of what a copier had on its way when it was killed is in the log.

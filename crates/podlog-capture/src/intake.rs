@@ -17,6 +17,9 @@ use crate::plumbing::Plumbing;
 use crate::policy::RateLimit;
 use crate::queue::Queue;
 
+/// How long the program may not be read while the buffer is being emptied.
+const SETTLING: Duration = Duration::from_millis(50);
+
 /// The program's output on its way into a buffer. Each byte is counted in the [`Ledger`] before it leaves the work pipe.
 pub(crate) struct Intake<'a, 'scope> {
     plumbing: &'a Plumbing,
@@ -204,5 +207,16 @@ impl Output for Intake<'_, '_> {
         let outside = "somebody outside the container writes on";
         let why = if written.why.is_empty() && unread > 0 { outside.to_owned() } else { written.why };
         Lost { bytes: written.bytes + unread, why, ..written }
+    }
+
+    /// What is in the buffer would have to be declared missing: it is written first, for as long as the program's pipe can take
+    /// what that prints meanwhile.
+    fn is_settled(&mut self) -> bool {
+        while let Some(gap) = self.limit.as_mut().and_then(RateLimit::finish) {
+            self.queue.push_gap(gap, now());
+        }
+        self.queue.settle(now());
+        self.begun = None;
+        self.queue.wait_until_empty(SETTLING)
     }
 }

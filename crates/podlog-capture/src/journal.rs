@@ -26,6 +26,9 @@ use podlog_line::{Gap, GapReason, Stream, Timestamp};
 
 use crate::shared::{self, Shared};
 
+/// Of where everything stands in the memory. Who moves or adds something counts it up: a new build takes over a running
+/// container only from one whose journal it can read.
+pub(crate) const LAYOUT: u32 = 1;
 /// Bytes moved at once.
 pub(crate) const CHUNK: usize = 128 * 1024;
 

@@ -9,6 +9,8 @@
 //! Signals sent to capture itself are ignored. At the shutdown of a machine the programs get theirs too, and somebody has
 //! to write down their last words; capture ends when they have. Only SIGKILL ends it, and its program with it.
 //!
+//! A new build of it takes over from an older one while the container runs: see `handover`.
+//!
 //! What it is told and what it tells is in the container's directory: see `podlog-container`.
 //!
 //! Left to others: log formats, files and rotation (`podlog-line`, `podlog-driver`), deciding what to run and when to stop
@@ -16,7 +18,9 @@
 
 mod clients;
 mod copier;
+mod copying;
 mod drain;
+mod handover;
 mod intake;
 mod journal;
 mod launch;
@@ -37,4 +41,4 @@ mod tree;
 mod user;
 mod view;
 
-pub use run::run;
+pub use run::Invocation;

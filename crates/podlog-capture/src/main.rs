@@ -2,14 +2,13 @@
 //! podlog.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    match arguments.as_slice() {
-        [flag, dir] if flag == "--dir" => podlog_capture::run(&PathBuf::from(dir)),
-        _ => {
+    match podlog_capture::Invocation::parse(&arguments) {
+        Some(invocation) => invocation.run(),
+        None => {
             let _ = writeln!(std::io::stderr(), "usage: podlog-capture --dir DIR");
             ExitCode::from(2)
         }

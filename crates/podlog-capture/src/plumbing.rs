@@ -9,10 +9,13 @@ use podlog_driver::{FileLimits, SinkOptions, WhenFull};
 use podlog_line::Stream;
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use serde::{Deserialize, Serialize};
 
-use crate::journal::{self, CHUNK};
+use crate::handover::{Handed, Parcel, Unpacked};
+use crate::journal::{self, CHUNK, Journal};
 use crate::policy::{Overflow, RateLimit};
 use crate::stdio::Ours;
+use crate::text::failed;
 
 /// What the work pipe is to hold, in bytes: a chunk, with room for pages that are not full.
 const WORK_PIPE_SIZE: usize = 2 * CHUNK;
@@ -31,6 +34,16 @@ pub(crate) struct Plumbing {
     pub(crate) memory: OwnedFd,
     /// Where the output goes.
     pub(crate) log: Log,
+}
+
+/// A [`Plumbing`] in a parcel.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Pipes {
+    stdout: Handed,
+    stderr: Option<Handed>,
+    held: Option<Handed>,
+    work: (Handed, Handed),
+    memory: Handed,
 }
 
 impl Plumbing {
@@ -63,6 +76,35 @@ impl Plumbing {
             log: self.log.clone(),
             held: Mutex::new(self.held().take()),
         })
+    }
+
+    /// Puts all of it into a parcel but for what the container's configuration says.
+    pub(crate) fn pack(&self, parcel: &mut Parcel) -> Pipes {
+        Pipes {
+            stdout: parcel.put(&self.stdout),
+            stderr: self.stderr.as_ref().map(|descriptor| parcel.put(descriptor)),
+            held: self.held().as_ref().map(|descriptor| parcel.put(descriptor)),
+            work: (parcel.put(&self.work.0), parcel.put(&self.work.1)),
+            memory: parcel.put(&self.memory),
+        }
+    }
+
+    /// Takes it out again.
+    ///
+    /// # Errors
+    /// When something is missing, or the journal is of another size than this program makes it.
+    pub(crate) fn unpack(pipes: Pipes, parcel: &mut Unpacked, log: Log) -> Result<Self, String> {
+        let plumbing = Self {
+            stdout: parcel.take(pipes.stdout)?,
+            stderr: parcel.take_some(pipes.stderr)?,
+            held: Mutex::new(parcel.take_some(pipes.held)?),
+            work: (parcel.take(pipes.work.0)?, parcel.take(pipes.work.1)?),
+            memory: parcel.take(pipes.memory)?,
+            log,
+        };
+        Journal::open(&plumbing.memory, sink_options(&plumbing.log).max_content())
+            .map_err(failed("open the journal"))?;
+        Ok(plumbing)
     }
 
     /// Numbers of all descriptors.

@@ -13,6 +13,8 @@ use crate::policy::{Buffer, Popped};
 pub(crate) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
+    /// The writer has nothing to do.
+    written: Condvar,
 }
 
 struct State {
@@ -21,6 +23,10 @@ struct State {
     reopen: usize,
     /// Nothing more will come; who cannot write after that moment gives up.
     closed: Option<Instant>,
+    /// The writer has something in its hands, or cannot write.
+    is_busy: bool,
+    /// Somebody waits until it has not.
+    is_awaited: bool,
 }
 
 /// What the writer does next.
@@ -47,7 +53,8 @@ enum Log {
 
 impl Queue {
     pub(crate) fn new(buffer: Buffer) -> Self {
-        Self { state: Mutex::new(State { buffer, reopen: 0, closed: None }), changed: Condvar::new() }
+        let state = State { buffer, reopen: 0, closed: None, is_busy: false, is_awaited: false };
+        Self { state: Mutex::new(state), changed: Condvar::new(), written: Condvar::new() }
     }
 
     /// Takes in what was read of a stream `at` a time, behind a gap. Returns whether a line is unfinished now.
@@ -83,6 +90,17 @@ impl Queue {
         self.changed.notify_one();
     }
 
+    /// Waits until everything is written, for so long at most. Returns whether it is.
+    pub(crate) fn wait_until_empty(&self, patience: Duration) -> bool {
+        let mut state = self.lock();
+        state.is_awaited = true;
+        let has_work = |state: &mut State| state.is_busy || !state.buffer.is_empty();
+        let waited = self.written.wait_timeout_while(state, patience, has_work);
+        let (mut state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.is_awaited = false;
+        !waited.timed_out()
+    }
+
     /// Nothing more will come. While the log cannot be written, that is tried until `deadline`. The first call counts.
     pub(crate) fn close(&self, deadline: Instant) {
         self.lock().closed.get_or_insert(deadline);
@@ -93,12 +111,18 @@ impl Queue {
     fn next(&self, log: Log, timeout: Option<Duration>, bytes: &mut Vec<u8>) -> Next {
         let mut state = self.lock();
         if let Some(next) = state.next(log, bytes) {
+            state.is_busy = true;
             return next;
+        }
+        state.is_busy = log == Log::Stalled;
+        if state.is_awaited {
+            self.written.notify_all();
         }
         // For ever is as good as for an hour.
         let timeout = timeout.unwrap_or(Duration::from_secs(3600));
         let waited = self.changed.wait_timeout(state, timeout);
         state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.is_busy = true;
         state.next(log, bytes).unwrap_or(Next::Nothing)
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// Bytes before [`Shared::bytes`]: numbers.
@@ -37,8 +37,14 @@ unsafe impl Send for Shared {}
 
 impl Shared {
     /// Maps a file that [`create`] made for so many bytes.
+    ///
+    /// # Errors
+    /// When there is no memory, or the file was made for another number of bytes.
     pub(crate) fn map(file: impl AsFd, bytes: usize) -> io::Result<Self> {
         let length = HEAD + bytes;
+        if fstat(&file)?.st_size < i64::try_from(length).unwrap_or(i64::MAX) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the memory is of another size"));
+        }
         // SAFETY: a fresh mapping at an address that the kernel chooses touches nothing that exists.
         let start = unsafe {
             mmap(ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0)

@@ -3,31 +3,35 @@
 //! This is the monitor: it does no log work, so that it has next to no reason to die. Should it be killed all the same, its copier
 //! becomes the next monitor.
 
+mod execs;
+mod handover;
+
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use jiff::Timestamp;
 use podlog_container::control::{Exec, Reply, Request};
-use podlog_container::{Claim, ContainerDir, Exit, Process, ProcessIdentity, State};
+use podlog_container::{Build, Claim, ContainerDir, Exit, Process, ProcessIdentity, State};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, pidfd_open,
-    set_child_subreaper, wait, waitpid,
+    Pid, PidfdFlags, WaitOptions, WaitStatus, getpid, pidfd_open, set_child_subreaper, wait, waitpid,
 };
 
 use crate::clients::{ClientId, Clients, Incoming};
-use crate::copier::{self, End, Line, Order, Report};
+use crate::copier::{Order, Report};
+use crate::copying::Copier;
 use crate::drain::{Lost, describe, timespec};
-use crate::launch::{self, Child, Place};
+use crate::launch::{self, Place};
 use crate::memory::Memory;
 use crate::plumbing::Plumbing;
 use crate::respawn::Respawn;
-use crate::stdio::{self, Stdin, Theirs};
-use crate::sys::{self, Ended, Fork};
+use crate::stdio::{self, Stdin};
+use crate::sys::{self, Ended};
 use crate::text::{failed, reason};
 use crate::tree::Tree;
+use execs::Execs;
 
 /// How often descendants that were started meanwhile are looked for, while the rest of the process tree is being killed.
 const KILL_INTERVAL: Duration = Duration::from_millis(50);
@@ -37,8 +41,6 @@ const KILL_DEADLINE: Duration = Duration::from_secs(30);
 const EXIT_ATTEMPTS: u32 = 30;
 /// How often to try to open the log for the last words of a container.
 const LAST_ATTEMPTS: u32 = 100;
-/// Most commands executed at a time.
-const MAX_EXECS: usize = 64;
 /// How long the exit code of a program may take to appear after its end, when it is another process' child: not every
 /// init waits for its children at once.
 const REAP_DEADLINE: Duration = Duration::from_secs(5);
@@ -59,16 +61,16 @@ pub(crate) struct Supervisor {
     clients: Clients,
     /// Who waits for the log to be opened anew, in order.
     reopening: VecDeque<ClientId>,
-    execs: Vec<Execution>,
+    execs: Execs,
     memory: Memory,
 }
 
 /// What a container has from its beginning to its end, whoever its monitor is.
-struct Home {
-    dir: ContainerDir,
+pub(crate) struct Home {
+    pub(crate) dir: ContainerDir,
     /// Held until the last process of this capture ends.
-    claim: Claim,
-    process: Process,
+    pub(crate) claim: Claim,
+    pub(crate) process: Process,
 }
 
 /// The container's first process.
@@ -76,12 +78,6 @@ struct Main {
     pid: Pid,
     /// Readable when it has ended, when it is not this process' child.
     adopted: Option<OwnedFd>,
-}
-
-/// The process that does the log work.
-struct Copier {
-    pid: Pid,
-    line: Line,
 }
 
 #[derive(Clone, Debug)]
@@ -94,15 +90,6 @@ enum Phase {
     Draining { exit: Exit },
     /// The log is complete.
     Over { exit: Exit },
-}
-
-/// A command executed for a client.
-struct Execution {
-    pid: Pid,
-    client: ClientId,
-    /// Whether the program runs; `None` once that is known.
-    report: Option<OwnedFd>,
-    has_failed: bool,
 }
 
 /// A descriptor that `poll` found ready.
@@ -169,7 +156,7 @@ impl Supervisor {
             failures: 0,
             clients,
             reopening: VecDeque::new(),
-            execs: Vec::new(),
+            execs: Execs::default(),
             memory: Memory::new(Instant::now()),
         }
     }
@@ -183,7 +170,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// Why that cannot be done; then the container is lost.
-    fn succeed(home: Home, plumbing: Plumbing) -> Result<Self, String> {
+    pub(crate) fn succeed(home: Home, plumbing: Plumbing) -> Result<Self, String> {
         let state = home.dir.state().map_err(|error| describe(&error))?.ok_or("nothing was started")?;
         let pid = Pid::from_raw(state.process.pid).ok_or("no process id")?;
         set_child_subreaper(Some(getpid())).map_err(failed("become subreaper"))?;
@@ -201,6 +188,7 @@ impl Supervisor {
 
     /// Looks after the container until it has ended, and reports how.
     pub(crate) fn run(mut self) {
+        let _ = rustix::thread::set_name(c"podlog-monitor");
         let exit = loop {
             if let Phase::Over { exit } = &self.phase {
                 break exit.clone();
@@ -252,7 +240,7 @@ impl Supervisor {
         // Without room for another process it is tried again later.
         let Ok(copier) = Copier::start(&self.home, &self.plumbing) else { return };
         if matches!(self.phase, Phase::Draining { .. }) {
-            copier.line.order(Order::Finish);
+            copier.line.order(&Order::Finish);
         }
         self.copier = Some(copier);
     }
@@ -342,10 +330,7 @@ impl Supervisor {
         let main = adopted.map(|fd| (Ready::Main, fd.as_fd()));
         let copier = self.copier.as_ref().map(|copier| (Ready::Copier, copier.line.as_fd()));
         let clients = self.clients.sockets().map(|(id, fd)| (Ready::Client(id), fd));
-        let reports = self
-            .execs
-            .iter()
-            .filter_map(|exec| Some((Ready::Report(exec.pid), exec.report.as_ref()?.as_fd())));
+        let reports = self.execs.reports().map(|(pid, fd)| (Ready::Report(pid), fd));
         signals.chain(listener).chain(main).chain(copier).chain(clients).chain(reports)
     }
 
@@ -366,15 +351,11 @@ impl Supervisor {
             self.copier_ended();
         } else if pid == self.main.pid && self.main.adopted.is_none() {
             self.main_ended(exit_of(status));
-        } else if self.execs.iter().any(|exec| exec.pid == pid) {
+        } else {
             self.take_report(pid);
-            self.execs.retain(|exec| {
-                let is_it = exec.pid == pid;
-                if is_it && !exec.has_failed {
-                    self.clients.answer(exec.client, &Reply::Exited(exit_of(status).exit_code));
-                }
-                !is_it
-            });
+            if let Some(client) = self.execs.ended(pid) {
+                self.clients.answer(client, &Reply::Exited(exit_of(status).exit_code));
+            }
         }
     }
 
@@ -418,7 +399,7 @@ impl Supervisor {
         }
         self.plumbing.let_go();
         if let Some(copier) = &self.copier {
-            copier.line.order(Order::Finish);
+            copier.line.order(&Order::Finish);
         }
     }
 
@@ -429,7 +410,7 @@ impl Supervisor {
             }
         }
         if !self.clients.is_connected(id) {
-            self.kill_execs_of(id);
+            self.execs.kill_all_of(id);
         }
     }
 
@@ -437,10 +418,12 @@ impl Supervisor {
     fn answer(&mut self, id: ClientId, incoming: Incoming) -> Option<Reply> {
         let done = match incoming.request {
             Request::Status => Ok(self.status().to_owned()),
+            Request::Build => Build::own().map(|build| build.to_string()).map_err(reason),
+            Request::HandOver(program) => Err(self.hand_over(id, &program.argv, incoming.descriptors)),
             Request::Signal(number) => self.signal(number).map(|()| String::new()),
             Request::Reopen => match &self.copier {
                 Some(copier) => {
-                    copier.line.order(Order::Reopen);
+                    copier.line.order(&Order::Reopen);
                     self.reopening.push_back(id);
                     self.clients.owe(id);
                     return None;
@@ -476,45 +459,20 @@ impl Supervisor {
 
     fn execute(&mut self, client: ClientId, exec: &Exec, descriptors: Vec<OwnedFd>) -> Result<(), String> {
         self.check_running()?;
-        if self.execs.len() >= MAX_EXECS {
-            return Err("too many commands are being executed".to_owned());
-        }
-        let Ok([stdout, stderr]) = <[OwnedFd; 2]>::try_from(descriptors) else {
-            return Err("exec comes with the descriptors of stdout and stderr".to_owned());
-        };
-        let stdio = Theirs::given(stdout, stderr).map_err(reason)?;
         let place = Place::Of(self.main.pid);
-        let Child { pid, report } =
-            launch::start(&self.home.process, &exec.argv, &stdio, &place).map_err(reason)?;
-        self.execs.push(Execution { pid, client, report: Some(report), has_failed: false });
-        Ok(())
+        self.execs.start(client, &self.home.process, &exec.argv, &place, descriptors)
     }
 
     /// Tells the client whether its command runs.
     fn take_report(&mut self, pid: Pid) {
-        let Some(exec) = self.execs.iter_mut().find(|exec| exec.pid == pid) else { return };
-        let Some(report) = exec.report.take() else { return };
-        let reply = match launch::wait_for_report(report) {
-            Ok(()) => Reply::Ok(String::new()),
-            Err(why) => {
-                exec.has_failed = true;
-                Reply::Error(why)
-            }
-        };
-        self.clients.answer(exec.client, &reply);
-    }
-
-    fn kill_execs_of(&self, client: ClientId) {
-        for exec in self.execs.iter().filter(|exec| exec.client == client) {
-            // It leads a process group of its own once it runs; before that there is only itself.
-            let _ = kill_process_group(exec.pid, Signal::KILL);
-            let _ = sys::kill(exec.pid, Signal::KILL.as_raw());
+        if let Some((client, reply)) = self.execs.report(pid) {
+            self.clients.answer(client, &reply);
         }
     }
 }
 
 impl Home {
-    fn try_clone(&self) -> io::Result<Self> {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { dir: self.dir.clone(), claim: self.claim.try_clone()?, process: self.process.clone() })
     }
 }
@@ -522,57 +480,6 @@ impl Home {
 impl Phase {
     fn ending(exit: Exit) -> Self {
         Self::Ending { exit, deadline: Instant::now() + KILL_DEADLINE }
-    }
-}
-
-impl Copier {
-    fn start(home: &Home, plumbing: &Plumbing) -> io::Result<Self> {
-        let (line, theirs) = Line::new()?;
-        match sys::fork()? {
-            Fork::Parent(pid) => Ok(Self { pid, line }),
-            Fork::Child => {
-                let mut kept = plumbing.descriptors();
-                kept.extend([theirs.as_fd().as_raw_fd(), home.claim.as_fd().as_raw_fd()]);
-                sys::close_others(kept);
-                let _ = stdio::silence();
-                let _ = rustix::thread::set_name(c"podlog-copier");
-                copy(home, plumbing, &theirs);
-                sys::exit_child(0)
-            }
-        }
-    }
-
-    /// # Errors
-    /// Why it cannot begin.
-    fn wait_until_ready(&self) -> Result<(), String> {
-        match self.line.wait_for_report() {
-            Some(Report::Failed(why)) => Err(why),
-            Some(_) => Ok(()),
-            None => Err("the copier ended at once".to_owned()),
-        }
-    }
-}
-
-/// The life of a copier, which may become a monitor's.
-fn copy(home: &Home, plumbing: &Plumbing, line: &Line) {
-    match copier::run(plumbing, line) {
-        End::Failed => return,
-        End::Finished(_) => {
-            line.wait_for_end();
-            if home.dir.exit().is_ok_and(|exit| exit.is_some()) {
-                return;
-            }
-        }
-        End::Orphaned => {}
-    }
-    let succeed = || {
-        let plumbing = plumbing.hand_over().map_err(failed("take over pipes"))?;
-        Supervisor::succeed(home.try_clone().map_err(failed("take over claim"))?, plumbing)
-    };
-    match succeed() {
-        Ok(supervisor) => supervisor.run(),
-        // There is nothing to look after, or no way to do it; but what was printed is kept.
-        Err(_) => copier::finish(plumbing),
     }
 }
 

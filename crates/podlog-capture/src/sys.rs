@@ -1,9 +1,10 @@
 //! The few system calls that neither std nor rustix offers safely.
-#![expect(unsafe_code, reason = "fork, exec, signalfd and mount_setattr have no safe interface")]
+#![expect(unsafe_code, reason = "fork, exec, alarm, signalfd and mount_setattr have no safe interface")]
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 use std::{io, mem, ptr};
 
 use rustix::io::Errno;
@@ -227,4 +228,66 @@ pub(crate) type Never = Infallible;
 pub(crate) fn release(range: FileRange) {
     // SAFETY: the range is a read-only mapping of a file in which nothing was ever written, so that the file has all of it.
     unsafe { libc::madvise(range.start as *mut libc::c_void, range.length, libc::MADV_DONTNEED) };
+}
+
+/// Whether a program that this process becomes has a descriptor.
+#[derive(Clone, Copy)]
+pub(crate) enum Inheritance {
+    Inherited,
+    Closed,
+}
+
+/// Sets that for a descriptor.
+pub(crate) fn set_inheritance(number: RawFd, inheritance: Inheritance) {
+    let flags = match inheritance {
+        Inheritance::Inherited => 0,
+        Inheritance::Closed => libc::FD_CLOEXEC,
+    };
+    // SAFETY: the flag closes nothing now, so no owner of the descriptor is wronged.
+    unsafe { libc::fcntl(number, libc::F_SETFD, flags) };
+}
+
+/// Takes possession of a descriptor that the program before this one has left open. It is marked to be closed by exec, as all
+/// others are.
+///
+/// # Errors
+/// When it is not open.
+pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the flag closes nothing now.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and callers ask for each number once, in a fresh program, in which nobody else has opened it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Has the kernel end this process after so long, whatever program it is by then; `None` takes that back.
+pub(crate) fn end_after(deadline: Option<Duration>) {
+    let mut alarm = signal_set(libc::sigemptyset);
+    // SAFETY: the set is initialised, and SIGALRM is a signal, whose effect nobody here has changed.
+    unsafe {
+        libc::sigaddset(&raw mut alarm, libc::SIGALRM);
+        let how = if deadline.is_some() { libc::SIG_UNBLOCK } else { libc::SIG_BLOCK };
+        libc::sigprocmask(how, &raw const alarm, ptr::null_mut());
+        libc::alarm(deadline.map_or(0, |deadline| u32::try_from(deadline.as_secs()).unwrap_or(u32::MAX)));
+    }
+}
+
+/// As [`exec`], of a program that is open.
+pub(crate) fn exec_open(program: &impl AsFd, argv: &[CString], env: &[CString]) -> io::Error {
+    let argv = null_terminated(argv);
+    let env = null_terminated(env);
+    // SAFETY: both arrays end in null and hold pointers to C strings that live until the call returns; the empty path stands
+    // for the descriptor.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            argv.as_ptr(),
+            env.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
 }

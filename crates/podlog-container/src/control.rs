@@ -5,6 +5,8 @@
 //! | `status` | `ok running`, `ok ending` (the first process has ended, the rest is being killed) |
 //! | `signal <number>` | `ok`: sent to the first process; `error …` when it has ended |
 //! | `reopen` | `ok`: the log file was opened anew under its name |
+//! | `build` | `ok <build>`: which build of podlog runs it, as [`Build`](crate::Build) writes it |
+//! | `hand-over {"argv":[…]}` with the descriptor of a program attached | `ok`: that program has taken over, with the words of `argv` before its own; `error …`: everything is as before |
 //! | `exec {"argv":[…]}` with the descriptors of stdout and stderr attached | `ok` when it runs, `error …` when it cannot be started, and later `exited <code>` |
 //!
 //! Anything else is answered by `error …` and the end of the connection. A connection stays open as long as both sides
@@ -37,8 +39,19 @@ pub enum Request {
     Signal(i32),
     /// Open the log file anew.
     Reopen,
+    /// Tell which build this is.
+    Build,
+    /// Become another program, which comes as a descriptor: another build of capture.
+    HandOver(Program),
     /// Run a command in the container.
     Exec(Exec),
+}
+
+/// A program that is to go on as the capture of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its name and its first arguments; `--dir` and what else it needs are added.
+    pub argv: Vec<String>,
 }
 
 /// A command to run in a container, as its user, in its view and with its environment.
@@ -60,6 +73,8 @@ impl Request {
             ("status", "") => Ok(Self::Status),
             ("reopen", "") => Ok(Self::Reopen),
             ("signal", number) => parse_signal(number).map(Self::Signal),
+            ("build", "") => Ok(Self::Build),
+            ("hand-over", json) => parse_program(json).map(Self::HandOver),
             ("exec", json) => parse_exec(json).map(Self::Exec),
             _ => Err("unknown request".to_owned()),
         }
@@ -69,6 +84,12 @@ impl Request {
 fn parse_signal(text: &str) -> Result<i32, String> {
     let number = text.parse().map_err(|_| "signal is not a number".to_owned())?;
     if (1..=64).contains(&number) { Ok(number) } else { Err("no such signal".to_owned()) }
+}
+
+fn parse_program(json: &str) -> Result<Program, String> {
+    let program: Program =
+        serde_json::from_str(json).map_err(|error| format!("bad hand-over request: {error}"))?;
+    if program.argv.is_empty() { Err("hand-over without a program".to_owned()) } else { Ok(program) }
 }
 
 fn parse_exec(json: &str) -> Result<Exec, String> {
@@ -82,6 +103,10 @@ impl fmt::Display for Request {
             Self::Status => f.write_str("status"),
             Self::Signal(number) => write!(f, "signal {number}"),
             Self::Reopen => f.write_str("reopen"),
+            Self::Build => f.write_str("build"),
+            Self::HandOver(program) => {
+                write!(f, "hand-over {}", serde_json::to_string(program).map_err(|_| fmt::Error)?)
+            }
             Self::Exec(exec) => {
                 write!(f, "exec {}", serde_json::to_string(exec).map_err(|_| fmt::Error)?)
             }
@@ -167,7 +192,15 @@ mod tests {
     #[test]
     fn requests_come_back() {
         let exec = Exec { argv: vec!["sh".to_owned(), "-c".to_owned(), "echo \n ü".to_owned()] };
-        for request in [Request::Status, Request::Signal(15), Request::Reopen, Request::Exec(exec)] {
+        let program = Program { argv: vec!["podlog".to_owned(), "capture".to_owned()] };
+        for request in [
+            Request::Status,
+            Request::Signal(15),
+            Request::Reopen,
+            Request::Build,
+            Request::HandOver(program),
+            Request::Exec(exec),
+        ] {
             let line = request.to_string();
             assert!(!line.contains('\n'), "{line}");
             assert_eq!(Request::parse(line.as_bytes()), Ok(request));
@@ -187,6 +220,8 @@ mod tests {
             (b"signal 65", "no such signal"),
             (b"\xff\x00", "request is not text"),
             (b"exec {\"argv\":[]}", "exec without a command"),
+            (b"build 1", "unknown request"),
+            (b"hand-over {\"argv\":[]}", "hand-over without a program"),
         ] {
             assert_eq!(Request::parse(line), Err(error.to_owned()));
         }

@@ -74,6 +74,12 @@ impl Claim {
     }
 }
 
+impl From<OwnedFd> for Claim {
+    fn from(lock_file: OwnedFd) -> Self {
+        Self(lock_file.into())
+    }
+}
+
 impl AsFd for Claim {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -12,6 +12,7 @@
 //!
 //! Left to others: running anything (`podlog-capture`), deciding what to run (`podlog-kubelet`).
 
+mod build;
 pub mod control;
 mod directory;
 mod files;
@@ -20,6 +21,7 @@ mod identity;
 /// What capture writes to stdout when the container's program runs.
 pub const STARTED: &[u8] = b"started\n";
 
+pub use build::Build;
 pub use directory::{Claim, ClaimError, ContainerDir, FileError, Liveness, write_atomically};
 pub use files::{
     BackPressure, Config, DEFAULT_BUFFER_BYTES, EnvVar, Exit, Log, Metadata, Mount, Process, Propagation,

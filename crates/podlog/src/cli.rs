@@ -70,7 +70,7 @@ pub(crate) fn main() -> ExitCode {
         Applet::Apiserver(args) => apiserver::run(*args),
         Applet::Down(args) => down::run(&args),
         Applet::Logs(args) => logs::run(*args),
-        Applet::Capture(args) => return podlog_capture::run(&args.dir),
+        Applet::Capture(args) => return podlog_capture::Invocation::start(args.dir).run(),
         Applet::Completion(args) => completion::run(&args, &mut Cli::command()),
         Applet::Version(args) => version::run(&args),
     };

@@ -1,6 +1,8 @@
 //! A container in a temporary directory, run by the real capture program.
 #![expect(dead_code, reason = "every test binary uses a part of it")]
 
+pub(crate) mod printer;
+
 use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

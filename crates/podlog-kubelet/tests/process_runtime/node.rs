@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const CAPTURE: &str = "PODLOG_TEST_CAPTURE";
 
 /// Runs this program as a capture.
-fn capture_command() -> Vec<OsString> {
+pub(crate) fn capture_command() -> Vec<OsString> {
     let test = env::current_exe().expect("path of this program");
     vec!["/usr/bin/env".into(), format!("{CAPTURE}=1").into(), test.into()]
 }
@@ -38,8 +38,9 @@ extern "C" fn become_capture_if_asked() {
     if env::var_os(CAPTURE).is_none() {
         return;
     }
-    let dir = env::args_os().nth(2).map(PathBuf::from).unwrap_or_default();
-    let has_run = podlog_capture::run(&dir) == ExitCode::SUCCESS;
+    let arguments: Vec<_> = env::args_os().skip(1).collect();
+    let invocation = podlog_capture::Invocation::parse(&arguments).expect("what captures are told");
+    let has_run = invocation.run() == ExitCode::SUCCESS;
     std::process::exit(if has_run { 0 } else { 1 });
 }
 
@@ -82,6 +83,13 @@ impl Node {
         let Self { runtime, capture, temp } = self;
         drop(runtime);
         meanwhile();
+        Self::open(capture, temp)
+    }
+
+    /// The same, with another program for captures.
+    pub(crate) fn restart_with(self, capture: Vec<OsString>) -> Self {
+        let Self { runtime, temp, .. } = self;
+        drop(runtime);
         Self::open(capture, temp)
     }
 
