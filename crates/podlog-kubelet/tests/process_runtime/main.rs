@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use node::{Node, eventually, is_alive, is_root};
+use node::{Node, capture_command, eventually, is_alive, is_root};
 use podlog_kubelet::runtime::{
     ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerState, EnvVar, Mount,
     PodSandboxConfig, Propagation, RuntimeError, SandboxState, SecurityContext,
@@ -163,6 +163,26 @@ async fn a_new_kubelet_finds_everything() {
     assert_eq!(node.status(&idle).await.exit_code, 143);
     node.runtime.start_container(&created).await.expect("start");
     assert_eq!(node.wait_exited(&created).await.exit_code, 0);
+}
+
+#[tokio::test]
+async fn a_new_build_takes_over_what_runs() {
+    let node = Node::new();
+    let sandbox = node.sandbox().await;
+    let container = node.run(&sandbox, "echo up; until [ -e /tmp/never ]; do sleep 0.01; done").await;
+    let (main, capture) = (node.main_of(&container), node.captures_of(&container));
+    let build = node.root().with_file_name("another-build");
+    fs::copy(std::env::current_exe().expect("path of this program"), &build).expect("copy");
+    let runs_it = |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == build);
+    let mut command = capture_command();
+    *command.last_mut().expect("a program") = build.clone().into();
+    let node = node.restart_with(command);
+    eventually("the new build", || capture.iter().all(runs_it).then_some(())).await;
+    assert_eq!(node.main_of(&container), main);
+    assert_eq!(node.status(&container).await.container.state, ContainerState::Running);
+    node.kill(&container);
+    let status = node.wait_exited(&container).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"));
 }
 
 #[tokio::test]

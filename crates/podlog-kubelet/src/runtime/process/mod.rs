@@ -13,6 +13,7 @@
 mod control;
 mod error;
 mod exec;
+mod handover;
 mod lifecycle;
 mod record;
 mod runtime;

@@ -23,7 +23,7 @@ use super::record::{ContainerRecord, Events};
 use super::spec::{self, Ids};
 use super::status::container;
 use super::store::{self, Store};
-use super::{control, exec, lifecycle};
+use super::{control, exec, handover, lifecycle};
 use crate::runtime::{
     Container, ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerState,
     ContainerStatus, ExecResult, Image, LogPolicy, PodSandbox, PodSandboxConfig, RegistryAuth, RuntimeError,
@@ -76,22 +76,37 @@ impl ProcessRuntime {
             _guard: shutdown.clone().drop_guard(),
             shutdown,
         });
-        for record in loaded.containers {
-            runtime.adopt(record);
-        }
+        let alive = loaded.containers.into_iter().filter_map(|record| runtime.adopt(record)).collect();
+        runtime.renew_captures(alive);
         Ok(runtime)
     }
 
-    /// Takes up a container from an earlier life. One that cannot be taken up is listed all the same.
-    fn adopt(&self, record: Arc<ContainerRecord>) {
-        match record.findings() {
-            Ok(findings) if findings.liveness == Liveness::Alive => self.watcher().watch(&record),
-            Ok(_) => {}
-            Err(error) => {
-                tracing::error!(container = record.metadata.id, %error, "cannot take up a container")
+    /// Has the captures of these containers replaced that another build has started, one after the other.
+    fn renew_captures(&self, containers: Vec<Arc<ContainerRecord>>) {
+        let (command, shutdown) = (self.config.capture_command.clone(), self.shutdown.clone());
+        let renew = async move {
+            for record in containers {
+                handover::hand_over(&record, &command).await;
             }
+        };
+        tokio::spawn(async move { shutdown.run_until_cancelled(renew).await });
+    }
+
+    /// Takes up a container from an earlier life, and returns it if it is alive. One that cannot be taken up is listed all the
+    /// same.
+    fn adopt(&self, record: Arc<ContainerRecord>) -> Option<Arc<ContainerRecord>> {
+        let is_alive = match record.findings() {
+            Ok(findings) => findings.liveness == Liveness::Alive && findings.exit.is_none(),
+            Err(error) => {
+                tracing::error!(container = record.metadata.id, %error, "cannot take up a container");
+                false
+            }
+        };
+        if is_alive {
+            self.watcher().watch(&record);
         }
-        self.containers.lock().insert(record.id(), record);
+        self.containers.lock().insert(record.id(), Arc::clone(&record));
+        is_alive.then_some(record)
     }
 
     fn watcher(&self) -> Watcher {
