@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use podlog_api::resource::Resource;
-use podlog_api::{ApiError, Object, Reason};
+use podlog_api::{ApiError, Object, Reason, protobuf};
 use serde_json::{Value, json};
 
 use super::events;
@@ -17,18 +17,24 @@ pub(super) fn encode(resource: &Resource, object: &Object) -> Bytes {
     Bytes::from(serde_json::to_vec(&object.0).unwrap_or_default())
 }
 
-/// An object as clients see it.
+/// An object as clients see it, from JSON, or from protobuf as Kubernetes' own API server writes it by default.
 ///
 /// # Errors
-/// When the stored bytes are not JSON, which means that the store is damaged.
+/// When the stored bytes are neither: the store is damaged, or encrypted by Kubernetes' own API server.
 pub(super) fn decode(resource: &Resource, value: &[u8], revision: u64) -> Result<Object, ApiError> {
-    let value: Value = serde_json::from_slice(value).map_err(|e| {
-        tracing::error!(kind = resource.kind, revision, error = %e, "stored object cannot be read");
-        ApiError::internal(format!("stored {} at revision {revision} is damaged: {e}", resource.kind))
+    let mut object = parse(value).map_err(|error| {
+        tracing::error!(kind = resource.kind, revision, error, "stored object cannot be read");
+        ApiError::internal(format!("stored {} at revision {revision} is damaged: {error}", resource.kind))
     })?;
-    let mut object = Object::new(value);
     object.metadata_mut().insert("resourceVersion".into(), json!(revision.to_string()));
     Ok(events::from_stored(resource, object))
+}
+
+fn parse(value: &[u8]) -> Result<Object, String> {
+    if value.starts_with(&protobuf::PREFIX) {
+        return protobuf::decode(value).map_err(|error| error.message);
+    }
+    serde_json::from_slice::<Value>(value).map(Object::new).map_err(|error| error.to_string())
 }
 
 /// What a client is told when the store fails.

@@ -285,3 +285,30 @@ async fn dry_runs_leave_no_trace() {
     assert_eq!(registry.find(maps, "default", "c").unwrap(), None);
     assert_eq!(registry.store().revision(), before);
 }
+
+/// As `--storage-media-type=application/vnd.kubernetes.protobuf`, its default, leaves it behind; the bytes are kubectl's.
+#[tokio::test]
+async fn what_kubernetes_own_server_wrote_in_protobuf_is_read_and_becomes_json() {
+    use crate::store::{Change, Expected, Write};
+    let registry = registry().await;
+    let deployments = kind("apps/v1", "Deployment");
+    let value = &include_bytes!("../../../podlog-api/src/protobuf/samples/deployment.bin")[..];
+    let write = Write {
+        key: "/registry/deployments/prod/d".into(),
+        expected: Expected::Absent,
+        change: Change::Put(value.into()),
+        ttl: None,
+    };
+    registry.store().write(write).await.unwrap();
+    let read = registry.get(deployments, "prod", "d").unwrap();
+    assert_eq!((read.integer("/spec/replicas"), read.label("app")), (Some(2), Some("d")));
+    assert_eq!(registry.list(deployments, None).unwrap().0, std::slice::from_ref(&read));
+    let swap = |object: &mut Object| {
+        object.0["spec"]["replicas"] = json!(3);
+        Ok(())
+    };
+    registry.update_with(deployments, "prod", "d", Part::Main, swap).await.unwrap();
+    let stored = registry.store().get("/registry/deployments/prod/d").unwrap().unwrap();
+    let stored: Value = serde_json::from_slice(&stored.value).unwrap();
+    assert_eq!((&stored["spec"]["replicas"], &stored["kind"]), (&json!(3), &json!("Deployment")));
+}
