@@ -180,3 +180,48 @@ fn a_manifest_with_a_mistake_is_refused_as_kubectl_users_know_it() {
         "spec.containers: Required value",
     );
 }
+
+const SETS: &str = "
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  replicas: 2
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec: {containers: [{name: c, image: none, command: [sh, -c, 'echo I am $0; sleep 1000', WORD]}]}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec: {containers: [{name: c, image: none, command: [sh, -c, 'echo I am $0; sleep 1000', WORD]}]}
+";
+
+#[test]
+fn stateful_and_daemon_sets_roll_out_and_their_logs_are_read_by_their_names() {
+    let Some(kubectl) = kubectl() else { return };
+    let podlog = Podlog::start(&[]);
+    let manifest = podlog.path("sets.yaml");
+    for word in ["old", "new"] {
+        std::fs::write(&manifest, SETS.replace("WORD", word)).unwrap();
+        podlog.kubectl_ok(&kubectl, &["apply", "-f", manifest.to_str().unwrap()]);
+        for set in ["statefulset/db", "daemonset/agent"] {
+            podlog.kubectl_ok(&kubectl, &["rollout", "status", set, "--timeout=60s"]);
+        }
+        for (name, expected) in [("db-0", word), ("db-1", word)] {
+            let log = podlog.kubectl_ok(&kubectl, &["logs", name]);
+            assert_eq!(log, format!("I am {expected}\n"), "{name}");
+        }
+        assert_eq!(podlog.kubectl_ok(&kubectl, &["logs", "ds/agent"]), format!("I am {word}\n"));
+    }
+    let shown = podlog.kubectl_ok(&kubectl, &["get", "sts,ds"]);
+    assert!(shown.contains("2/2") && shown.contains("DESIRED"), "{shown}");
+    podlog.kubectl_ok(&kubectl, &["delete", "sts/db", "ds/agent", "--cascade=foreground", "--timeout=60s"]);
+    assert_eq!(podlog.kubectl_ok(&kubectl, &["get", "pods", "-o", "name"]), "");
+}

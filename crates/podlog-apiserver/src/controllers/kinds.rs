@@ -43,6 +43,14 @@ pub(crate) fn replica_sets() -> &'static Resource {
     kind("apps", "replicasets")
 }
 
+pub(crate) fn daemon_sets() -> &'static Resource {
+    kind("apps", "daemonsets")
+}
+
+pub(crate) fn stateful_sets() -> &'static Resource {
+    kind("apps", "statefulsets")
+}
+
 pub(crate) fn jobs() -> &'static Resource {
     kind("batch", "jobs")
 }

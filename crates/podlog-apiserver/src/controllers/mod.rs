@@ -7,6 +7,7 @@ mod action;
 mod aggregation;
 mod certificates;
 mod claim;
+mod daemon_set;
 mod deployment;
 mod election;
 mod event_ttl;
@@ -22,8 +23,10 @@ mod pod_gc;
 mod queue;
 mod recorder;
 mod replica_set;
+mod revision;
 mod runner;
 mod scheduler;
+mod stateful_set;
 mod taint_eviction;
 #[cfg(test)]
 mod testing;
@@ -73,6 +76,8 @@ pub fn spawn_all(registry: &Registry, config: ControllerConfig, shutdown: &Cance
         Box::new(scheduler::Scheduler),
         Box::new(deployment::Deployments),
         Box::new(replica_set::ReplicaSets),
+        Box::new(daemon_set::DaemonSets),
+        Box::new(stateful_set::StatefulSets),
         Box::new(job::Jobs),
         Box::new(garbage::GarbageCollector::default()),
         Box::new(namespace::Namespaces),

@@ -8,7 +8,7 @@ const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// The hash of a template, made different by `collisions`.
 ///
 /// Kubernetes hashes its Go structures; we hash the canonical JSON. Only that it is stable matters.
-pub(super) fn template_hash(template: &Value, collisions: i64) -> String {
+pub(crate) fn template_hash(template: &Value, collisions: i64) -> String {
     let mut text = template.to_string();
     if collisions > 0 {
         text.push_str(&collisions.to_string());

@@ -6,6 +6,8 @@ mod rolling;
 mod scaling;
 mod status;
 
+pub(crate) use hash::template_hash;
+
 use jiff::Timestamp;
 use podlog_api::{ApiError, Object, child_map, resource::Resource};
 use serde_json::{Value, json};

@@ -31,6 +31,12 @@ pub(super) fn why_not(pod: &Object, node: &Object, on_node: &[&Object]) -> Vec<S
     inter_pod_obstacle(pod, node, on_node).map(obstacle).unwrap_or_default()
 }
 
+/// Whether a daemon may run on the node at all, whatever else is there: selectors, and taints that keep it from starting or
+/// drive it out (`pkg/controller/daemon`, `NodeShouldRunDaemonPod`).
+pub(crate) fn may_hold(pod: &Object, node: &Object) -> bool {
+    selects(pod, node) && taints(node).iter().all(|taint| !is_hard(taint) || is_tolerated(pod, taint))
+}
+
 /// Taints that the pod should rather stay away from.
 pub(super) fn avoided_taints(pod: &Object, node: &Object) -> usize {
     let soft = |taint: &&Value| taint["effect"] == PREFER_NO_SCHEDULE && !is_tolerated(pod, taint);

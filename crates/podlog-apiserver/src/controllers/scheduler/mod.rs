@@ -3,6 +3,8 @@
 mod filters;
 mod resources;
 
+pub(crate) use filters::may_hold;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

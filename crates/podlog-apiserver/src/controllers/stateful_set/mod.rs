@@ -1,0 +1,248 @@
+//! Keeps the numbered pods of a StatefulSet: as `pkg/controller/statefulset`.
+//!
+//! Claims of volumes (`volumeClaimTemplates`) are not made: there are no volumes to claim.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use podlog_api::{ApiError, Object, resource::Resource};
+use serde_json::json;
+
+use super::{
+    action::{Action, Told},
+    claim::claim,
+    kinds,
+    objects::*,
+    revision,
+    runner::{Change, Controller, Key, owner_key},
+};
+use crate::registry::Part;
+
+const COMPONENT: &str = "statefulset-controller";
+const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
+const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
+
+/// The StatefulSet controller.
+pub(crate) struct StatefulSets;
+
+impl Controller for StatefulSets {
+    fn name(&self) -> &'static str {
+        "statefulset"
+    }
+
+    fn watches(&self) -> Vec<&'static Resource> {
+        vec![kinds::stateful_sets(), kinds::pods()]
+    }
+
+    fn keys(&self, change: &Change<'_>, _: &dyn Objects) -> Result<Vec<Key>, ApiError> {
+        Ok(match change.resource.kind {
+            "StatefulSet" => vec![Key::of(change.object)],
+            _ => owner_key(change.object, "StatefulSet").into_iter().collect(),
+        })
+    }
+
+    fn reconcile(&self, key: &Key, objects: &dyn Objects, now: Timestamp) -> Result<Vec<Action>, ApiError> {
+        let Some(set) = objects.find(kinds::stateful_sets(), &key.namespace, &key.name)? else {
+            return Ok(Vec::new());
+        };
+        let claimed = claim(&set, kinds::pods(), objects.list(kinds::pods(), Some(&key.namespace))?);
+        let mut actions = claimed.actions;
+        actions.extend(Plan::of(&set, &claimed.owned, now).actions());
+        Ok(actions)
+    }
+}
+
+/// The pods by their numbers, and what is wanted of them.
+struct Plan<'a> {
+    set: &'a Object,
+    now: Timestamp,
+    /// The first number.
+    start: i64,
+    /// Behind the last number.
+    end: i64,
+    /// Revision of the present template.
+    update: String,
+    /// Revision that pods below the partition keep.
+    current: String,
+    pods: BTreeMap<i64, &'a Object>,
+}
+
+impl<'a> Plan<'a> {
+    fn of(set: &'a Object, owned: &'a [Object], now: Timestamp) -> Self {
+        let start = set.integer("/spec/ordinals/start").unwrap_or(0);
+        let update = revision::of(set);
+        let current = set.text("/status/currentRevision");
+        let current = if current.is_empty() { update.clone() } else { current.to_owned() };
+        let pods = owned.iter().filter_map(|pod| Some((ordinal(set, pod)?, pod))).collect();
+        Plan { set, now, start, end: start + replicas(set), update, current, pods }
+    }
+
+    fn actions(&self) -> Vec<Action> {
+        let mut actions = match (self.set.is_deleting(), self.in_parallel()) {
+            (true, _) => Vec::new(),
+            (false, true) => [self.create_all(), self.delete_all(), self.roll()].concat(),
+            (false, false) => self.next_step(),
+        };
+        actions.extend(Action::update(kinds::stateful_sets(), Part::Status, self.set, self.status()));
+        actions.extend(self.next_available());
+        actions
+    }
+
+    fn in_parallel(&self) -> bool {
+        self.set.text("/spec/podManagementPolicy") == "Parallel"
+    }
+
+    /// One thing at a time, in order: whoever has ended is replaced, whoever is missing is made, surplus goes from the end, and
+    /// then templates change from the end. Nothing while the one before is not available.
+    fn next_step(&self) -> Vec<Action> {
+        for number in self.start..self.end {
+            match self.pods.get(&number) {
+                None => return vec![self.create(number)],
+                Some(pod) if is_pod_finished(pod) && !pod.is_deleting() => return vec![self.delete(pod)],
+                Some(pod) if !self.is_available(pod) => return self.unstuck(pod),
+                Some(_) => {}
+            }
+        }
+        match self.surplus().next() {
+            Some(pod) if pod.is_deleting() => Vec::new(),
+            Some(pod) => vec![self.delete(pod)],
+            None => self.roll(),
+        }
+    }
+
+    /// A pod that does not become available holds everything up, but for its own replacement by a newer template.
+    fn unstuck(&self, pod: &'a Object) -> Vec<Action> {
+        let (number, rolls) = (ordinal(self.set, pod).unwrap_or_default(), self.rolls());
+        let outdated = rolls && number >= self.partition() && !revision::is_of(pod, &self.update);
+        if outdated && !pod.is_deleting() { vec![self.delete(pod)] } else { Vec::new() }
+    }
+
+    fn create_all(&self) -> Vec<Action> {
+        let wanted = self.start..self.end;
+        let ended = |pod: &&&Object| is_pod_finished(pod) && !pod.is_deleting();
+        let missing =
+            wanted.clone().filter(|number| !self.pods.contains_key(number)).map(|number| self.create(number));
+        let ended =
+            wanted.filter_map(|number| self.pods.get(&number)).filter(ended).map(|pod| self.delete(pod));
+        missing.chain(ended).collect()
+    }
+
+    fn delete_all(&self) -> Vec<Action> {
+        self.surplus().filter(|pod| !pod.is_deleting()).map(|pod| self.delete(pod)).collect()
+    }
+
+    /// Pods beyond what is wanted, last first.
+    fn surplus(&self) -> impl Iterator<Item = &'a Object> {
+        let beyond = self.pods.iter().rev().filter(|(number, _)| !(self.start..self.end).contains(*number));
+        beyond.map(|(_, pod)| *pod)
+    }
+
+    fn rolls(&self) -> bool {
+        self.set.text("/spec/updateStrategy/type") != "OnDelete"
+    }
+
+    fn partition(&self) -> i64 {
+        self.set.integer("/spec/updateStrategy/rollingUpdate/partition").unwrap_or(0)
+    }
+
+    /// Deletes the last pod that is of an older template, once those behind it serve.
+    fn roll(&self) -> Vec<Action> {
+        if !self.rolls() {
+            return Vec::new();
+        }
+        let from = self.start.max(self.partition());
+        for (_, pod) in self.pods.range(from..self.end.max(from)).rev() {
+            if !revision::is_of(pod, &self.update) {
+                return if pod.is_deleting() { Vec::new() } else { vec![self.delete(pod)] };
+            }
+            if !self.is_available(pod) {
+                return Vec::new();
+            }
+        }
+        Vec::new()
+    }
+
+    fn is_available(&self, pod: &Object) -> bool {
+        let from = available_from(pod, self.min_ready_seconds());
+        !pod.is_deleting() && from.is_some_and(|from| from <= self.now)
+    }
+
+    fn min_ready_seconds(&self) -> i64 {
+        self.set.integer("/spec/minReadySeconds").unwrap_or(0)
+    }
+
+    fn create(&self, number: i64) -> Action {
+        let mut object = pod_from_template(&self.set.0["spec"]["template"], self.set);
+        revision::mark(&mut object, &self.update);
+        let name = format!("{}-{number}", self.set.name());
+        let metadata = object.metadata_mut();
+        metadata.remove("generateName");
+        metadata.insert("name".into(), json!(name));
+        metadata["labels"][POD_NAME] = json!(name);
+        metadata["labels"][POD_INDEX] = json!(number.to_string());
+        let service = self.set.text("/spec/serviceName");
+        let spec = object.map_mut("spec");
+        spec.insert("hostname".into(), json!(name));
+        if !service.is_empty() {
+            spec.insert("subdomain".into(), json!(service));
+        }
+        Action::Create { resource: kinds::pods(), object, told: Some(self.told()) }
+    }
+
+    fn delete(&self, pod: &Object) -> Action {
+        Action::Delete {
+            resource: kinds::pods(),
+            object: pod.clone(),
+            grace_period_seconds: None,
+            propagation: None,
+            told: Some(self.told()),
+        }
+    }
+
+    fn told(&self) -> Told {
+        Told { regarding: self.set.clone(), component: COMPONENT }
+    }
+
+    fn status(&self) -> Object {
+        let count =
+            |holds: &dyn Fn(&Object) -> bool| self.pods.values().filter(|pod| holds(pod)).count() as i64;
+        let alive = |pod: &Object| is_pod_active(pod);
+        let total = count(&|pod| !is_pod_finished(pod));
+        let ready = count(&|pod| holds(pod, "Ready"));
+        let available = count(&|pod| self.is_available(pod));
+        let updated = count(&|pod| alive(pod) && revision::is_of(pod, &self.update));
+        let is_done = self.rolls() && updated == total && total == replicas(self.set) && ready == total;
+        let current = if is_done { &self.update } else { &self.current };
+        let of_current = count(&|pod| alive(pod) && revision::is_of(pod, current));
+
+        let mut object = self.set.clone();
+        let status = object.map_mut("status");
+        let generation = self.set.integer("/metadata/generation").unwrap_or(0);
+        set_count(status, "observedGeneration", generation);
+        status.insert("replicas".into(), json!(total));
+        // Not left out at zero, unlike those below (`apps/v1` types).
+        status.insert("availableReplicas".into(), json!(available));
+        set_count(status, "readyReplicas", ready);
+        set_count(status, "currentReplicas", of_current);
+        set_count(status, "updatedReplicas", updated);
+        status.insert("currentRevision".into(), json!(current));
+        status.insert("updateRevision".into(), json!(self.update));
+        object
+    }
+
+    fn next_available(&self) -> Option<Action> {
+        let times = self.pods.values().filter_map(|pod| available_from(pod, self.min_ready_seconds()));
+        times.filter(|time| *time > self.now).min().map(|time| Action::Requeue(until(time, self.now)))
+    }
+}
+
+/// The number of a pod of this set, by its name.
+fn ordinal(set: &Object, pod: &Object) -> Option<i64> {
+    let number = pod.name().strip_prefix(set.name())?.strip_prefix('-')?;
+    let is_plain =
+        number == "0" || !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit());
+    number.parse().ok().filter(|_| is_plain)
+}
+
+#[cfg(test)]
+mod tests;
