@@ -9,6 +9,7 @@
 #[rustfmt::skip]
 #[expect(
     missing_docs,
+    clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     reason = "generated; the protocol file has names and numbers only"
 )]
@@ -27,6 +28,7 @@ pub mod etcd;
 #[rustfmt::skip]
 #[expect(
     missing_docs,
+    clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     reason = "generated; the protocol file has names and numbers only"
 )]

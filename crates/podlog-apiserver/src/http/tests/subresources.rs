@@ -116,7 +116,7 @@ async fn ephemeral_containers_only_become_more() {
             json!({"name": "debug", "$patch": "delete"}),
             "existing ephemeral containers \"debug\" may not be removed",
         ),
-        (json!({"name": "c", "image": "i"}), "spec.ephemeralContainers[1].name: Duplicate value: \"c\""),
+        (json!({"name": "c", "image": "i"}), "name: Duplicate value: \"c\""),
         (
             json!({"name": "e", "image": "i", "ports": [{"containerPort": 1}]}),
             "cannot be set for an Ephemeral Container",
