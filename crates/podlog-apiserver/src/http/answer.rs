@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use podlog_api::accept::Encoding;
+use podlog_api::accept::{Encoding, Representation};
 use podlog_api::json::{self, Layout};
 use podlog_api::{ApiError, Reason};
 use podlog_serving::{Body, empty_body, full_body};
@@ -80,6 +80,17 @@ fn nosniff(answer: &mut Answer) {
 }
 
 impl Wanted {
+    /// Whether objects are wanted as they are, in one line.
+    pub(crate) fn is_compact_json(&self) -> bool {
+        (self.encoding, self.representation, self.layout)
+            == (Encoding::Json, Representation::Object, Layout::Compact)
+    }
+
+    /// Text that is in the representation already.
+    pub(crate) fn answer_text(&self, code: StatusCode, body: Vec<u8>) -> Answer {
+        encoded(self.coding, code, self.encoding.media_type(), body)
+    }
+
     /// An object in the representation that was negotiated.
     pub(crate) fn answer(&self, code: StatusCode, value: &Value) -> Answer {
         let body = match self.encoding {

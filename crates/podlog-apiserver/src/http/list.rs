@@ -5,7 +5,7 @@ use podlog_api::accept::{Endpoint, MetaVersion, Representation};
 use podlog_api::query::Query;
 use podlog_api::resource::Resource;
 use podlog_api::table::{self, IncludeObject};
-use podlog_api::{ApiError, Object, Reason};
+use podlog_api::{ApiError, Object, Reason, json};
 use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
@@ -13,11 +13,14 @@ use super::continuation::{self, Continuation};
 use super::negotiation::Wanted;
 use super::options::{self, Selection, Version, VersionMatch};
 use super::{Call, Target};
-use crate::registry::codec::too_large_version;
-use crate::registry::{ListOptions, ListPage, Registry};
+use crate::registry::codec::{self, too_large_version};
+use crate::registry::{ListOptions, ListPage, Page, Registry};
 
 /// Objects that are read at a time when a selector may drop most of them.
 const CHUNK: usize = 500;
+
+/// About what an item's resource version takes.
+const VERSION_BYTES: usize = 32;
 
 /// What a list needs to know of its request.
 pub(crate) struct Question {
@@ -61,8 +64,11 @@ pub(crate) fn list(registry: &Registry, question: &Question, target: &Target) ->
     let wanted = question.wanted.clone()?;
     let selection = Selection::parse(target, &question.query)?;
     let asked = Asked::parse(registry, &question.query)?;
+    if wanted.is_compact_json() && selection.is_everything() {
+        return asked.answer_stored(registry, target, &wanted);
+    }
     let page = asked.read(registry, target, &selection)?;
-    let metadata = asked.metadata(&page, &selection);
+    let metadata = asked.metadata(&page, selection.is_everything());
     let value = match wanted.representation {
         Representation::Object => list_object(target.resource, page.items, metadata),
         Representation::Table(version) => {
@@ -209,20 +215,47 @@ impl Asked {
         at: Option<u64>,
         after: Option<String>,
     ) -> Result<ListPage, ApiError> {
-        let namespace = Some(target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-        let continued = self.after.is_some();
-        registry.list_page(target.resource, namespace, &ListOptions { limit, after, at }).map_err(|error| {
-            if continued && error.reason == Reason::Expired { continuation::expired() } else { error }
-        })
+        let options = ListOptions { limit, after, at };
+        let page = registry.list_page(target.resource, target.namespace(), &options);
+        page.map_err(|error| self.explain(error))
+    }
+
+    fn explain(&self, error: ApiError) -> ApiError {
+        let is_continued = self.after.is_some();
+        if is_continued && error.reason == Reason::Expired { continuation::expired() } else { error }
+    }
+
+    /// Everything, from the text that is stored.
+    fn answer_stored(
+        &self,
+        registry: &Registry,
+        target: &Target,
+        wanted: &Wanted,
+    ) -> Result<Answer, ApiError> {
+        let options = ListOptions { limit: self.limit, after: self.after.clone(), at: self.at };
+        let page = registry.stored_page(target.resource, target.namespace(), &options);
+        let page = page.map_err(|error| self.explain(error))?;
+        let mut body = json::to_vec(&list_object(target.resource, Vec::new(), self.metadata(&page, true)));
+        // The items come before the two last brackets.
+        body.truncate(body.len() - b"]}".len());
+        body.reserve(page.items.iter().map(|kv| kv.value.len() + VERSION_BYTES).sum());
+        for (number, kv) in page.items.iter().enumerate() {
+            if number > 0 {
+                body.push(b',');
+            }
+            codec::item(&mut body, target.resource, &kv.value, kv.mod_revision)?;
+        }
+        body.extend_from_slice(b"]}\n");
+        Ok(wanted.answer_text(StatusCode::OK, body))
     }
 
     /// `metadata` of the list.
-    fn metadata(&self, page: &ListPage, selection: &Selection) -> Value {
+    fn metadata<T>(&self, page: &Page<T>, is_everything: bool) -> Value {
         let mut metadata = Map::new();
         metadata.insert("resourceVersion".into(), json!(page.revision.to_string()));
         if let Some(last) = &page.last {
             metadata.insert("continue".into(), json!(Continuation::after(page.revision, last).encode()));
-            if selection.is_everything() {
+            if is_everything {
                 metadata.insert("remainingItemCount".into(), json!(page.remaining));
             }
         }

@@ -1,9 +1,12 @@
 //! Objects to bytes and back.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use podlog_api::resource::Resource;
-use podlog_api::{ApiError, Object, Reason, protobuf};
-use serde_json::{Value, json};
+use podlog_api::{ApiError, Object, Reason, json, protobuf};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::events;
 use crate::store::StoreError;
@@ -14,7 +17,81 @@ pub(super) fn encode(resource: &Resource, object: &Object) -> Bytes {
     let metadata = object.metadata_mut();
     metadata.remove("resourceVersion");
     metadata.remove("selfLink");
-    Bytes::from(serde_json::to_vec(&object.0).unwrap_or_default())
+    // As it will be shown: lists show what is stored (`item`).
+    Bytes::from(json::to_sorted_vec(&object.0))
+}
+
+/// Appends an object as an item of its list, without making anything of most of its text: an item does not say what it is,
+/// and has its resource version.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn item(
+    out: &mut Vec<u8>,
+    resource: &Resource,
+    value: &[u8],
+    revision: u64,
+) -> Result<(), ApiError> {
+    if let Some(members) = members(resource, value, revision) {
+        members.write(out);
+        return Ok(());
+    }
+    let mut object = decode(resource, value, revision)?;
+    if let Value::Object(map) = &mut object.0 {
+        map.retain(|key, _| !is_type(key));
+    }
+    out.extend_from_slice(&json::to_sorted_vec(&object.0));
+    Ok(())
+}
+
+/// The members of an object, as text.
+type Members<'a> = BTreeMap<&'a str, &'a RawValue>;
+
+/// An object and its metadata.
+struct Item<'a> {
+    object: Members<'a>,
+    metadata: Members<'a>,
+    revision: Box<RawValue>,
+}
+
+/// `None` when the text is not what [`encode`] writes, or not what is shown.
+fn members<'a>(resource: &Resource, value: &'a [u8], revision: u64) -> Option<Item<'a>> {
+    if events::is_new_form(resource) {
+        return None;
+    }
+    let mut object: Members<'a> = serde_json::from_slice(value).ok()?;
+    object.retain(|key, _| !is_type(key));
+    let metadata = serde_json::from_str(object.get("metadata")?.get()).ok()?;
+    let revision = RawValue::from_string(format!("\"{revision}\"")).ok()?;
+    Some(Item { object, metadata, revision })
+}
+
+fn is_type(key: &str) -> bool {
+    matches!(key, "kind" | "apiVersion")
+}
+
+impl Item<'_> {
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut metadata = self.metadata.clone();
+        metadata.insert("resourceVersion", &self.revision);
+        write_members(out, &self.object, |out, key, value| match key {
+            "metadata" => {
+                write_members(out, &metadata, |out, _, value| out.extend_from_slice(value.as_bytes()))
+            }
+            _ => out.extend_from_slice(value.as_bytes()),
+        });
+    }
+}
+
+fn write_members(out: &mut Vec<u8>, members: &Members<'_>, write: impl Fn(&mut Vec<u8>, &str, &str)) {
+    out.push(b'{');
+    for (number, (key, value)) in members.iter().enumerate() {
+        out.extend_from_slice(if number == 0 { b"\"" } else { b",\"" });
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(b"\":");
+        write(out, key, value.get());
+    }
+    out.push(b'}');
 }
 
 /// An object as clients see it, from JSON, or from protobuf as Kubernetes' own API server writes it by default.
@@ -26,7 +103,7 @@ pub(super) fn decode(resource: &Resource, value: &[u8], revision: u64) -> Result
         tracing::error!(kind = resource.kind, revision, error, "stored object cannot be read");
         ApiError::internal(format!("stored {} at revision {revision} is damaged: {error}", resource.kind))
     })?;
-    object.metadata_mut().insert("resourceVersion".into(), json!(revision.to_string()));
+    object.metadata_mut().insert("resourceVersion".into(), Value::from(revision.to_string()));
     Ok(events::from_stored(resource, object))
 }
 
@@ -80,4 +157,44 @@ pub(crate) fn too_large_version(requested: u64, current: u64) -> ApiError {
         retry_after_seconds: 1,
         ..podlog_api::Details::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use podlog_api::resource;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn items_are_what_decoding_and_encoding_makes_of_them() {
+        let pods = resource::find("", "v1", "pods").unwrap();
+        let maps = resource::find("", "v1", "configmaps").unwrap();
+        let new_events = resource::find("events.k8s.io", "v1", "events").unwrap();
+        let rows = [
+            (
+                pods,
+                json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "uid": "u", "annotations": {"k": "<&>"}},
+                "spec": {"x": 1.5}, "status": {}}),
+            ),
+            (
+                maps,
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "\"metadata\":{"}, "metadata": {}}),
+            ),
+            (maps, json!({"metadata": {"na\nme": "escaped key"}})),
+            (new_events, json!({"kind": "Event", "metadata": {"name": "e"}, "note": "n"})),
+        ];
+        for (resource, object) in rows {
+            let stored = encode(resource, &Object::new(object));
+            let mut fast = Vec::new();
+            item(&mut fast, resource, &stored, 7).unwrap();
+            let mut slow = decode(resource, &stored, 7).unwrap().0;
+            slow.as_object_mut().unwrap().retain(|key, _| !is_type(key));
+            assert_eq!(
+                String::from_utf8(fast).unwrap(),
+                String::from_utf8(super::json::to_sorted_vec(&slow)).unwrap()
+            );
+        }
+        assert!(item(&mut Vec::new(), pods, b"{damaged", 1).is_err());
+    }
 }

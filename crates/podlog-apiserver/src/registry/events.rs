@@ -27,7 +27,7 @@ pub(super) fn from_stored(resource: &Resource, object: Object) -> Object {
     if is_new_form(resource) { convert(object, "events.k8s.io/v1", |pair| pair) } else { object }
 }
 
-fn is_new_form(resource: &Resource) -> bool {
+pub(super) fn is_new_form(resource: &Resource) -> bool {
     resource.kind == "Event" && resource.group == "events.k8s.io"
 }
 

@@ -5,7 +5,7 @@ use podlog_api::resource::Resource;
 use podlog_api::{ApiError, Object};
 
 use super::{Registry, codec, keys};
-use crate::store::Range;
+use crate::store::{KeyValue, Range};
 
 /// Which part of a list to read.
 #[derive(Clone, Debug, Default)]
@@ -19,16 +19,28 @@ pub struct ListOptions {
 }
 
 /// A list, or one page of it.
-#[derive(Clone, Debug, Default)]
-pub struct ListPage {
+pub type ListPage = Page<Object>;
+
+/// The same as it is stored.
+pub(crate) type StoredPage = Page<KeyValue>;
+
+/// A list of something, or one page of it.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
     /// Ascending by namespace and name.
-    pub items: Vec<Object>,
+    pub items: Vec<T>,
     /// The revision at which they were read.
     pub revision: u64,
     /// Objects that the limit cut off.
     pub remaining: usize,
     /// Where the page ended, for [`ListOptions::after`]; `None` when nothing is left.
     pub last: Option<String>,
+}
+
+impl<T> Default for Page<T> {
+    fn default() -> Self {
+        Page { items: Vec::new(), revision: 0, remaining: 0, last: None }
+    }
 }
 
 impl Registry {
@@ -93,6 +105,23 @@ impl Registry {
         namespace: Option<&str>,
         options: &ListOptions,
     ) -> Result<ListPage, ApiError> {
+        let page = self.stored_page(resource, namespace, options)?;
+        let items = page.items.iter().map(|kv| codec::decode(resource, &kv.value, kv.mod_revision));
+        Ok(ListPage {
+            items: items.collect::<Result<_, _>>()?,
+            revision: page.revision,
+            remaining: page.remaining,
+            last: page.last,
+        })
+    }
+
+    /// [`Registry::list_page`] as it is stored; [`codec::item`] makes items of it.
+    pub(crate) fn stored_page(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        options: &ListOptions,
+    ) -> Result<StoredPage, ApiError> {
         let prefix = keys::prefix(resource, namespace);
         let range = Range {
             after: options.after.as_ref().map(|rest| format!("{prefix}{rest}")),
@@ -105,12 +134,6 @@ impl Registry {
             Some(kv) if page.remaining > 0 => kv.key.strip_prefix(&prefix).map(str::to_owned),
             _ => None,
         };
-        let items = page.items.iter().map(|kv| codec::decode(resource, &kv.value, kv.mod_revision));
-        Ok(ListPage {
-            items: items.collect::<Result<_, _>>()?,
-            revision: page.revision,
-            remaining: page.remaining,
-            last,
-        })
+        Ok(StoredPage { items: page.items, revision: page.revision, remaining: page.remaining, last })
     }
 }
