@@ -1,8 +1,9 @@
-//! What the log engine costs, each figure beside a reference that was measured in the same minute.
+//! What the log engine and the API server cost, each figure beside a reference that was measured in the same minute.
 //!
 //! A subcommand a question; without one, all of them, each in a process of its own. The table goes to stdout, and so does
 //! `--json`; what is going on goes to stderr. `bench/README.md` says what the rows mean.
 
+mod api;
 mod capture;
 mod conmon;
 mod container;
@@ -11,8 +12,10 @@ mod latency;
 mod logs;
 mod memory;
 mod read;
+mod relay;
 mod report;
 mod sink;
+mod site;
 mod spam;
 mod torture;
 mod usage;
@@ -80,6 +83,13 @@ enum Question {
     Followers,
     /// What a capture at rest holds.
     Memory,
+    /// The way of a log through the API server.
+    Relay,
+    /// The API server with many objects.
+    Api,
+    /// An API server, for the other subcommands.
+    #[command(hide = true)]
+    ServeApi(site::Serve),
     /// Numbered lines, rotation, and readers that are slow and killed: nothing missing, nothing twice. Not one of all.
     Torture(torture::Torture),
     /// A reader of that.
@@ -90,7 +100,7 @@ enum Question {
     Spam(spam::Spam),
 }
 
-const ALL: [&str; 6] = ["read", "sink", "capture", "latency", "followers", "memory"];
+const ALL: [&str; 8] = ["read", "sink", "capture", "latency", "followers", "memory", "relay", "api"];
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
@@ -111,6 +121,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(Question::Latency) => latency::measure(options)?,
         Some(Question::Followers) => followers::measure(options)?,
         Some(Question::Memory) => memory::measure(options)?,
+        Some(Question::Relay) => relay::measure(options)?,
+        Some(Question::Api) => api::measure(options)?,
+        Some(Question::ServeApi(serve)) => return serve.run(),
         Some(Question::Torture(torture)) => torture.measure(options)?,
         Some(Question::TortureReader(reader)) => return reader.run(),
         Some(Question::Spam(spam)) => return spam.run(),

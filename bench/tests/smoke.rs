@@ -38,6 +38,8 @@ fn every_question_has_an_answer() {
         ("latency", 4),
         ("followers", 3),
         ("memory", 2),
+        ("relay", 3),
+        ("api", 5),
         ("torture", 9),
     ] {
         let rows = rows(question);

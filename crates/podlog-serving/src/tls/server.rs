@@ -1,16 +1,19 @@
 //! The server's side of TLS.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::certificates::{load_key_pair, provider};
 use super::verify::AnyClient;
 use super::{GoTlsError, TlsError};
+use crate::Connection;
 use crate::pki::KeyPairFiles;
 use crate::reload::Reloading;
 
@@ -40,6 +43,14 @@ impl ServerTls {
             .with_cert_resolver(Arc::new(Certificate(certificate)));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(ServerTls { config: Arc::new(config) })
+    }
+
+    /// Shakes hands on a connection and speaks no HTTP on it. There is no limit on how long that takes.
+    ///
+    /// # Errors
+    /// When the peer does not speak TLS, or does not believe us.
+    pub async fn accept(&self, tcp: TcpStream) -> io::Result<Box<dyn Connection>> {
+        Ok(Box::new(self.acceptor().accept(tcp).await?))
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
