@@ -255,7 +255,7 @@ static RESOURCES: &[Resource] = &[
     Resource::new(CORE, "Node", ("nodes", "node"), NODE)
         .cluster_scoped()
         .short(&["no"])
-        .with(&[status("Node", NODE)]),
+        .with(&[sub("proxy", "NodeProxyOptions", NODE, &["get"]), status("Node", NODE)]),
     Resource::new(CORE, "Pod", ("pods", "pod"), POD).short(&["po"]).in_all().with(&[
         sub("binding", "Binding", "io.k8s.api.core.v1.Binding", CREATE),
         foreign("eviction", "Eviction", ("policy", "v1"), "io.k8s.api.policy.v1.Eviction", CREATE),

@@ -12,6 +12,7 @@ pub mod controllers;
 mod http;
 mod log_coding;
 mod logs;
+mod node_proxy;
 pub mod registry;
 mod reviews;
 mod server;

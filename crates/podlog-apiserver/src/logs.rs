@@ -94,7 +94,7 @@ fn choose_container(pod: &Object, wanted: &str) -> Result<String, ApiError> {
 }
 
 /// Where the node's kubelet is reached.
-fn address(node: &Object, preferred: &[String]) -> Result<String, ApiError> {
+pub(crate) fn address(node: &Object, preferred: &[String]) -> Result<String, ApiError> {
     let addresses = node.array("/status/addresses");
     let text = |address: &Value, key: &str| address[key].as_str().unwrap_or_default().to_owned();
     let found = preferred
@@ -109,7 +109,8 @@ fn address(node: &Object, preferred: &[String]) -> Result<String, ApiError> {
     })
 }
 
-fn port(node: &Object) -> u16 {
+/// Where the node's kubelet listens.
+pub(crate) fn port(node: &Object) -> u16 {
     let told = node.integer("/status/daemonEndpoints/kubeletEndpoint/Port");
     told.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(KUBELET_PORT)
 }

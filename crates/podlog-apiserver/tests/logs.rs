@@ -378,3 +378,33 @@ async fn logs_are_only_for_those_who_may_read_them() {
     let whole_pod = get(&ann, &scene.cluster, "/api/v1/namespaces/default/pods/one").await;
     assert_eq!(whole_pod.status(), 403, "pods/log is not pods");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nodes_kubelet_is_reached_by_those_who_may() {
+    let scene = Scene::start().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    scene.node("down", json!([{"type": "InternalIP", "address": "127.0.0.1"}]), free).await;
+    let refused =
+        format!("error trying to reach service: dial tcp 127.0.0.1:{free}: connect: connection refused");
+    for (path, code, text) in [
+        ("n1/proxy/stats/echo?only=cpu", 200, "/stats/echo?only=cpu"),
+        ("https:n1:/proxy/a%2Fb/echo", 200, "/a%2Fb/echo"),
+        ("n1/proxy/code-500", 500, "kubelet says no"),
+        ("down/proxy/healthz", 503, refused.as_str()),
+        ("gone/proxy/healthz", 404, r#"nodes \"gone\" not found"#),
+        ("n1:22/proxy/", 400, "only the kubelet of node n1 can be reached"),
+    ] {
+        let response = scene.get(&format!("/api/v1/nodes/{path}")).await;
+        assert_eq!(response.status(), code, "{path}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(String::from_utf8_lossy(&body).contains(text), "{path}: {body:?}");
+    }
+    let address = scene.cluster.server.local_addr();
+    let moved = scene.client.get("127.0.0.1", address.port(), "/api/v1/nodes/n1/proxy?a=b", Verify::Ca).await;
+    let moved = moved.map(|response| response.status()).unwrap_err().url;
+    assert_eq!(moved, "/api/v1/nodes/n1/proxy/?a=b", "what has no slash is sent to what has one");
+    scene.cluster.write_kubeconfig("ann", "ann", None);
+    let ann = client(&scene.cluster, "ann");
+    let response = get(&ann, &scene.cluster, "/api/v1/nodes/n1/proxy/stats/echo").await;
+    assert_eq!(response.status(), 403);
+}

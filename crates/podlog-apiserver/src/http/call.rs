@@ -27,6 +27,8 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     pub(crate) info: RequestInfo,
     pub(crate) query: Query,
+    /// The path as on the wire.
+    pub(crate) path: String,
     /// The query as on the wire.
     pub(crate) raw_query: String,
     pub(crate) permit: Permit,
@@ -50,6 +52,13 @@ pub(crate) struct Target {
     pub(crate) name: String,
 }
 
+impl Target {
+    /// The namespace; `None` for cluster-scoped kinds and for all namespaces.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        Some(self.namespace.as_str()).filter(|namespace| !namespace.is_empty())
+    }
+}
+
 impl Call {
     pub(crate) fn user(&self) -> &UserInfo {
         self.permit.user()
@@ -69,7 +78,7 @@ impl Call {
         } else {
             !namespace.is_empty() && found.kind != "Namespace"
         };
-        if misplaced || self.info.parts.len() > 3 {
+        if misplaced || (self.info.parts.len() > 3 && rest != "proxy") {
             return Err(ApiError::no_such_path());
         }
         let subresource = match rest {

@@ -113,6 +113,7 @@ impl App {
         let upgrade = Upgrade::of(&mut parts);
         let call = Call {
             method: parts.method,
+            path: parts.uri.path().to_owned(),
             headers: parts.headers,
             info: info.clone(),
             query,
