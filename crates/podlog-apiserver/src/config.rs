@@ -1,7 +1,9 @@
 //! What an API server is to be like: the flags of kube-apiserver as values.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use podlog_api::Compatibility;
 use podlog_serving::pki::KeyPairFiles;
@@ -32,6 +34,8 @@ pub struct ApiServerConfig {
     pub service_account_key: PathBuf,
     /// Its public half; made where it is missing.
     pub service_account_public_key: PathBuf,
+    /// Public keys of before: tokens that they verify stay valid.
+    pub service_account_old_keys: Vec<PathBuf>,
     /// `iss` of these tokens. Default of kubeadm: `https://kubernetes.default.svc.cluster.local`.
     pub service_account_issuer: String,
     /// Who is believed, besides client certificates and service accounts.
@@ -67,6 +71,78 @@ pub struct AuthenticationConfig {
     pub anonymous: AnonymousRequests,
     /// What becomes of the tokens by which kubelets join (`--enable-bootstrap-token-auth`).
     pub bootstrap_tokens: BootstrapTokens,
+    /// The OpenID Connect provider whose id tokens are believed (`--oidc-*`).
+    pub oidc: Option<OidcConfig>,
+    /// Who is asked about tokens that nobody here knows (`--authentication-token-webhook-*`).
+    pub webhook: Option<TokenWebhookConfig>,
+    /// The proxy whose word is taken for who asks (`--requestheader-*`).
+    pub request_header: Option<RequestHeaderConfig>,
+}
+
+/// An OpenID Connect provider, and what is made of its tokens.
+#[derive(Clone, Debug)]
+pub struct OidcConfig {
+    /// Its URL, `iss` of its tokens (`--oidc-issuer-url`); https.
+    pub issuer: String,
+    /// Who tokens have to be meant for: `aud` (`--oidc-client-id`).
+    pub client_id: String,
+    /// Authorities of its certificate; by default those that the system trusts (`--oidc-ca-file`).
+    pub ca: Option<PathBuf>,
+    /// The claim that is the user's name; by default `sub`.
+    pub username_claim: String,
+    /// What user names begin with; by default `<issuer>#`, unless the claim is `email`; `-` for nothing.
+    pub username_prefix: Option<String>,
+    /// The claim that lists groups; by default none.
+    pub groups_claim: Option<String>,
+    /// What group names begin with; by default nothing.
+    pub groups_prefix: String,
+    /// Algorithms of signatures that are believed; by default RS256.
+    pub algorithms: Vec<jsonwebtoken::Algorithm>,
+    /// Claims that tokens must have, and their values.
+    pub required_claims: BTreeMap<String, String>,
+}
+
+impl OidcConfig {
+    /// With defaults for all but the provider and who we are to it.
+    pub fn new(issuer: impl Into<String>, client_id: impl Into<String>) -> Self {
+        OidcConfig {
+            issuer: issuer.into(),
+            client_id: client_id.into(),
+            ca: None,
+            username_claim: "sub".into(),
+            username_prefix: None,
+            groups_claim: None,
+            groups_prefix: String::new(),
+            algorithms: vec![jsonwebtoken::Algorithm::RS256],
+            required_claims: BTreeMap::new(),
+        }
+    }
+}
+
+/// Who is asked by `TokenReview`.
+#[derive(Clone, Debug)]
+pub struct TokenWebhookConfig {
+    /// Where and as whom: a file in kubeconfig's form.
+    pub config_file: PathBuf,
+    /// How long answers are believed; by default two minutes.
+    pub cache_ttl: Duration,
+}
+
+/// A proxy that names users in headers.
+#[derive(Clone, Debug)]
+pub struct RequestHeaderConfig {
+    /// Authorities of its client certificate, PEM.
+    pub client_ca: PathBuf,
+    /// Common names that certificate may have; any without.
+    pub allowed_names: Vec<String>,
+    /// Headers that name the user; the first that is there counts.
+    pub username_headers: Vec<String>,
+    /// Headers that hold the user's uid; the first that is there counts.
+    pub uid_headers: Vec<String>,
+    /// Headers that name groups; all count.
+    pub group_headers: Vec<String>,
+    /// What the headers of extra facts begin with.
+    pub extra_header_prefixes: Vec<String>,
 }
 
 /// What becomes of requests without any credential.
@@ -94,12 +170,25 @@ pub enum BootstrapTokens {
 pub struct AuthorizationConfig {
     /// Asked in this order, until one decides (`--authorization-mode`).
     pub modes: Vec<AuthorizationMode>,
+    /// Who is asked in [`AuthorizationMode::Webhook`].
+    pub webhook: Option<AccessWebhookConfig>,
+}
+
+/// Who is asked by `SubjectAccessReview`.
+#[derive(Clone, Debug)]
+pub struct AccessWebhookConfig {
+    /// Where and as whom: a file in kubeconfig's form (`--authorization-webhook-config-file`).
+    pub config_file: PathBuf,
+    /// How long it is believed that something is allowed; by default five minutes.
+    pub allowed_ttl: Duration,
+    /// How long it is believed that something is not; by default 30 s.
+    pub refused_ttl: Duration,
 }
 
 /// The default of podlog: nodes by what is theirs, all others by roles.
 impl Default for AuthorizationConfig {
     fn default() -> Self {
-        AuthorizationConfig { modes: vec![AuthorizationMode::Node, AuthorizationMode::Rbac] }
+        AuthorizationConfig { modes: vec![AuthorizationMode::Node, AuthorizationMode::Rbac], webhook: None }
     }
 }
 
@@ -110,6 +199,8 @@ pub enum AuthorizationMode {
     Node,
     /// Roles and bindings.
     Rbac,
+    /// Somebody else, by [`AuthorizationConfig::webhook`].
+    Webhook,
     /// Everything is allowed.
     AlwaysAllow,
     /// Nothing is, but for `system:masters`.

@@ -5,6 +5,7 @@
 //! Left to others: what a request means (`podlog-api`), TLS and HTTP (`podlog-serving`), what a log line is: bytes of a log
 //! pass through here unread.
 
+mod access;
 mod auth;
 mod bootstrap;
 mod config;
@@ -18,10 +19,13 @@ mod reviews;
 mod server;
 pub mod store;
 
+pub use auth::WebhookConfigError;
 pub use config::{
-    AnonymousRequests, ApiServerConfig, AuthenticationConfig, AuthorizationConfig, AuthorizationMode,
-    BootstrapTokens, Storage,
+    AccessWebhookConfig, AnonymousRequests, ApiServerConfig, AuthenticationConfig, AuthorizationConfig,
+    AuthorizationMode, BootstrapTokens, OidcConfig, RequestHeaderConfig, Storage, TokenWebhookConfig,
 };
+/// How an OpenID provider signs.
+pub use jsonwebtoken::Algorithm as OidcAlgorithm;
 pub use registry::Registry;
 pub use server::{ApiServer, StartError};
 pub use store::etcd::EtcdConfig;

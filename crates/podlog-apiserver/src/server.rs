@@ -7,27 +7,23 @@ use std::sync::Arc;
 use podlog_api::ApiError;
 use podlog_serving::pki::{PkiError, load_or_create_signing_key};
 use podlog_serving::{
-    Authenticator, Authorizer, Drained, Limits, Liveness, NodeClient, NodeClientConfig, ServeError, Server,
-    ServerTls, TlsError, UnionAuthenticator, X509Authenticator,
+    Authorizer, Drained, Limits, Liveness, NodeClient, NodeClientConfig, ServeError, Server, ServerTls,
+    TlsError,
 };
 use serde_json::{Value, json};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{
-    BearerAuthenticator, BootstrapTokenAuthenticator, ClusterAuthorizer, Member, PolicyKeeper,
-    ServiceAccountAuthenticator, TokenFileAuthenticator, TokenIssuer,
-};
+use crate::access::Access;
+use crate::auth::{PolicyKeeper, TokenIssuer, WebhookConfigError};
 use crate::bootstrap;
-use crate::config::{AnonymousRequests, ApiServerConfig, AuthorizationMode, BootstrapTokens, Storage};
+use crate::config::{ApiServerConfig, Storage};
 use crate::http::{ApiHandler, App, Metrics};
 use crate::registry::Registry;
 use crate::store::etcd::{ConnectError, EtcdStore};
 use crate::store::{RedbStore, Retention, Store};
 
-/// What may be asked without any credential, where anything may.
-const HEALTH_PATHS: &[&str] = &["/healthz", "/livez", "/readyz"];
 /// The release of Kubernetes whose API this is.
 const EMULATED: (&str, &str, &str) = ("1", "36", "2");
 
@@ -79,6 +75,20 @@ pub enum StartError {
         /// Why not.
         reason: String,
     },
+    /// A key that tokens of before are verified with cannot be used.
+    #[error("the service account key {} cannot verify: {reason}", path.display())]
+    VerifyingKey {
+        /// The public key.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A webhook cannot be asked.
+    #[error(transparent)]
+    Webhook(WebhookConfigError),
+    /// The mode has no webhook to ask.
+    #[error("--authorization-mode has Webhook: --authorization-webhook-config-file has to say which")]
+    NoWebhook,
     /// The file of static tokens cannot be read.
     #[error("cannot read the token file {}", path.display())]
     TokenFile {
@@ -187,43 +197,17 @@ fn app(
     shutdown: CancellationToken,
 ) -> Result<App, StartError> {
     let issuer = Arc::new(issuer(config)?);
-    let mut known: Vec<Arc<dyn Authenticator>> = Vec::new();
-    if let Some(path) = &config.authentication.token_file {
-        let tokens = TokenFileAuthenticator::load(path)
-            .map_err(|source| StartError::TokenFile { path: path.clone(), source })?;
-        known.push(Arc::new(tokens));
-    }
-    known.push(Arc::new(ServiceAccountAuthenticator {
-        registry: registry.clone(),
-        issuer: issuer.clone(),
-        audiences: vec![config.service_account_issuer.clone()],
-    }));
-    if config.authentication.bootstrap_tokens == BootstrapTokens::Accepted {
-        known.push(Arc::new(BootstrapTokenAuthenticator { registry: registry.clone() }));
-    }
-    let certificates = X509Authenticator::load(config.client_ca.clone()).map_err(StartError::Tls)?;
-    let tokens: Arc<dyn Authenticator> = Arc::new(BearerAuthenticator(known));
-    let mut anyone = UnionAuthenticator::new(vec![Arc::new(certificates), tokens.clone()]);
-    if config.authentication.anonymous == AnonymousRequests::ForHealth {
-        anyone = anyone.with_anonymous_on(HEALTH_PATHS);
-    }
+    let Access { requests, tokens, authorizer } = Access::new(config, &registry, &issuer)?;
     let nodes = NodeClientConfig {
         client: Some(config.kubelet_client.clone()),
         ca: config.kubelet_ca.clone(),
         liveness: Liveness::of(|name| std::env::var(name).ok()),
     };
-    let members = config.authorization.modes.iter().map(|mode| match mode {
-        AuthorizationMode::Node => Member::Node,
-        AuthorizationMode::Rbac => Member::Rbac,
-        AuthorizationMode::AlwaysAllow => Member::AlwaysAllow,
-        AuthorizationMode::AlwaysDeny => Member::AlwaysDeny,
-    });
-    let authorizer = ClusterAuthorizer::new(registry.clone(), members.collect());
     Ok(App {
         registry,
-        authorizer: Arc::new(authorizer),
-        authenticator: Arc::new(anyone),
-        token_authenticator: Arc::new(UnionAuthenticator::new(vec![tokens])),
+        authorizer,
+        authenticator: requests,
+        token_authenticator: tokens,
         issuer,
         nodes: NodeClient::new(nodes).map_err(StartError::Tls)?,
         preferred_address_types: config.kubelet_preferred_address_types.clone(),
@@ -239,8 +223,14 @@ fn issuer(config: &ApiServerConfig) -> Result<TokenIssuer, StartError> {
     let path = config.service_account_key.clone();
     let (private, public) = load_or_create_signing_key(&path, &config.service_account_public_key)
         .map_err(|source| StartError::Key { path: path.clone(), source })?;
-    TokenIssuer::new(config.service_account_issuer.clone(), &private, &public)
-        .map_err(|reason| StartError::SigningKey { path, reason })
+    let mut issuer = TokenIssuer::new(config.service_account_issuer.clone(), &private, &public)
+        .map_err(|reason| StartError::SigningKey { path, reason })?;
+    for path in &config.service_account_old_keys {
+        let unusable = |reason: String| StartError::VerifyingKey { path: path.clone(), reason };
+        let pem = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
+        issuer.believe(&pem).map_err(unusable)?;
+    }
+    Ok(issuer)
 }
 
 /// `GET /version`, in the form of `k8s.io/apimachinery/pkg/version.Info`.

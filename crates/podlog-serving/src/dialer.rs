@@ -47,6 +47,24 @@ impl Dialer {
         Ok(Dialer { tls: Some(Reloading::new(files, load)?) })
     }
 
+    /// With TLS, for HTTP/1.1: servers are verified against `ca`, or against the authorities that the system trusts.
+    ///
+    /// # Errors
+    /// When the files cannot be read or used.
+    pub fn https(ca: Option<PathBuf>, client: Option<KeyPairFiles>) -> Result<Self, TlsError> {
+        let ca = ca.unwrap_or_else(system_authorities);
+        let mut files = vec![ca.clone()];
+        files.extend(client.iter().flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]));
+        let load = move || {
+            let verifier = ServerOfAuthority::new(load_roots(&ca)?, &ca)?;
+            let config = client_config(Arc::new(verifier), client.as_ref().map(load_key_pair).transpose()?)?;
+            let mut config = Arc::unwrap_or_clone(config);
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            Ok(Arc::new(config))
+        };
+        Ok(Dialer { tls: Some(Reloading::new(files, load)?) })
+    }
+
     /// Connects, and shakes hands where there is TLS. There is no limit on how long that takes but the system's.
     ///
     /// # Errors
@@ -60,6 +78,20 @@ impl Dialer {
         let connector = TlsConnector::from(Arc::clone(&*tls.current()));
         Ok(Box::new(connector.connect(name, tcp).await?))
     }
+}
+
+/// The bundle of the distribution, where Go looks for it (`crypto/x509/root_linux.go`).
+fn system_authorities() -> PathBuf {
+    let places = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/ca-bundle.pem",
+        "/etc/pki/tls/cacert.pem",
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+        "/etc/ssl/cert.pem",
+    ];
+    let found = places.iter().map(PathBuf::from).find(|path| path.exists());
+    found.unwrap_or_else(|| PathBuf::from(places[0]))
 }
 
 impl fmt::Debug for Dialer {

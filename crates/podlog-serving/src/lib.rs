@@ -9,6 +9,7 @@ mod authn;
 mod authz;
 mod body;
 mod dialer;
+mod https;
 pub mod metrics;
 mod node;
 pub mod pki;
@@ -24,7 +25,9 @@ pub use body::{
     BodySender, ReceiverGone, empty_body, full_body, json_body, relay_body, stream_body, text_body,
 };
 pub use dialer::{Connection, Dialer};
+pub use https::{HttpsClient, HttpsError};
 pub use node::{DialCause, DialError, Liveness, NodeBody, NodeClient, NodeClientConfig, Verify};
+pub use reload::Reloading;
 pub use seam::{Authenticator, AuthnError, Authorizer, AuthzError, Body, BodyError, Handler, Peer};
 pub use server::{Drained, Limits, ServeError, Server};
 pub use tls::{ServerTls, TlsError, install_crypto_provider};

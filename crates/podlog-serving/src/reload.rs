@@ -21,7 +21,7 @@ struct Stamp {
 type Load<T, E> = Box<dyn Fn() -> Result<T, E> + Send + Sync>;
 
 /// A value made of `paths`. While the files are wrong, e.g. half replaced, the last good value stays.
-pub(crate) struct Reloading<T, E> {
+pub struct Reloading<T, E> {
     paths: Vec<PathBuf>,
     load: Load<T, E>,
     current: ArcSwap<T>,
@@ -38,7 +38,10 @@ struct Watch {
 
 impl<T, E: std::error::Error> Reloading<T, E> {
     /// Loads the value for the first time.
-    pub(crate) fn new(
+    ///
+    /// # Errors
+    /// What `load` returns.
+    pub fn new(
         paths: Vec<PathBuf>,
         load: impl Fn() -> Result<T, E> + Send + Sync + 'static,
     ) -> Result<Self, E> {
@@ -50,7 +53,7 @@ impl<T, E: std::error::Error> Reloading<T, E> {
     }
 
     /// The value as of the files' current content, at most a second old.
-    pub(crate) fn current(&self) -> Arc<T> {
+    pub fn current(&self) -> Arc<T> {
         // Whoever finds the lock taken uses what there is: somebody else is looking right now.
         if let Some(mut watch) = self.watch.try_lock()
             && watch.checked.elapsed() >= self.interval

@@ -28,7 +28,7 @@ async fn serve(args: &ApiServerArgs, started: Instant) -> anyhow::Result<Exit> {
     let stop = stop_signal()?;
     let root_ca_pem = std::fs::read_to_string(args.root_ca())
         .with_context(|| format!("cannot read {}", args.root_ca().display()))?;
-    let server = ApiServer::start(args.config()).await.context("cannot start the API server")?;
+    let server = ApiServer::start(args.config()?).await.context("cannot start the API server")?;
     let end = CancellationToken::new();
     let config =
         ControllerConfig { root_ca_pem, authorizer: Some(server.authorizer()), signing: args.signing()? };

@@ -16,7 +16,6 @@ pub(crate) enum Member {
     /// Roles and bindings.
     Rbac,
     /// Somebody else, asked over the network.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the flag follows"))]
     Webhook(Arc<dyn Authorizer>),
     /// Allows everything.
     AlwaysAllow,

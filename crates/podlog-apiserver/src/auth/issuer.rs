@@ -60,11 +60,30 @@ pub(crate) struct Claims {
 /// Issues tokens, and holds what is needed to verify them.
 pub(crate) struct TokenIssuer {
     issuer: String,
-    key_id: String,
     encoding: EncodingKey,
-    pub(crate) decoding: DecodingKey,
-    /// X and Y of the public key.
+    /// The first is the one that signs.
+    keys: Vec<VerifyingKey>,
+}
+
+/// A public key that tokens are verified with.
+struct VerifyingKey {
+    id: String,
+    decoding: DecodingKey,
+    /// X and Y.
     point: ([u8; COORDINATE], [u8; COORDINATE]),
+}
+
+impl VerifyingKey {
+    fn from_pem(pem: &str) -> Result<Self, String> {
+        let der = spki(pem).ok_or("the public key is not PEM")?;
+        let point = der.len().checked_sub(2 * COORDINATE).map(|start| der[start..].split_at(COORDINATE));
+        let (x, y) = point.ok_or("the public key is too short")?;
+        Ok(VerifyingKey {
+            id: URL_SAFE_NO_PAD.encode(Sha256::digest(&der)),
+            decoding: DecodingKey::from_ec_pem(pem.as_bytes()).map_err(|error| error.to_string())?,
+            point: (x.try_into().map_err(|_| "bad point")?, y.try_into().map_err(|_| "bad point")?),
+        })
+    }
 }
 
 impl TokenIssuer {
@@ -73,17 +92,23 @@ impl TokenIssuer {
     /// # Errors
     /// What is wrong with the keys.
     pub(crate) fn new(issuer: String, private_pem: &str, public_pem: &str) -> Result<Self, String> {
-        let der = spki(public_pem).ok_or("the public key is not PEM")?;
-        let point = der.len().checked_sub(2 * COORDINATE).map(|start| der[start..].split_at(COORDINATE));
-        let (x, y) = point.ok_or("the public key is too short")?;
-        let text = |e: jsonwebtoken::errors::Error| e.to_string();
         Ok(TokenIssuer {
             issuer,
-            key_id: URL_SAFE_NO_PAD.encode(Sha256::digest(&der)),
-            encoding: EncodingKey::from_ec_pem(private_pem.as_bytes()).map_err(text)?,
-            decoding: DecodingKey::from_ec_pem(public_pem.as_bytes()).map_err(text)?,
-            point: (x.try_into().map_err(|_| "bad point")?, y.try_into().map_err(|_| "bad point")?),
+            encoding: EncodingKey::from_ec_pem(private_pem.as_bytes()).map_err(|error| error.to_string())?,
+            keys: vec![VerifyingKey::from_pem(public_pem)?],
         })
+    }
+
+    /// Believes tokens that another P-256 key signed, too, e.g. the one of before a rotation.
+    ///
+    /// # Errors
+    /// What is wrong with the key.
+    pub(crate) fn believe(&mut self, public_pem: &str) -> Result<(), String> {
+        let key = VerifyingKey::from_pem(public_pem)?;
+        if self.keys.iter().all(|known| known.id != key.id) {
+            self.keys.push(key);
+        }
+        Ok(())
     }
 
     /// The `iss` of our tokens, and the audience of those that do not name one.
@@ -91,9 +116,10 @@ impl TokenIssuer {
         &self.issuer
     }
 
-    /// The `kid` of our tokens.
-    pub(crate) fn key_id(&self) -> &str {
-        &self.key_id
+    /// The keys that may have signed a token with this `kid`.
+    pub(crate) fn keys(&self, key_id: Option<&str>) -> impl Iterator<Item = &DecodingKey> {
+        let named = move |key: &&VerifyingKey| key_id.is_none_or(|id| id == key.id);
+        self.keys.iter().filter(named).map(|key| &key.decoding)
     }
 
     /// `POST …/serviceaccounts/<name>/token`.
@@ -158,7 +184,7 @@ impl TokenIssuer {
         };
         let mut header = Header::new(Algorithm::ES256);
         header.typ = None;
-        header.kid = Some(self.key_id.clone());
+        header.kid = self.keys.first().map(|key| key.id.clone());
         let token = jsonwebtoken::encode(&header, &claims, &self.encoding).map_err(|error| {
             tracing::error!(%error, "cannot sign a token");
             ApiError::internal("failed to generate token")
@@ -179,11 +205,13 @@ impl TokenIssuer {
 
     /// `GET /openid/v1/jwks`.
     pub(crate) fn key_set(&self) -> Answer {
-        let (x, y) = self.point;
-        crate::http::raw_json(&json!({"keys": [{
-            "use": "sig", "kty": "EC", "kid": self.key_id, "crv": "P-256", "alg": "ES256",
-            "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
-        }]}))
+        let keys = self.keys.iter().map(|VerifyingKey { id, point: (x, y), .. }| {
+            json!({
+                "use": "sig", "kty": "EC", "kid": id, "crv": "P-256", "alg": "ES256",
+                "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
+            })
+        });
+        crate::http::raw_json(&json!({"keys": keys.collect::<Vec<_>>()}))
     }
 }
 
@@ -245,4 +273,56 @@ fn node_of(registry: &Registry, pod: &Object) -> Option<Named> {
     }
     let node = registry.find(find("", "v1", "nodes")?, "", name).ok().flatten();
     Some(node.map_or_else(|| Named { name: name.into(), uid: String::new() }, |node| named(&node)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use podlog_serving::pki::load_or_create_signing_key;
+
+    use super::*;
+    use crate::auth::ServiceAccountAuthenticator;
+    use crate::store::RedbStore;
+
+    #[tokio::test]
+    async fn tokens_of_an_old_key_stay_valid() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = |name: &str| {
+            let path = |extension: &str| folder.path().join(format!("{name}.{extension}"));
+            load_or_create_signing_key(&path("key"), &path("pub")).unwrap()
+        };
+        let (old, new) = (key("old"), key("new"));
+        let registry = Registry::new(Arc::new(RedbStore::in_memory().unwrap()));
+        crate::bootstrap::ensure(&registry).await.unwrap();
+        let accounts = find("", "v1", "serviceaccounts").unwrap();
+        let account = Object::new(json!({"metadata": {"name": "robot"}}));
+        let account = registry.create(accounts, "default", account).await.unwrap();
+        let issuer =
+            |pair: &(String, String)| TokenIssuer::new("https://i.test".into(), &pair.0, &pair.1).unwrap();
+        let request = Object::new(json!({}));
+        let (token, _) = issuer(&old).issue(&registry, &account, &request, Timestamp::now()).unwrap();
+        let knows = async |issuer: TokenIssuer| {
+            let authenticator = ServiceAccountAuthenticator {
+                registry: registry.clone(),
+                issuer: Arc::new(issuer),
+                audiences: vec!["https://i.test".into()],
+            };
+            let request = http::Request::builder().header("authorization", format!("Bearer {token}"));
+            let peer = podlog_serving::Peer {
+                address: ([127, 0, 0, 1], 1).into(),
+                certificate_chain: Vec::new().into(),
+            };
+            let parts = request.body(()).unwrap().into_parts().0;
+            podlog_serving::Authenticator::authenticate(&authenticator, &parts, &peer).await.is_ok()
+        };
+        assert!(knows(issuer(&old)).await);
+        assert!(!knows(issuer(&new)).await, "another key");
+        let mut rotated = issuer(&new);
+        rotated.believe(&old.1).unwrap();
+        rotated.believe(&old.1).unwrap();
+        assert_eq!(rotated.keys.len(), 2, "each key once");
+        assert!(knows(rotated).await);
+        assert!(issuer(&new).believe("nonsense").is_err());
+    }
 }

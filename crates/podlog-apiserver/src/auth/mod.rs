@@ -3,16 +3,24 @@
 mod authorizer;
 mod bearer;
 mod bootstrap_token;
+mod cache;
 mod issuer;
 mod node;
+mod oidc;
 mod policy;
+mod request_header;
 mod service_account;
 mod token_file;
+mod webhook;
 
 pub(crate) use authorizer::{ClusterAuthorizer, Member};
 pub(crate) use bearer::BearerAuthenticator;
 pub(crate) use bootstrap_token::BootstrapTokenAuthenticator;
 pub(crate) use issuer::TokenIssuer;
+pub(crate) use oidc::OidcAuthenticator;
 pub(crate) use policy::PolicyKeeper;
+pub(crate) use request_header::RequestHeaderAuthenticator;
 pub(crate) use service_account::ServiceAccountAuthenticator;
 pub(crate) use token_file::TokenFileAuthenticator;
+pub use webhook::WebhookConfigError;
+pub(crate) use webhook::{AccessWebhook, TokenWebhook};

@@ -46,7 +46,8 @@ impl ServiceAccountAuthenticator {
 
     fn verify(&self, token: &str, now: Timestamp) -> Result<UserInfo, &'static str> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| "malformed token")?;
-        if header.kid.is_some_and(|kid| kid != self.issuer.key_id()) {
+        let mut keys = self.issuer.keys(header.kid.as_deref()).peekable();
+        if keys.peek().is_none() {
             return Err("invalid signature, no keys found");
         }
         let mut validation = Validation::new(Algorithm::ES256);
@@ -54,8 +55,9 @@ impl ServiceAccountAuthenticator {
         validation.validate_exp = false;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.issuer.decoding, &validation)
-            .map_err(|_| "invalid signature")?
+        let claims = keys
+            .find_map(|key| jsonwebtoken::decode::<Claims>(token, key, &validation).ok())
+            .ok_or("invalid signature")?
             .claims;
         check_times(&claims, now.as_second())?;
         if !claims.aud.iter().any(|audience| self.audiences.contains(audience)) {

@@ -1,4 +1,4 @@
-//! `--token-auth-file`: tokens in a CSV file, read once (`pkg/authentication/token/tokenfile`).
+//! `--token-auth-file`: tokens in a CSV file (`pkg/authentication/token/tokenfile`), read again when it changes.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::path::Path;
 use async_trait::async_trait;
 use http::request::Parts;
 use podlog_api::UserInfo;
-use podlog_serving::{Authenticator, AuthnError, Peer, bearer_token};
+use podlog_serving::{Authenticator, AuthnError, Peer, Reloading, bearer_token};
 use sha2::{Digest, Sha256};
 
 /// Knows the tokens of a file.
-pub(crate) struct TokenFileAuthenticator {
-    /// By hash, so that how long a look-up takes says nothing about tokens.
-    users: HashMap<[u8; 32], UserInfo>,
-}
+pub(crate) struct TokenFileAuthenticator(Reloading<Users, std::io::Error>);
+
+/// By the hash of their token, so that how long a look-up takes says nothing about tokens.
+type Users = HashMap<[u8; 32], UserInfo>;
 
 impl TokenFileAuthenticator {
     /// Reads `token,user,uid[,"group,group"]` lines.
@@ -21,21 +21,26 @@ impl TokenFileAuthenticator {
     /// # Errors
     /// When the file cannot be read or a line has fewer than three columns.
     pub(crate) fn load(path: &Path) -> Result<Self, std::io::Error> {
-        let text = std::fs::read_to_string(path)?;
-        let mut users = HashMap::new();
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let (token, user) = entry(line).ok_or_else(|| {
-                let text = format!("line {}: needs at least token, user name and uid", number + 1);
-                std::io::Error::new(std::io::ErrorKind::InvalidData, text)
-            })?;
-            users.insert(hash(&token), user);
-        }
-        Ok(TokenFileAuthenticator { users })
+        let file = path.to_owned();
+        Reloading::new(vec![file.clone()], move || read(&file)).map(TokenFileAuthenticator)
     }
+}
+
+fn read(path: &Path) -> Result<Users, std::io::Error> {
+    let text = std::fs::read_to_string(path)?;
+    let mut users = HashMap::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (token, user) = entry(line).ok_or_else(|| {
+            let text = format!("line {}: needs at least token, user name and uid", number + 1);
+            std::io::Error::new(std::io::ErrorKind::InvalidData, text)
+        })?;
+        users.insert(hash(&token), user);
+    }
+    Ok(users)
 }
 
 fn entry(line: &str) -> Option<(String, UserInfo)> {
@@ -74,7 +79,7 @@ fn hash(token: &str) -> [u8; 32] {
 #[async_trait]
 impl Authenticator for TokenFileAuthenticator {
     async fn authenticate(&self, request: &Parts, _peer: &Peer) -> Result<Option<UserInfo>, AuthnError> {
-        Ok(bearer_token(request).and_then(|token| self.users.get(&hash(token))).cloned())
+        Ok(bearer_token(request).and_then(|token| self.0.current().get(&hash(token)).cloned()))
     }
 }
 

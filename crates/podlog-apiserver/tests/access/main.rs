@@ -7,3 +7,7 @@ mod cluster;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod kubectl;
+mod oidc;
+mod outside;
+mod reload;
+mod webhooks;

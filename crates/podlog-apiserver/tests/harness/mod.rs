@@ -92,6 +92,7 @@ fn config(folder: &Path, serving: KeyPairFiles, kubelet_client: KeyPairFiles, ca
         service_account_key: folder.join("sa.key"),
         service_account_public_key: folder.join("sa.pub"),
         service_account_issuer: ApiServerConfig::DEFAULT_ISSUER.into(),
+        service_account_old_keys: Vec::new(),
         authentication: AuthenticationConfig::default(),
         authorization: AuthorizationConfig::default(),
         kubelet_client,

@@ -44,9 +44,10 @@ pub(crate) struct ApiServerArgs {
     /// Authorities of client certificates.
     #[arg(long, value_name = "FILE")]
     client_ca_file: PathBuf,
-    /// Public key that tokens of service accounts are verified with; made where it is missing.
-    #[arg(long, value_name = "FILE")]
-    service_account_key_file: PathBuf,
+    /// Public key that tokens of service accounts are verified with: the half of --service-account-signing-key-file, made
+    /// where it is missing. Given again, keys of before, whose tokens stay valid.
+    #[arg(long, value_name = "FILE", required = true)]
+    service_account_key_file: Vec<PathBuf>,
     /// Private key (P-256) that signs tokens of service accounts; made where it is missing. Servers that share a storage
     /// share it too.
     #[arg(long, value_name = "FILE")]
@@ -114,26 +115,29 @@ struct StorageArgs {
 
 impl ApiServerArgs {
     /// What the flags ask for.
-    pub(crate) fn config(&self) -> ApiServerConfig {
+    pub(crate) fn config(&self) -> anyhow::Result<ApiServerConfig> {
         let pair = |certificate: &PathBuf, key: &PathBuf| KeyPairFiles {
             certificate: certificate.clone(),
             key: key.clone(),
         };
-        ApiServerConfig {
+        let (public_key, old_keys) =
+            self.service_account_key_file.split_first().context("--service-account-key-file is missing")?;
+        Ok(ApiServerConfig {
             listen: (self.bind_address, self.secure_port).into(),
             storage: self.storage.storage(),
             serving: pair(&self.tls_cert_file, &self.tls_private_key_file),
             client_ca: self.client_ca_file.clone(),
             service_account_key: self.service_account_signing_key_file.clone(),
-            service_account_public_key: self.service_account_key_file.clone(),
+            service_account_public_key: public_key.clone(),
+            service_account_old_keys: old_keys.to_vec(),
             service_account_issuer: self.service_account_issuer.clone(),
-            authentication: self.access.authentication(),
+            authentication: self.access.authentication()?,
             authorization: self.access.authorization(),
             kubelet_client: pair(&self.kubelet_client_certificate, &self.kubelet_client_key),
             kubelet_ca: self.kubelet_certificate_authority.clone(),
             kubelet_preferred_address_types: self.kubelet_preferred_address_types.clone(),
             compatibility: self.compatibility.into(),
-        }
+        })
     }
 
     /// How requests for certificates are signed, if they are.
@@ -170,7 +174,7 @@ impl StorageArgs {
 }
 
 /// A duration in Go's form, more than nothing.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: GoDuration = text.parse()?;
     parsed.positive().ok_or_else(|| "must be greater than 0".to_owned())
 }

@@ -193,6 +193,7 @@ async fn start_api_server(args: &UpArgs, data_dir: &DataDir, pki: &Pki) -> anyho
         service_account_key: pki.service_account.key.clone(),
         service_account_public_key: pki.service_account.certificate.clone(),
         service_account_issuer: ApiServerConfig::DEFAULT_ISSUER.into(),
+        service_account_old_keys: Vec::new(),
         authentication: AuthenticationConfig::default(),
         authorization: AuthorizationConfig::default(),
         kubelet_client: pki.apiserver_kubelet_client.clone(),
