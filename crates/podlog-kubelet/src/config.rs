@@ -4,21 +4,20 @@
 //! here is named in a warning; a field that exists nowhere is refused.
 
 mod fields;
+mod read;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::go;
 use crate::runtime::LogPolicy;
-use crate::runtime::log_policy::{parse_number, parse_policy};
 use fields::Support;
-use podlog_api::quantity::Quantity;
 use podlog_driver::FileLimits;
+use read::{Fields, Problems};
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 const KIND: &str = "KubeletConfiguration";
@@ -71,6 +70,25 @@ pub struct KubeletConfiguration {
     pub cluster_domain: String,
     /// `spec.providerID` of the node.
     pub provider_id: String,
+    /// Socket of the container runtime, `unix:///run/containerd/containerd.sock`; empty leaves it to whoever starts the
+    /// kubelet.
+    pub container_runtime_endpoint: String,
+    /// Certificate of the HTTPS endpoint, PEM. `None` leaves it to whoever starts the kubelet.
+    pub tls_cert_file: Option<PathBuf>,
+    /// Key of [`KubeletConfiguration::tls_cert_file`].
+    pub tls_private_key_file: Option<PathBuf>,
+    /// Whether the client certificate is asked for anew before it expires. Default false.
+    pub rotate_certificates: bool,
+    /// Whether the certificate of the HTTPS endpoint is asked of the API server. Default false.
+    pub server_tls_bootstrap: bool,
+    /// Directory, or one file, of manifests of static pods.
+    pub static_pod_path: Option<PathBuf>,
+    /// How often manifests of static pods are looked at; once a second at least. Default 20 s.
+    pub file_check_frequency: Duration,
+    /// Address of the plain health port. Default 127.0.0.1.
+    pub healthz_bind_address: IpAddr,
+    /// The plain health port; zero is none, `None` leaves it to whoever starts the kubelet.
+    pub healthz_port: Option<u16>,
     /// What was read, for `/configz`.
     pub source: Value,
 }
@@ -196,6 +214,15 @@ impl Default for KubeletConfiguration {
             runtime_request_timeout: Duration::from_secs(120),
             cluster_domain: String::new(),
             provider_id: String::new(),
+            container_runtime_endpoint: String::new(),
+            tls_cert_file: None,
+            tls_private_key_file: None,
+            rotate_certificates: false,
+            server_tls_bootstrap: false,
+            static_pod_path: None,
+            file_check_frequency: Duration::from_secs(20),
+            healthz_bind_address: Ipv4Addr::LOCALHOST.into(),
+            healthz_port: None,
             source: serde_json::json!({ "kind": KIND, "apiVersion": API_VERSION }),
         }
     }
@@ -207,6 +234,15 @@ impl KubeletConfiguration {
     /// # Errors
     /// See [`ConfigError`].
     pub fn parse(text: &str) -> Result<(Self, Vec<String>), ConfigError> {
+        Self::parse_with(text, &[])
+    }
+
+    /// [`KubeletConfiguration::parse`], with values that take the place of those in the text: pairs of dotted path and
+    /// value, as flags give them.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn parse_with(text: &str, overrides: &[(&str, Value)]) -> Result<(Self, Vec<String>), ConfigError> {
         let options = serde_saphyr::options! { legacy_octal_numbers: true };
         let source: Value = serde_saphyr::from_str_with_options(text, options)
             .map_err(|error| ConfigError::Syntax(error.to_string()))?;
@@ -214,6 +250,21 @@ impl KubeletConfiguration {
             return Err(ConfigError::Syntax("not a map".into()));
         }
         check_kind(&source)?;
+        Self::of_source(source, overrides)
+    }
+
+    /// The defaults, with values that take the place of some of them.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn of_flags(overrides: &[(&str, Value)]) -> Result<(Self, Vec<String>), ConfigError> {
+        Self::of_source(KubeletConfiguration::default().source, overrides)
+    }
+
+    fn of_source(mut source: Value, overrides: &[(&str, Value)]) -> Result<(Self, Vec<String>), ConfigError> {
+        for (path, value) in overrides {
+            set(&mut source, path, value.clone());
+        }
         let mut walk = Walk::default();
         walk.object("", &source);
         if !walk.unknown.is_empty() {
@@ -252,10 +303,33 @@ impl KubeletConfiguration {
                 .duration("runtimeRequestTimeout", default.runtime_request_timeout)?,
             cluster_domain: fields.get("clusterDomain")?.unwrap_or_default(),
             provider_id: fields.get("providerID")?.unwrap_or_default(),
+            container_runtime_endpoint: fields.get("containerRuntimeEndpoint")?.unwrap_or_default(),
+            tls_cert_file: fields.path("tlsCertFile")?,
+            tls_private_key_file: fields.path("tlsPrivateKeyFile")?,
+            rotate_certificates: fields.get("rotateCertificates")?.unwrap_or(false),
+            server_tls_bootstrap: fields.get("serverTLSBootstrap")?.unwrap_or(false),
+            static_pod_path: fields.path("staticPodPath")?,
+            file_check_frequency: fields.duration("fileCheckFrequency", default.file_check_frequency)?,
+            healthz_bind_address: fields
+                .parsed("healthzBindAddress")?
+                .unwrap_or(default.healthz_bind_address),
+            healthz_port: fields.healthz_port(&mut problems)?,
             source: Value::Null,
         };
         problems.none().map(|()| config)
     }
+}
+
+/// Puts a value at a dotted path. What stands in the way and is no map is replaced.
+fn set(target: &mut Value, path: &str, value: Value) {
+    let mut place = target;
+    for key in path.split('.') {
+        if !place.is_object() {
+            *place = Value::Object(serde_json::Map::new());
+        }
+        place = &mut place[key];
+    }
+    *place = value;
 }
 
 fn check_kind(source: &Value) -> Result<(), ConfigError> {
@@ -290,200 +364,6 @@ impl Walk {
             }
         }
     }
-}
-
-#[derive(Default)]
-struct Problems(Vec<String>);
-
-impl Problems {
-    fn add(&mut self, text: String) {
-        self.0.push(format!("invalid configuration: {text}"));
-    }
-
-    fn none(self) -> Result<(), ConfigError> {
-        if self.0.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(self.0)) }
-    }
-}
-
-/// Typed access by path, with the path in every error.
-struct Fields<'a>(&'a Value);
-
-impl Fields<'_> {
-    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ConfigError> {
-        let pointer = format!("/{}", path.replace('.', "/"));
-        match self.0.pointer(&pointer) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => T::deserialize(value)
-                .map(Some)
-                .map_err(|error| ConfigError::Value { path: path.into(), why: error.to_string() }),
-        }
-    }
-
-    fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
-        &self,
-        path: &str,
-    ) -> Result<Option<T>, ConfigError> {
-        let Some(text) = self.get::<String>(path)?.filter(|text| !text.is_empty()) else { return Ok(None) };
-        text.parse().map(Some).map_err(|error| ConfigError::Value {
-            path: path.into(),
-            why: format!("{}: {error}", go::quote(&text)),
-        })
-    }
-
-    fn duration(&self, path: &str, default: Duration) -> Result<Duration, ConfigError> {
-        let Some(text) = self.get::<String>(path)? else { return Ok(default) };
-        let value = go::parse_duration(&text).ok_or_else(|| ConfigError::Value {
-            path: path.into(),
-            why: format!("time: invalid duration {}", go::quote(&text)),
-        })?;
-        Ok(if value.is_zero() { default } else { value })
-    }
-
-    fn port(&self, problems: &mut Problems) -> Result<Option<u16>, ConfigError> {
-        let Some(port) = self.get::<i64>("port")? else { return Ok(None) };
-        let valid = u16::try_from(port).ok().filter(|port| *port > 0);
-        if valid.is_none() && port != 0 {
-            problems.add(format!("port (--port) {port} must be between 1 and 65535, inclusive"));
-        }
-        Ok(valid)
-    }
-
-    fn pod_logs_dir(&self, problems: &mut Problems) -> Result<Option<PathBuf>, ConfigError> {
-        let Some(text) = self.get::<String>("podLogsDir")?.filter(|text| !text.is_empty()) else {
-            return Ok(None);
-        };
-        let path = PathBuf::from(&text);
-        if !path.is_absolute() {
-            problems.add(format!("pod logs path {} must be absolute path", go::quote(&text)));
-        }
-        if text != "/" && normalised(&text) != text {
-            problems.add(format!("pod logs path {} must be normalized", go::quote(&text)));
-        }
-        if !text.is_ascii() {
-            problems.add("pod logs path must contains ASCII characters only".into());
-        }
-        Ok(Some(path))
-    }
-
-    fn log_max_bytes(&self, default: Option<u64>) -> Result<Option<u64>, ConfigError> {
-        let path = "containerLogMaxSize";
-        let Some(value) = self.get::<Value>(path)? else { return Ok(default) };
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let quantity = Quantity::parse(&text).ok_or_else(|| no_quantity(path))?;
-        Ok(u64::try_from(quantity.value()).ok())
-    }
-
-    fn log_policy(&self, default: LogPolicy) -> Result<LogPolicy, ConfigError> {
-        let path = "containerLogPolicy";
-        let back_pressure = match self.get::<String>(path)?.filter(|name| !name.is_empty()) {
-            None => default.back_pressure,
-            Some(name) => parse_policy(&name).ok_or_else(|| ConfigError::Value {
-                path: path.into(),
-                why: format!("{} is none of block, drop-newest and drop-oldest", go::quote(&name)),
-            })?,
-        };
-        Ok(LogPolicy {
-            back_pressure,
-            buffer_bytes: self.count("containerLogBufferSize", default.buffer_bytes)?,
-            lines_per_second: self.count("containerLogLinesPerSecond", default.lines_per_second)?,
-            bytes_per_second: self.count("containerLogBytesPerSecond", default.bytes_per_second)?,
-            max_record_bytes: self.count("containerLogMaxRecordSize", default.max_record_bytes)?,
-        })
-    }
-
-    /// A quantity of zero or more.
-    fn count(&self, path: &str, default: u64) -> Result<u64, ConfigError> {
-        let Some(value) = self.get::<Value>(path)? else { return Ok(default) };
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        parse_number(&text).ok_or_else(|| no_quantity(path))
-    }
-
-    fn log_max_files(&self, default: u32, problems: &mut Problems) -> Result<u32, ConfigError> {
-        let files = self.get::<i32>("containerLogMaxFiles")?.map_or(i64::from(default), i64::from);
-        if files <= 1 {
-            problems.add("containerLogMaxFiles must be greater than 1".into());
-        }
-        Ok(u32::try_from(files).unwrap_or(default))
-    }
-
-    fn lease_duration(&self, default: Duration, problems: &mut Problems) -> Result<Duration, ConfigError> {
-        let Some(seconds) = self.get::<i32>("nodeLeaseDurationSeconds")? else { return Ok(default) };
-        if seconds <= 0 {
-            problems.add("nodeLeaseDurationSeconds must be greater than 0".into());
-        }
-        Ok(u64::try_from(seconds).map_or(default, Duration::from_secs))
-    }
-
-    fn max_pods(&self, default: u32, problems: &mut Problems) -> Result<u32, ConfigError> {
-        let Some(pods) = self.get::<i32>("maxPods")? else { return Ok(default) };
-        if pods < 0 {
-            problems.add(format!("maxPods (--max-pods) {pods} must not be a negative number"));
-        }
-        Ok(u32::try_from(pods).unwrap_or(default))
-    }
-
-    fn restart_period(&self, default: Duration, problems: &mut Problems) -> Result<Duration, ConfigError> {
-        let period = self.duration("crashLoopBackOff.maxContainerRestartPeriod", default)?;
-        if !(1_000..=300_000).contains(&period.as_millis()) {
-            let seconds = period.as_secs_f64();
-            problems.add(format!(
-                "CrashLoopBackOff.MaxContainerRestartPeriod (got: {seconds} seconds) must be set between 1s and 300s"
-            ));
-        }
-        Ok(period)
-    }
-
-    fn authentication(&self, default: Authentication) -> Result<Authentication, ConfigError> {
-        Ok(Authentication {
-            client_ca_file: self
-                .get::<PathBuf>("authentication.x509.clientCAFile")?
-                .filter(|path| !path.as_os_str().is_empty()),
-            webhook_enabled: self.get("authentication.webhook.enabled")?.unwrap_or(default.webhook_enabled),
-            webhook_cache_ttl: self.duration("authentication.webhook.cacheTTL", default.webhook_cache_ttl)?,
-            anonymous_enabled: self
-                .get("authentication.anonymous.enabled")?
-                .unwrap_or(default.anonymous_enabled),
-        })
-    }
-
-    fn authorization(&self, default: Authorization) -> Result<Authorization, ConfigError> {
-        let path = "authorization.mode";
-        let mode = match self.get::<String>(path)?.as_deref() {
-            None | Some("" | "Webhook") => AuthorizationMode::Webhook,
-            Some("AlwaysAllow") => AuthorizationMode::AlwaysAllow,
-            Some(other) => {
-                return Err(ConfigError::Value {
-                    path: path.into(),
-                    why: format!("unknown authorization mode {other}"),
-                });
-            }
-        };
-        Ok(Authorization {
-            mode,
-            cache_authorized_ttl: self
-                .duration("authorization.webhook.cacheAuthorizedTTL", default.cache_authorized_ttl)?,
-            cache_unauthorized_ttl: self
-                .duration("authorization.webhook.cacheUnauthorizedTTL", default.cache_unauthorized_ttl)?,
-        })
-    }
-}
-
-fn no_quantity(path: &str) -> ConfigError {
-    let why = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-    ConfigError::Value { path: path.into(), why: why.into() }
-}
-
-/// The path without `.`, `..`, doubled and trailing slashes, as Go's `filepath.Clean`.
-fn normalised(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            other => parts.push(other),
-        }
-    }
-    format!("{}{}", if path.starts_with('/') { "/" } else { "" }, parts.join("/"))
 }
 
 #[cfg(test)]

@@ -30,8 +30,11 @@ pub(crate) enum EnvError {
 #[derive(Clone, Debug)]
 pub(crate) struct NodeFacts {
     pub(crate) name: String,
+    /// Labels that the node was given.
+    pub(crate) labels: BTreeMap<String, String>,
     pub(crate) ip: IpAddr,
-    pub(crate) api_server: SocketAddr,
+    /// Where containers find the API; `None` where there is none.
+    pub(crate) api_server: Option<SocketAddr>,
     /// Allocatable resources: what a container without limits may use.
     pub(crate) allocatable: BTreeMap<String, String>,
 }
@@ -70,7 +73,7 @@ pub(crate) async fn environment(
     source: &dyn ObjectSource,
 ) -> Result<Environment, EnvError> {
     let mut objects = Objects { source, namespace: PodId::of(pod).namespace, known: HashMap::new() };
-    let services = service_vars(node.api_server);
+    let services = node.api_server.map(service_vars).unwrap_or_default();
     let mut environment = Environment::default();
     for from in container.env_from.iter().flatten() {
         env_from(&mut environment, &mut objects, from).await?;

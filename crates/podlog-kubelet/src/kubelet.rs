@@ -1,13 +1,15 @@
 //! Puts the parts of a kubelet together.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use podlog_api::Compatibility;
 use podlog_driver::LogWatcher;
-use podlog_serving::{Limits, ServeError, Server, ServerTls, TlsError};
+use podlog_serving::{Limits, ServeError, Server, ServerTls};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -16,15 +18,21 @@ use crate::env::NodeFacts;
 use crate::events::{Events, write_events};
 use crate::layout::Layout;
 use crate::node::{self, NodeAgent};
-use crate::pods::{Context, PodManager, Pods, StatusWriter};
+use crate::objects::NoObjects;
+use crate::pods::{Context, PodManager, PodSources, Pods, StatusWriter};
 use crate::rotation::LogRotation;
 use crate::runtime::{self, ContainerRuntime, RuntimeError};
-use crate::server::{self, LogServer};
+use crate::server::{Gate, GateError, LogServer};
+use crate::static_pods::{Directory, MirrorPods, Mirrors};
 
 /// What a kubelet is started with.
 pub struct KubeletOptions {
     /// Name of the Node object.
     pub node_name: String,
+    /// The node's `InternalIP`, where it shall be another than `listen` tells.
+    pub node_ip: Option<IpAddr>,
+    /// Labels of the Node object beside those that every node has.
+    pub node_labels: BTreeMap<String, String>,
     /// Where the HTTPS endpoint listens; port 0 picks a free one. Its address is the node's `InternalIP`, unless it is
     /// `0.0.0.0` or `::`: then the address that leads to the API server is.
     pub listen: SocketAddr,
@@ -42,11 +50,18 @@ pub struct KubeletOptions {
     pub serving: ServerTls,
     /// CA bundle for client certificates where the configuration names none; `None` accepts none.
     pub client_ca: Option<PathBuf>,
-    /// Client of the API server, as user `system:node:<name>` in group `system:nodes`. Best made with
-    /// `kube::Config::default_retry` off: the kubelet tries again by itself, and sooner.
+    /// The API server; `None` runs static pods alone.
+    pub api_server: Option<ApiServer>,
+}
+
+/// The API server of a kubelet.
+#[derive(Clone)]
+pub struct ApiServer {
+    /// Its client, as user `system:node:<name>` in group `system:nodes`. Best made with `kube::Config::default_retry` off:
+    /// the kubelet tries again by itself, and sooner.
     pub client: kube::Client,
-    /// Address of the API server as containers reach it (`KUBERNETES_SERVICE_HOST` and `_PORT`).
-    pub api_server: SocketAddr,
+    /// Its address as containers reach it (`KUBERNETES_SERVICE_HOST` and `_PORT`).
+    pub address: SocketAddr,
 }
 
 /// Why a kubelet did not start.
@@ -64,9 +79,9 @@ pub enum KubeletError {
     /// The runtime does not answer.
     #[error("cannot ask the container runtime for its version")]
     Runtime(#[source] RuntimeError),
-    /// The CA bundle is not usable.
-    #[error("cannot load the client CA bundle")]
-    ClientCa(#[source] TlsError),
+    /// Nobody could be let in.
+    #[error(transparent)]
+    Gate(#[from] GateError),
     /// The HTTPS endpoint cannot listen.
     #[error(transparent)]
     Listen(#[from] ServeError),
@@ -93,18 +108,14 @@ impl Kubelet {
         let layout = layout(&options)?;
         let server = Server::bind(options.listen, options.serving.clone(), Limits::default()).await?;
         let local_addr = server.local_addr();
-        let facts = NodeFacts {
-            name: options.node_name.clone(),
-            ip: node::internal_ip(local_addr, options.api_server),
-            api_server: options.api_server,
-            allocatable: node::capacity::allocatable(options.config.max_pods),
-        };
+        let facts = facts(&options, local_addr);
+        let client = options.api_server.as_ref().map(|api| api.client.clone());
         let (events, event_queue) = Events::queue();
         let statuses = StatusWriter::default();
         let context = Arc::new(Context {
             runtime,
             runtime_name: version.name.clone(),
-            objects: Arc::new(options.client.clone()),
+            objects: client.clone().map_or_else(|| Arc::new(NoObjects) as _, |client| Arc::new(client) as _),
             events: events.clone(),
             statuses: statuses.clone(),
             node: facts.clone(),
@@ -118,22 +129,31 @@ impl Kubelet {
             watcher: context.watcher.clone(),
         };
         let pods = Pods::default();
-        let gate =
-            server::Gate::new(&options.config, options.client_ca.as_deref(), &options.client, &facts.name)
-                .map_err(KubeletError::ClientCa)?;
+        let gate = Gate::new(&options.config, options.client_ca.as_deref(), client.as_ref(), &facts.name)?;
         let handler = Arc::new(LogServer::new(context.clone(), pods.clone(), gate, options.compatibility));
-        let agent = NodeAgent::new(&options.config, facts.clone(), local_addr.port(), version, events);
 
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         if rotation.runtime.log_rotation() == runtime::LogRotation::ByKubelet {
             tasks.spawn(rotation.run(shutdown.clone()));
         }
-        let manager = PodManager::new(context, pods, shutdown.clone());
-        tasks.spawn(write_events(options.client.clone(), facts.name.clone(), event_queue, shutdown.clone()));
-        tasks.spawn(statuses.run(options.client.clone(), shutdown.clone()));
-        tasks.spawn(agent.run(options.client.clone(), shutdown.clone()));
-        tasks.spawn(manager.run(options.client, facts.name));
+        let mirrors = Mirrors::default();
+        if let Some(client) = client.clone() {
+            let agent = NodeAgent::new(&options.config, facts.clone(), local_addr.port(), version, events);
+            let (node, mirrors) = (facts.name.clone(), mirrors.clone());
+            tasks.spawn(write_events(client.clone(), node.clone(), event_queue, shutdown.clone()));
+            tasks.spawn(agent.run(client.clone(), shutdown.clone()));
+            tasks.spawn(statuses.clone().run(client.clone(), shutdown.clone()));
+            tasks.spawn(MirrorPods { mirrors, statuses, node, client }.run(shutdown.clone()));
+        }
+        let manifests = options.config.static_pod_path.clone().map(|path| {
+            let look = options.config.file_check_frequency;
+            let (sender, receiver) = mpsc::channel(1);
+            tasks.spawn(Directory::new(path, facts.name.clone(), look).run(sender, shutdown.clone()));
+            receiver
+        });
+        let manager = PodManager::new(context, pods, mirrors, shutdown.clone());
+        tasks.spawn(manager.run(PodSources { api: client, manifests }, facts.name));
         let serving = shutdown.clone();
         tasks.spawn(async move {
             let drained = server.serve(handler, serving).await;
@@ -153,6 +173,17 @@ impl Kubelet {
     pub async fn shutdown(mut self) {
         self.shutdown.cancel();
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+fn facts(options: &KubeletOptions, local_addr: SocketAddr) -> NodeFacts {
+    let api_server = options.api_server.as_ref().map(|api| api.address);
+    NodeFacts {
+        name: options.node_name.clone(),
+        labels: options.node_labels.clone(),
+        ip: options.node_ip.unwrap_or_else(|| node::internal_ip(local_addr, api_server)),
+        api_server,
+        allocatable: node::capacity::allocatable(options.config.max_pods),
     }
 }
 

@@ -16,7 +16,9 @@ mod probes;
 mod rotation;
 pub mod runtime;
 mod server;
+mod static_pods;
 mod volumes;
 
-pub use kubelet::{Kubelet, KubeletError, KubeletOptions};
+pub use kubelet::{ApiServer, Kubelet, KubeletError, KubeletOptions};
 pub use pods::POD_TERMINATION_GRACE as GRACE_PERIOD_ANNOTATION;
+pub use server::GateError;

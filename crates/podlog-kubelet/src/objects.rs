@@ -87,6 +87,22 @@ pub(crate) trait ObjectSource: Send + Sync + 'static {
     async fn token(&self, query: &TokenQuery) -> Result<Token, ObjectError>;
 }
 
+/// Where there is no API server there are no objects.
+pub(crate) struct NoObjects;
+
+const NO_API_SERVER: &str = "this kubelet has no API server: it runs static pods alone";
+
+#[async_trait]
+impl ObjectSource for NoObjects {
+    async fn data(&self, _: Kind, _: &str, _: &str) -> Result<Data, ObjectError> {
+        Err(ObjectError::Api(NO_API_SERVER.into()))
+    }
+
+    async fn token(&self, _: &TokenQuery) -> Result<Token, ObjectError> {
+        Err(ObjectError::Api(NO_API_SERVER.into()))
+    }
+}
+
 #[async_trait]
 impl ObjectSource for kube::Client {
     async fn data(&self, kind: Kind, namespace: &str, name: &str) -> Result<Data, ObjectError> {

@@ -119,3 +119,24 @@ fn other_documents_are_refused() {
         assert!(KubeletConfiguration::parse(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn flags_take_the_place_of_fields() {
+    let text = format!(
+        "kind: {KIND}\napiVersion: {API_VERSION}\nmaxPods: 5\nport: 1\nauthentication: {{x509: {{clientCAFile: /a}}}}\n"
+    );
+    let overrides = [
+        ("maxPods", 7.into()),
+        ("authentication.x509.clientCAFile", "/b".into()),
+        ("staticPodPath", "".into()),
+    ];
+    let (config, _) = KubeletConfiguration::parse_with(&text, &overrides).unwrap();
+    assert_eq!((config.max_pods, config.port), (7, Some(1)));
+    assert_eq!(config.authentication.client_ca_file, Some("/b".into()));
+    assert_eq!(config.static_pod_path, None);
+    assert_eq!(config.source["maxPods"], 7, "/configz shows what counts");
+    let (config, _) =
+        KubeletConfiguration::of_flags(&[("authorization.mode", "AlwaysAllow".into())]).unwrap();
+    assert_eq!(config.authorization.mode, AuthorizationMode::AlwaysAllow);
+    assert!(KubeletConfiguration::of_flags(&[("nonsense", 1.into())]).is_err());
+}

@@ -7,7 +7,8 @@ fn node() -> NodeFacts {
     NodeFacts {
         name: "node-1".into(),
         ip: [10, 0, 0, 7].into(),
-        api_server: "127.0.0.1:6443".parse().unwrap(),
+        labels: Default::default(),
+        api_server: Some("127.0.0.1:6443".parse().unwrap()),
         allocatable: [("cpu".into(), "2".into()), ("memory".into(), "4Gi".into())].into(),
     }
 }

@@ -30,10 +30,8 @@ const LAST_RETRY: Duration = Duration::from_secs(7);
 
 /// The address under which the node is reached: the one it listens on, or, when it listens on all, the one from which the
 /// API server is reached.
-pub(crate) fn internal_ip(listen: SocketAddr, api_server: SocketAddr) -> IpAddr {
-    if !listen.ip().is_unspecified() {
-        return listen.ip();
-    }
+pub(crate) fn internal_ip(listen: SocketAddr, api_server: Option<SocketAddr>) -> IpAddr {
+    let Some(api_server) = api_server.filter(|_| listen.ip().is_unspecified()) else { return listen.ip() };
     let any: IpAddr = if api_server.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
     // Connecting a datagram socket sends nothing; it only picks the route.
     let socket = UdpSocket::bind((any, 0)).and_then(|socket| {
@@ -120,7 +118,7 @@ impl NodeAgent {
 
     /// Labels that belong to the kubelet, on a node that exists already.
     async fn reconcile(&self, api: &Api<Node>, node: &Node) -> Result<(), kube::Error> {
-        let labels = object::labels(&self.facts.name);
+        let labels = object::labels(&self.facts);
         let present = node.metadata.labels.as_ref();
         if labels.iter().all(|(key, value)| present.and_then(|map| map.get(key)) == Some(value)) {
             return Ok(());

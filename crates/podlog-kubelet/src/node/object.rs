@@ -14,13 +14,14 @@ use crate::config::KubeletConfiguration;
 use crate::env::NodeFacts;
 use crate::runtime::RuntimeVersion;
 
-/// Labels that belong to the kubelet.
-pub(super) fn labels(name: &str) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::from([("kubernetes.io/hostname".to_owned(), name.to_owned())]);
+/// Labels that belong to the kubelet: its own, and those it was given.
+pub(super) fn labels(facts: &NodeFacts) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::from([("kubernetes.io/hostname".to_owned(), facts.name.clone())]);
     for prefix in ["kubernetes.io", "beta.kubernetes.io"] {
         labels.insert(format!("{prefix}/os"), "linux".into());
         labels.insert(format!("{prefix}/arch"), info::architecture().into());
     }
+    labels.extend(facts.labels.clone());
     labels
 }
 
@@ -32,7 +33,7 @@ pub(super) fn new(facts: &NodeFacts, config: &KubeletConfiguration) -> Node {
     Node {
         metadata: ObjectMeta {
             name: Some(facts.name.clone()),
-            labels: Some(labels(&facts.name)),
+            labels: Some(labels(facts)),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec { taints, provider_id, ..NodeSpec::default() }),

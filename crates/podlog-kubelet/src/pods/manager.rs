@@ -5,12 +5,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use super::labels;
 use super::spec::PodId;
 use super::worker::{Wanted, Worker};
 use crate::runtime::{ContainerEvent, ContainerId, ContainerState, SandboxId};
+use crate::static_pods::{Mirrors, is_mirror, is_static};
 
 /// How often the runtime is asked for what its events may have left out.
 const RELIST: Duration = Duration::from_secs(10);
@@ -78,10 +79,23 @@ impl Pods {
     }
 }
 
+/// Where pods come from.
+pub(crate) struct PodSources {
+    /// The API, with pods bound to this node; `None` where there is none.
+    pub(crate) api: Option<kube::Client>,
+    /// Complete lists of static pods; `None` where there are none.
+    pub(crate) manifests: Option<mpsc::Receiver<Vec<Arc<Pod>>>>,
+}
+
 /// Keeps one worker for each pod.
 pub(crate) struct PodManager {
     context: Arc<Context>,
     pods: Pods,
+    mirrors: Mirrors,
+    /// Static pods as they should be; `None` until manifests were read.
+    manifests: Option<Vec<Arc<Pod>>>,
+    /// Uids of the API's pods when they were listed last; `None` before.
+    listed: Option<HashSet<String>>,
     workers: JoinSet<String>,
     shutdown: CancellationToken,
     /// State of each container when it was listed last.
@@ -90,10 +104,18 @@ pub(crate) struct PodManager {
 }
 
 impl PodManager {
-    pub(crate) fn new(context: Arc<Context>, pods: Pods, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        pods: Pods,
+        mirrors: Mirrors,
+        shutdown: CancellationToken,
+    ) -> Self {
         PodManager {
             context,
             pods,
+            mirrors,
+            manifests: None,
+            listed: None,
             workers: JoinSet::new(),
             shutdown,
             states: HashMap::new(),
@@ -102,10 +124,20 @@ impl PodManager {
     }
 
     /// Works until shutdown, then waits for the workers to let go. Containers keep running.
-    pub(crate) async fn run(mut self, client: kube::Client, node: String) {
+    pub(crate) async fn run(mut self, sources: PodSources, node: String) {
         let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-        let stream = watcher(Api::<Pod>::all(client), config).default_backoff();
+        let stream = match sources.api {
+            Some(client) => watcher(Api::<Pod>::all(client), config).default_backoff().boxed(),
+            None => {
+                self.listed = Some(HashSet::new());
+                futures_util::stream::pending().boxed()
+            }
+        };
         let mut stream = pin!(stream);
+        let mut manifests = sources.manifests;
+        if manifests.is_none() {
+            self.want_static(Vec::new()).await;
+        }
         let mut events = self.context.runtime.events();
         let mut relist = interval(RELIST);
         let mut listing: Option<Vec<Arc<Pod>>> = None;
@@ -118,12 +150,15 @@ impl PodManager {
                     Ok(None) => break,
                     Err(error) => tracing::warn!(%error, "cannot watch pods, trying again"),
                 },
+                Some(pods) = next_list(&mut manifests) => self.want_static(pods).await,
                 Some(event) = events.recv() => self.happened(&event).await,
                 _ = relist.tick() => self.relist().await,
                 Some(done) = self.workers.join_next() => {
                     if let Ok(uid) = done {
                         self.pods.known.lock().remove(&uid);
                     }
+                    // One of the same name may have waited for it.
+                    self.start_static();
                 }
             }
         }
@@ -132,6 +167,8 @@ impl PodManager {
 
     async fn watched(&mut self, event: watcher::Event<Pod>, listing: &mut Option<Vec<Arc<Pod>>>) {
         match event {
+            watcher::Event::Apply(pod) if is_mirror(&pod) => self.mirrors.seen(&pod),
+            watcher::Event::Delete(pod) if is_mirror(&pod) => self.mirrors.gone(&pod),
             watcher::Event::Apply(pod) => self.want(Arc::new(pod), false),
             watcher::Event::Delete(pod) => self.want(Arc::new(pod), true),
             watcher::Event::Init => *listing = Some(Vec::new()),
@@ -143,22 +180,55 @@ impl PodManager {
         }
     }
 
-    /// Takes over a complete list: what is not in it is gone.
+    /// Takes over a complete list of the API: what is not in it is gone.
     async fn replace(&mut self, pods: Vec<Arc<Pod>>) {
+        let (mirrors, pods): (Vec<_>, Vec<_>) = pods.into_iter().partition(|pod| is_mirror(pod));
+        self.mirrors.listed(&mirrors);
         let uids: HashSet<String> = pods.iter().map(|pod| PodId::of(pod).uid).collect();
-        let gone: Vec<Arc<Pod>> = self
-            .pods
-            .all()
-            .into_iter()
-            .filter(|pod| !uids.contains(pod.metadata.uid.as_deref().unwrap_or_default()))
-            .collect();
-        for pod in gone {
-            self.want(pod, true);
-        }
+        self.remove_others(&uids, |pod| !is_static(pod));
         for pod in pods {
             self.want(pod, false);
         }
-        self.clean_up(&uids).await;
+        self.listed = Some(uids);
+        self.clean_up().await;
+    }
+
+    /// Takes over a complete list of static pods.
+    async fn want_static(&mut self, pods: Vec<Arc<Pod>>) {
+        let uids: HashSet<String> = pods.iter().map(|pod| PodId::of(pod).uid).collect();
+        self.remove_others(&uids, is_static);
+        let is_first = self.manifests.is_none();
+        self.manifests = Some(pods);
+        self.start_static();
+        if is_first {
+            self.clean_up().await;
+        }
+    }
+
+    /// Starts what there should be. A pod of the same name must have ended before.
+    fn start_static(&mut self) {
+        let pods = self.manifests.clone().unwrap_or_default();
+        for pod in &pods {
+            let id = PodId::of(pod);
+            let is_in_the_way =
+                |other: &Known| (&other.id.namespace, &other.id.name) == (&id.namespace, &id.name);
+            let is_free = !self.pods.known.lock().values().any(is_in_the_way);
+            if is_free {
+                self.want(pod.clone(), false);
+            }
+        }
+        if self.manifests.is_some() {
+            self.mirrors.want(&pods);
+        }
+    }
+
+    /// Ends the pods of a kind that are not among `uids`.
+    fn remove_others(&mut self, uids: &HashSet<String>, is_of_kind: impl Fn(&Pod) -> bool) {
+        for pod in self.pods.all() {
+            if is_of_kind(&pod) && !uids.contains(pod.metadata.uid.as_deref().unwrap_or_default()) {
+                self.want(pod, true);
+            }
+        }
     }
 
     fn want(&mut self, pod: Arc<Pod>, removed: bool) {
@@ -184,8 +254,12 @@ impl PodManager {
         known.insert(id.uid.clone(), Known { id, wanted: sender, wake });
     }
 
-    /// Ends and removes what is left of pods that were deleted while nobody was looking.
-    async fn clean_up(&mut self, wanted: &HashSet<String>) {
+    /// Ends and removes what is left of pods that were deleted while nobody was looking, once all sources have said what
+    /// they want.
+    async fn clean_up(&mut self) {
+        let (Some(wanted), Some(manifests)) = (&self.listed, &self.manifests) else { return };
+        let mut wanted = wanted.clone();
+        wanted.extend(manifests.iter().map(|pod| PodId::of(pod).uid));
         let known: HashSet<String> = self.pods.known.lock().keys().cloned().collect();
         let is_orphan = |uid: &str| !wanted.contains(uid) && !known.contains(uid);
         let mut orphans: HashMap<String, PodId> = HashMap::new();
@@ -237,6 +311,13 @@ impl PodManager {
             states.insert(container.id, container.state);
         }
         self.states = states;
+    }
+}
+
+async fn next_list(manifests: &mut Option<mpsc::Receiver<Vec<Arc<Pod>>>>) -> Option<Vec<Arc<Pod>>> {
+    match manifests {
+        Some(manifests) => manifests.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -35,6 +35,8 @@ struct Shared {
 struct Pods {
     entries: HashMap<PodId, Entry>,
     dirty: HashSet<PodId>,
+    /// Uids of static pods, and of the mirrors that show them.
+    mirrors: HashMap<String, Option<String>>,
 }
 
 struct Entry {
@@ -42,6 +44,9 @@ struct Entry {
     written: Option<Value>,
     end: End,
 }
+
+/// A status, whether the API has not seen it, and what follows.
+type Pending = (Value, bool, End);
 
 /// Whether the pod's object goes once its last status is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,26 @@ impl StatusWriter {
         let Ok(status) = serde_json::to_value(status) else { return };
         let entry = Entry { status: status.clone(), written: Some(status), end: End::Stays };
         self.0.pods.lock().entries.entry(id.clone()).or_insert(entry);
+    }
+
+    /// Notes that the API has the pod under another uid, if at all: that of its mirror.
+    pub(crate) fn mirrored(&self, id: &PodId) {
+        self.0.pods.lock().mirrors.entry(id.uid.clone()).or_default();
+    }
+
+    /// Writes the status of a static pod to this mirror from now on.
+    pub(crate) fn show(&self, uid: &str, mirror: &str) {
+        let mut pods = self.0.pods.lock();
+        if pods.mirrors.get(uid).is_none_or(|shown| shown.as_deref() == Some(mirror)) {
+            return;
+        }
+        pods.mirrors.insert(uid.to_owned(), Some(mirror.to_owned()));
+        let Some((id, entry)) = pods.entries.iter_mut().find(|(id, _)| id.uid == uid) else { return };
+        entry.written = None;
+        let id = id.clone();
+        pods.dirty.insert(id);
+        drop(pods);
+        self.0.changed.notify_one();
     }
 
     /// Hands in a status.
@@ -87,16 +112,20 @@ impl StatusWriter {
         let mut pods = self.0.pods.lock();
         pods.entries.remove(id);
         pods.dirty.remove(id);
+        pods.mirrors.remove(&id.uid);
     }
 
     fn take_dirty(&self) -> Vec<PodId> {
         self.0.pods.lock().dirty.drain().collect()
     }
 
-    fn pending(&self, id: &PodId) -> Option<(Value, bool, End)> {
+    /// What is to be written, and under which uid; `None` while the API has no such pod.
+    fn pending(&self, id: &PodId) -> Option<(Pending, PodId)> {
         let pods = self.0.pods.lock();
         let entry = pods.entries.get(id)?;
-        Some((entry.status.clone(), entry.written.as_ref() != Some(&entry.status), entry.end))
+        let uid = pods.mirrors.get(&id.uid).cloned().unwrap_or_else(|| Some(id.uid.clone()))?;
+        let is_news = entry.written.as_ref() != Some(&entry.status);
+        Some(((entry.status.clone(), is_news, entry.end), PodId { uid, ..id.clone() }))
     }
 
     fn written(&self, id: &PodId, status: Value) {
@@ -140,10 +169,10 @@ impl StatusWriter {
     }
 
     async fn write(&self, client: &kube::Client, id: &PodId) -> Result<(), kube::Error> {
-        let Some((status, is_news, end)) = self.pending(id) else { return Ok(()) };
+        let Some(((status, is_news, end), shown)) = self.pending(id) else { return Ok(()) };
         let api = Api::<Pod>::namespaced(client.clone(), &id.namespace);
         if is_news {
-            let patch = Patch::Strategic(patch(id, &status));
+            let patch = Patch::Strategic(patch(&shown, &status));
             match api.patch_status(&id.name, &PatchParams::default(), &patch).await {
                 Ok(_) => self.written(id, status),
                 // The pod is gone, or another one has its name.
@@ -152,7 +181,7 @@ impl StatusWriter {
             }
         }
         if end == End::Delete {
-            delete(&api, id).await?;
+            delete(&api, &shown).await?;
         }
         Ok(())
     }

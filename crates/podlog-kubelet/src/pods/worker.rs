@@ -25,6 +25,7 @@ use crate::events::Level;
 use crate::go;
 use crate::probes::Probes;
 use crate::runtime::{ContainerId, ContainerState, SandboxState};
+use crate::static_pods::is_static;
 use crate::volumes::{PodVolumes, remove_volumes};
 
 /// Pause after a start that failed, before it is tried again.
@@ -85,6 +86,9 @@ impl Worker {
         let Wanted { pod, removed } = wanted.borrow().clone();
         let id = PodId::of(&pod);
         let volumes = PodVolumes::new(context.layout.pod(&id.uid));
+        if is_static(&pod) {
+            context.statuses.mirrored(&id);
+        }
         let reported = pod.status.clone().filter(|status| status.phase.is_some());
         if let Some(reported) = &reported {
             context.statuses.known(&id, reported);

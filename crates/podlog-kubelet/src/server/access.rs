@@ -22,6 +22,18 @@ pub(crate) struct Gate {
     node: String,
 }
 
+/// Why nobody can be let in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GateError {
+    /// The bundle of client authorities is not usable.
+    #[error("cannot load the client CA bundle")]
+    ClientCa(#[from] TlsError),
+    /// A setting says that the API server is asked, and there is none.
+    #[error("{0} needs an API server to ask: give one with --kubeconfig, or set it to {1}")]
+    NobodyToAsk(&'static str, &'static str),
+}
+
 /// A refusal: code and plain text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refused {
@@ -31,17 +43,21 @@ pub(super) struct Refused {
 
 impl Gate {
     /// As the configuration says; `client_ca` is used where that names no CA bundle.
+    ///
+    /// # Errors
+    /// When the bundle cannot be used, or an API server is to be asked and there is none.
     pub(crate) fn new(
         config: &KubeletConfiguration,
         client_ca: Option<&Path>,
-        client: &kube::Client,
+        client: Option<&kube::Client>,
         node: &str,
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Self, GateError> {
         let mut members: Vec<Arc<dyn Authenticator>> = Vec::new();
         if let Some(bundle) = config.authentication.client_ca_file.as_deref().or(client_ca) {
             members.push(Arc::new(X509Authenticator::load(bundle)?));
         }
         if config.authentication.webhook_enabled {
+            let client = client.ok_or(GateError::NobodyToAsk("authentication.webhook.enabled", "false"))?;
             let ttl = config.authentication.webhook_cache_ttl;
             members.push(Arc::new(TokenReviews::new(client.clone(), ttl)));
         }
@@ -52,7 +68,7 @@ impl Gate {
         let authorizer: Arc<dyn Authorizer> = match config.authorization.mode {
             AuthorizationMode::AlwaysAllow => Arc::new(AlwaysAllow),
             AuthorizationMode::Webhook => Arc::new(WebhookAuthorizer::new(
-                client.clone(),
+                client.ok_or(GateError::NobodyToAsk("authorization.mode", "AlwaysAllow"))?.clone(),
                 config.authorization.cache_authorized_ttl,
                 config.authorization.cache_unauthorized_ttl,
             )),

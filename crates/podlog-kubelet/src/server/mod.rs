@@ -18,4 +18,5 @@ mod summary;
 mod system_logs;
 
 pub(crate) use access::Gate;
+pub use access::GateError;
 pub(crate) use handler::LogServer;

@@ -24,7 +24,8 @@ impl Bench {
         let node = NodeFacts {
             name: "n".into(),
             ip: [127, 0, 0, 1].into(),
-            api_server: "127.0.0.1:1".parse().unwrap(),
+            labels: Default::default(),
+            api_server: Some("127.0.0.1:1".parse().unwrap()),
             allocatable: BTreeMap::new(),
         };
         Bench { root, objects, volumes, node }

@@ -6,6 +6,7 @@ mod node;
 mod pki;
 mod renewal;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +22,7 @@ use podlog_kubelet::config::KubeletConfiguration;
 use podlog_kubelet::runtime::ContainerRuntime;
 use podlog_kubelet::runtime::cri::CriRuntime;
 use podlog_kubelet::runtime::process::{ProcessRuntime, ProcessRuntimeConfig};
-use podlog_kubelet::{Kubelet, KubeletOptions};
+use podlog_kubelet::{ApiServer, Kubelet, KubeletOptions};
 use podlog_serving::ServerTls;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -216,6 +217,8 @@ async fn start_kubelet(
     let runtime = container_runtime(args, data_dir, &config)?;
     let options = KubeletOptions {
         node_name,
+        node_ip: None,
+        node_labels: BTreeMap::new(),
         listen: loopback(args.kubelet_port),
         root_dir: data_dir.kubelet(),
         pod_logs_dir: data_dir.pod_logs(),
@@ -224,8 +227,7 @@ async fn start_kubelet(
         compatibility: args.compatibility.into(),
         serving: ServerTls::load(pki.kubelet.clone()).context("cannot load the kubelet's certificate")?,
         client_ca: Some(pki.ca()),
-        client: connection.client(),
-        api_server: connection.api_server(),
+        api_server: Some(ApiServer { client: connection.client(), address: connection.api_server() }),
     };
     Kubelet::start(options, runtime).await.context("cannot start the kubelet (--kubelet-port)")
 }
