@@ -9,7 +9,9 @@
 mod attacks;
 mod clients;
 mod harness;
+mod kubelet;
 mod kubelets;
+mod nodes;
 mod queries;
 mod relay;
 mod scripted_kubelet;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::KubeletConfiguration;
 use crate::env::NodeFacts;
 use crate::events::{Events, write_events};
+use crate::healthz;
 use crate::layout::Layout;
 use crate::node::{self, NodeAgent};
 use crate::objects::NoObjects;
@@ -36,6 +37,8 @@ pub struct KubeletOptions {
     /// Where the HTTPS endpoint listens; port 0 picks a free one. Its address is the node's `InternalIP`, unless it is
     /// `0.0.0.0` or `::`: then the address that leads to the API server is.
     pub listen: SocketAddr,
+    /// Where `/healthz` is answered without TLS, to anybody; `None` is nowhere. A port that is taken is no reason to fail.
+    pub healthz: Option<SocketAddr>,
     /// Directory for pods' volumes and the like, e.g. `<data-dir>/kubelet`.
     pub root_dir: PathBuf,
     /// Directory of pods' logs where the configuration names none, e.g. `<data-dir>/pods`.
@@ -51,12 +54,12 @@ pub struct KubeletOptions {
     /// CA bundle for client certificates where the configuration names none; `None` accepts none.
     pub client_ca: Option<PathBuf>,
     /// The API server; `None` runs static pods alone.
-    pub api_server: Option<ApiServer>,
+    pub api_server: Option<ApiConnection>,
 }
 
 /// The API server of a kubelet.
 #[derive(Clone)]
-pub struct ApiServer {
+pub struct ApiConnection {
     /// Its client, as user `system:node:<name>` in group `system:nodes`. Best made with `kube::Config::default_retry` off:
     /// the kubelet tries again by itself, and sooner.
     pub client: kube::Client,
@@ -154,6 +157,9 @@ impl Kubelet {
         });
         let manager = PodManager::new(context, pods, mirrors, shutdown.clone());
         tasks.spawn(manager.run(PodSources { api: client, manifests }, facts.name));
+        if let Some(address) = options.healthz {
+            tasks.spawn(healthz::serve(address, shutdown.clone()));
+        }
         let serving = shutdown.clone();
         tasks.spawn(async move {
             let drained = server.serve(handler, serving).await;

@@ -3,10 +3,12 @@
 //! Left to others: log formats and files (`podlog-line`, `podlog-driver`), TLS and HTTP (`podlog-serving`), the
 //! API server's storage (`podlog-apiserver`).
 
+pub mod certificates;
 pub mod config;
 mod env;
 mod events;
 mod go;
+mod healthz;
 mod kubelet;
 mod layout;
 mod node;
@@ -19,6 +21,7 @@ mod server;
 mod static_pods;
 mod volumes;
 
-pub use kubelet::{ApiServer, Kubelet, KubeletError, KubeletOptions};
+pub use kubelet::{ApiConnection, Kubelet, KubeletError, KubeletOptions};
+pub use node::internal_ip;
 pub use pods::POD_TERMINATION_GRACE as GRACE_PERIOD_ANNOTATION;
 pub use server::GateError;

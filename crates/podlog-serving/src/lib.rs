@@ -9,6 +9,7 @@ mod authn;
 mod authz;
 mod body;
 mod dialer;
+mod forward;
 mod https;
 pub mod metrics;
 mod node;
@@ -25,6 +26,7 @@ pub use body::{
     BodySender, ReceiverGone, empty_body, full_body, json_body, relay_body, stream_body, text_body,
 };
 pub use dialer::{Connection, Dialer};
+pub use forward::Forwarder;
 pub use https::{HttpsClient, HttpsError};
 pub use node::{DialCause, DialError, Liveness, NodeBody, NodeClient, NodeClientConfig, Verify};
 pub use reload::Reloading;

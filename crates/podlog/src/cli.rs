@@ -4,6 +4,7 @@ mod access;
 pub(crate) mod apiserver;
 mod completion;
 mod down;
+pub(crate) mod kubelet;
 mod logs;
 pub(crate) mod up;
 mod version;
@@ -39,6 +40,7 @@ struct Cli {
 enum Applet {
     Up(up::UpArgs),
     Apiserver(Box<apiserver::ApiServerArgs>),
+    Kubelet(Box<kubelet::KubeletArgs>),
     Down(down::DownArgs),
     Logs(Box<logs::LogsArgs>),
     Capture(CaptureArgs),
@@ -61,13 +63,18 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error).into(),
     };
-    if let Err(error) = start_messages(&cli.log_level) {
-        anstream::eprintln!("error: --log-level {:?}: {error}", cli.log_level);
+    let log_level = match &cli.applet {
+        Applet::Kubelet(args) => args.log_level().unwrap_or(&cli.log_level),
+        _ => &cli.log_level,
+    };
+    if let Err(error) = start_messages(log_level) {
+        anstream::eprintln!("error: --log-level {log_level:?}: {error}");
         return Exit::Usage.into();
     }
     let result = match cli.applet {
         Applet::Up(args) => up::run(args),
         Applet::Apiserver(args) => apiserver::run(*args),
+        Applet::Kubelet(args) => kubelet::run(*args),
         Applet::Down(args) => down::run(&args),
         Applet::Logs(args) => logs::run(*args),
         Applet::Capture(args) => return podlog_capture::Invocation::start(args.dir).run(),

@@ -13,7 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinSet;
 
 use crate::exit::Exit;
-use crate::up::{DataDir, DataDirError, Lock};
+use crate::lock::Lock;
+use crate::up::{DataDir, DataDirError};
 
 /// How long `podlog up` may take to end: it finishes requests, pods are not its business.
 const UP_ENDS_WITHIN: Duration = Duration::from_secs(30);

@@ -4,6 +4,9 @@ mod apiserver;
 mod cli;
 mod down;
 mod exit;
+mod kubelet;
+mod lock;
+mod node_client;
 mod up;
 
 use std::ffi::OsString;

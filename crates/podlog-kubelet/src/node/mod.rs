@@ -30,7 +30,7 @@ const LAST_RETRY: Duration = Duration::from_secs(7);
 
 /// The address under which the node is reached: the one it listens on, or, when it listens on all, the one from which the
 /// API server is reached.
-pub(crate) fn internal_ip(listen: SocketAddr, api_server: Option<SocketAddr>) -> IpAddr {
+pub fn internal_ip(listen: SocketAddr, api_server: Option<SocketAddr>) -> IpAddr {
     let Some(api_server) = api_server.filter(|_| listen.ip().is_unspecified()) else { return listen.ip() };
     let any: IpAddr = if api_server.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
     // Connecting a datagram socket sends nothing; it only picks the route.

@@ -8,7 +8,7 @@ use http::Response;
 use http_body_util::BodyExt;
 use podlog_api::Compatibility;
 use podlog_kubelet::config::KubeletConfiguration;
-use podlog_kubelet::{ApiServer, Kubelet, KubeletOptions};
+use podlog_kubelet::{ApiConnection, Kubelet, KubeletOptions};
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
 use podlog_serving::{NodeBody, NodeClient, NodeClientConfig, ServerTls, Verify, install_crypto_provider};
 use serde_json::Value;
@@ -64,6 +64,7 @@ impl Bench {
             node_ip: None,
             node_labels: Default::default(),
             listen: "127.0.0.1:0".parse().unwrap(),
+            healthz: None,
             root_dir: self.path("kubelet"),
             pod_logs_dir: self.path("pods"),
             container_links_dir: self.path("containers"),
@@ -71,7 +72,7 @@ impl Bench {
             compatibility: self.compatibility,
             serving: ServerTls::load(files).unwrap(),
             client_ca: Some(self.authority.certificate_path().to_owned()),
-            api_server: Some(ApiServer { client: self.api.client(), address: self.api.address }),
+            api_server: Some(ApiConnection { client: self.api.client(), address: self.api.address }),
         };
         self.kubelet = Some(Kubelet::start(options, self.runtime.clone()).await.unwrap());
     }

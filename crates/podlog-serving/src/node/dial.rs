@@ -26,9 +26,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// How long each step may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Timeouts {
-    pub(super) dial: Duration,
-    pub(super) handshake: Duration,
+pub(crate) struct Timeouts {
+    pub(crate) dial: Duration,
+    pub(crate) handshake: Duration,
 }
 
 impl Default for Timeouts {
@@ -38,14 +38,14 @@ impl Default for Timeouts {
 }
 
 /// A connection with its TLS, and where it goes.
-pub(super) struct Dialled {
-    pub(super) connection: Watched,
-    pub(super) ends: Ends,
-    pub(super) is_http2: bool,
+pub(crate) struct Dialled {
+    pub(crate) connection: Watched,
+    pub(crate) ends: Ends,
+    pub(crate) is_http2: bool,
 }
 
 /// Connects and shakes hands.
-pub(super) async fn dial(
+pub(crate) async fn dial(
     host: &str,
     port: u16,
     config: Arc<ClientConfig>,
@@ -137,7 +137,7 @@ fn name_server() -> String {
 }
 
 /// A connection on which failures of TLS are remembered.
-pub(super) struct Watched {
+pub(crate) struct Watched {
     tls: TlsStream<Sniffed>,
     ends: Ends,
 }

@@ -73,7 +73,7 @@ pub enum DialCause {
 
 /// Both ends of a connection, and how TLS failed on it: HTTP/2 keeps no more than the text of that.
 #[derive(Clone, Debug)]
-pub(super) struct Ends {
+pub(crate) struct Ends {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) tls_failure: Arc<OnceLock<rustls::Error>>,
@@ -103,7 +103,7 @@ impl DialCause {
     }
 
     /// Why an answer, or a part of it, could not be read.
-    pub(super) fn exchange(error: &hyper::Error, ends: &Ends) -> Self {
+    pub(crate) fn exchange(error: &hyper::Error, ends: &Ends) -> Self {
         if error.is_timeout() {
             return DialCause::ConnectionLost;
         }

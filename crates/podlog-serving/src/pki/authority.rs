@@ -241,7 +241,10 @@ fn authority_parameters(common_name: &str, now: SystemTime) -> CertificateParams
     parameters
 }
 
-fn leaf_parameters(request: &CertificateRequest, now: SystemTime) -> Result<CertificateParams, PkiError> {
+pub(super) fn leaf_parameters(
+    request: &CertificateRequest,
+    now: SystemTime,
+) -> Result<CertificateParams, PkiError> {
     let mut parameters =
         parameters(&request.common_name, request.organization.as_deref(), now, request.lifetime);
     parameters.is_ca = IsCa::ExplicitNoCa;
@@ -292,7 +295,7 @@ fn parameters(
 }
 
 /// Whether less than a third of a certificate's life is left, or it has not begun (the clock has jumped back).
-fn is_due(certificate: &CertificateDer<'_>, now: SystemTime) -> bool {
+pub(super) fn is_due(certificate: &CertificateDer<'_>, now: SystemTime) -> bool {
     let Some(parsed) = parse(certificate) else { return true };
     let validity = parsed.validity();
     let (begin, end) = (validity.not_before.timestamp(), validity.not_after.timestamp());
@@ -301,7 +304,7 @@ fn is_due(certificate: &CertificateDer<'_>, now: SystemTime) -> bool {
     now < begin || (end - now) < (end - begin) / 3
 }
 
-fn says(certificate: &X509Certificate<'_>, request: &CertificateRequest) -> bool {
+pub(super) fn says(certificate: &X509Certificate<'_>, request: &CertificateRequest) -> bool {
     let organizations: Vec<&str> =
         certificate.subject().iter_organization().filter_map(|o| o.as_str().ok()).collect();
     let usage =
@@ -321,7 +324,7 @@ fn common_name_of(certificate: &X509Certificate<'_>) -> Option<String> {
     certificate.subject().iter_common_name().next()?.as_str().ok().map(str::to_owned)
 }
 
-fn alternative_names_of(certificate: &X509Certificate<'_>) -> BTreeSet<String> {
+pub(super) fn alternative_names_of(certificate: &X509Certificate<'_>) -> BTreeSet<String> {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else { return BTreeSet::new() };
     extension.value.general_names.iter().filter_map(general_name).collect()
 }
@@ -334,7 +337,7 @@ fn general_name(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
-fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
+pub(super) fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
     X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed)
 }
 

@@ -16,7 +16,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +26,7 @@ use crate::{Handler, Peer, ServerTls, text_body};
 /// What the connections of a server share.
 pub(super) struct Connections {
     handler: Arc<dyn Handler>,
-    acceptor: TlsAcceptor,
+    tls: ServerTls,
     limits: Limits,
     requests: Arc<Requests>,
     shutdown: CancellationToken,
@@ -44,7 +43,7 @@ impl Connections {
     ) -> Self {
         Connections {
             handler,
-            acceptor: tls.acceptor(),
+            tls: tls.clone(),
             limits,
             requests: Arc::default(),
             shutdown,
@@ -72,7 +71,7 @@ impl Connections {
         if let Err(error) = tune(&tcp, &self.limits) {
             tracing::debug!(%address, %error, "cannot set the options of a socket");
         }
-        let handshake = tokio::time::timeout(self.limits.handshake_timeout, self.acceptor.accept(tcp));
+        let handshake = tokio::time::timeout(self.limits.handshake_timeout, self.tls.handshake(tcp));
         match self.shutdown.run_until_cancelled(handshake).await {
             Some(Ok(Ok(tls))) => self.serve_http(tls, address).await,
             Some(Ok(Err(error))) => tracing::debug!(%address, %error, "TLS handshake failed"),

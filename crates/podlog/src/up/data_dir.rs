@@ -1,11 +1,11 @@
 //! The data directory: where it is, who holds it, and what lies where in it.
 
-use std::fs::{DirBuilder, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use crate::lock::Lock;
 
 /// A data directory's paths. See `ARCHITECTURE.md`, "On disk".
 #[derive(Clone, Debug)]
@@ -72,31 +72,15 @@ impl DataDir {
     /// Takes the directory for this process; it is given back when the [`Lock`] is dropped or the process ends.
     pub(crate) fn lock(&self) -> Result<Lock, DataDirError> {
         let unusable = |source| DataDirError::Unusable { path: self.lock_file(), source };
-        let mut file = open_lock(&self.lock_file()).map_err(unusable)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(DataDirError::Held { path: self.root.clone(), pid: read_pid(&mut file) });
-            }
-            Err(errno) => return Err(unusable(errno.into())),
-        }
-        write_pid(&mut file, std::process::id()).map_err(unusable)?;
-        Ok(Lock { _file: file })
+        let lock = Lock::take(&self.lock_file()).map_err(unusable)?;
+        lock.map_err(|pid| DataDirError::Held { path: self.root.clone(), pid })
     }
 
     /// The pid of the `podlog up` that holds the directory, if one does.
     pub(crate) fn holder(&self) -> Result<Option<u32>, DataDirError> {
         let unusable = |source| DataDirError::Unusable { path: self.lock_file(), source };
-        let mut file = match File::open(self.lock_file()) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(unusable(source)),
-        };
-        match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(None),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(read_pid(&mut file).parse().ok()),
-            Err(errno) => Err(unusable(errno.into())),
-        }
+        let holder = Lock::holder(&self.lock_file()).map_err(unusable)?;
+        Ok(holder.and_then(|pid| pid.parse().ok()))
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -136,12 +120,6 @@ impl DataDir {
     }
 }
 
-/// Holds a [`DataDir`] for this process.
-#[derive(Debug)]
-pub(crate) struct Lock {
-    _file: File,
-}
-
 fn default_root(is_root: bool, env: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     if is_root {
         return Some("/var/lib/podlog".into());
@@ -157,23 +135,6 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), DataDirError> {
         .mode(mode)
         .create(path)
         .map_err(|source| DataDirError::Unusable { path: path.to_owned(), source })
-}
-
-fn open_lock(path: &Path) -> io::Result<File> {
-    File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-fn read_pid(file: &mut File) -> String {
-    let mut text = String::new();
-    // An unreadable pid is no reason to fail: the lock itself is the truth.
-    let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(20).read_to_string(&mut text));
-    text.trim().to_owned()
-}
-
-fn write_pid(file: &mut File, pid: u32) -> io::Result<()> {
-    file.set_len(0)?;
-    file.seek(SeekFrom::Start(0))?;
-    writeln!(file, "{pid}")
 }
 
 #[cfg(test)]

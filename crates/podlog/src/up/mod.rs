@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,7 +23,7 @@ use podlog_kubelet::config::KubeletConfiguration;
 use podlog_kubelet::runtime::ContainerRuntime;
 use podlog_kubelet::runtime::cri::CriRuntime;
 use podlog_kubelet::runtime::process::{ProcessRuntime, ProcessRuntimeConfig};
-use podlog_kubelet::{ApiServer, Kubelet, KubeletOptions};
+use podlog_kubelet::{ApiConnection, Kubelet, KubeletOptions};
 use podlog_serving::ServerTls;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,8 +33,9 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::up::{Runtime, UpArgs};
 use crate::exit::Exit;
 
-pub(crate) use data_dir::{DataDir, DataDirError, Lock};
+pub(crate) use data_dir::{DataDir, DataDirError};
 use kubeconfig::Credentials;
+pub(crate) use node::name as node_name;
 use pki::Pki;
 use renewal::NodeConnection;
 
@@ -44,7 +46,7 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<Exit> {
     // A mistake in what the user wrote shall not cost a start.
     let config = kubelet_configuration(&args)?;
     let manifests = podlog_client::manifest::read(&args.filenames, &mut std::io::stdin())?;
-    let node_name = node::name(args.node_name.clone())?;
+    let node_name = node_name(args.node_name.clone(), "--node-name")?;
     let data_dir = DataDir::resolve(args.data_dir.clone())?;
     data_dir.create()?;
     let _lock = data_dir.lock()?;
@@ -82,10 +84,18 @@ fn kubelet_configuration(args: &UpArgs) -> anyhow::Result<KubeletConfiguration> 
         .with_context(|| format!("cannot read --kubelet-config {}", path.display()))?;
     let (config, warnings) = KubeletConfiguration::parse(&text)
         .with_context(|| format!("--kubelet-config {} is not usable", path.display()))?;
-    for warning in warnings {
-        anstream::eprintln!("warning: {}: {warning}", path.display());
-    }
+    warn_of_fields(Some(path), &warnings);
     Ok(config)
+}
+
+/// Says which fields of a kubelet's configuration, or flags, have no effect.
+pub(crate) fn warn_of_fields(path: Option<&Path>, warnings: &[String]) {
+    for warning in warnings {
+        match path {
+            Some(path) => anstream::eprintln!("warning: {}: {warning}", path.display()),
+            None => anstream::eprintln!("warning: {warning}"),
+        }
+    }
 }
 
 /// Cancelled by the first SIGINT or SIGTERM; a second one ends the process at once.
@@ -220,6 +230,10 @@ async fn start_kubelet(
         node_ip: None,
         node_labels: BTreeMap::new(),
         listen: loopback(args.kubelet_port),
+        healthz: config
+            .healthz_port
+            .filter(|port| *port != 0)
+            .map(|port| (config.healthz_bind_address, port).into()),
         root_dir: data_dir.kubelet(),
         pod_logs_dir: data_dir.pod_logs(),
         container_links_dir: data_dir.container_links(),
@@ -227,7 +241,7 @@ async fn start_kubelet(
         compatibility: args.compatibility.into(),
         serving: ServerTls::load(pki.kubelet.clone()).context("cannot load the kubelet's certificate")?,
         client_ca: Some(pki.ca()),
-        api_server: Some(ApiServer { client: connection.client(), address: connection.api_server() }),
+        api_server: Some(ApiConnection { client: connection.client(), address: connection.api_server() }),
     };
     Kubelet::start(options, runtime).await.context("cannot start the kubelet (--kubelet-port)")
 }
@@ -237,19 +251,24 @@ fn container_runtime(
     data_dir: &DataDir,
     config: &KubeletConfiguration,
 ) -> anyhow::Result<Arc<dyn ContainerRuntime>> {
-    let capture_command = ["/proc/self/exe", "capture"].map(OsString::from).into();
     match args.runtime {
-        Runtime::Process => {
-            let config = ProcessRuntimeConfig {
-                root: data_dir.run(),
-                capture_command,
-                log_limits: config.log_limits(),
-                log_policy: config.container_log_policy,
-            };
-            Ok(ProcessRuntime::open(config).context("cannot open the process runtime")?)
-        }
+        Runtime::Process => process_runtime(data_dir.run(), config),
         Runtime::Cri => Ok(CriRuntime::open(&args.container_runtime_endpoint)),
     }
+}
+
+/// Plain processes of this machine, captured by this very program.
+pub(crate) fn process_runtime(
+    root: PathBuf,
+    config: &KubeletConfiguration,
+) -> anyhow::Result<Arc<dyn ContainerRuntime>> {
+    let config = ProcessRuntimeConfig {
+        root,
+        capture_command: ["/proc/self/exe", "capture"].map(OsString::from).into(),
+        log_limits: config.log_limits(),
+        log_policy: config.container_log_policy,
+    };
+    Ok(ProcessRuntime::open(config).context("cannot open the process runtime")?)
 }
 
 fn write_kubeconfig(data_dir: &DataDir, api_server: SocketAddr, pki: &Pki) -> anyhow::Result<()> {

@@ -9,12 +9,12 @@ use podlog_apiserver::Registry;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The name given, or the host name in lower case: names of nodes are DNS names.
-pub(super) fn name(given: Option<String>) -> anyhow::Result<String> {
+pub(crate) fn name(given: Option<String>, flag: &str) -> anyhow::Result<String> {
     if let Some(name) = given {
         return Ok(name);
     }
     let host = rustix::system::uname().nodename().to_string_lossy().trim().to_lowercase();
-    anyhow::ensure!(!host.is_empty(), "this machine has no host name; name the node with --node-name");
+    anyhow::ensure!(!host.is_empty(), "this machine has no host name; name the node with {flag}");
     Ok(host)
 }
 

@@ -3,18 +3,16 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use arc_swap::ArcSwap;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::Kubeconfig;
 use podlog_serving::pki::KeyPairFiles;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::pki::Pki;
 use super::{DataDir, write_kubeconfig};
+use crate::node_client::SwappedClient;
 
 /// How often certificates are looked at. They are renewed when less than a third of their life is left.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -25,14 +23,14 @@ pub(super) struct NodeConnection {
     api_server: SocketAddr,
     ca: PathBuf,
     files: KeyPairFiles,
-    current: Arc<ArcSwap<kube::Client>>,
+    client: SwappedClient,
 }
 
 impl NodeConnection {
     pub(super) async fn load(api_server: SocketAddr, pki: &Pki) -> anyhow::Result<Self> {
         let (ca, files) = (pki.ca(), pki.kubelet_client.clone());
-        let current = Arc::new(ArcSwap::from_pointee(connect(api_server, &ca, &files).await?));
-        Ok(NodeConnection { api_server, ca, files, current })
+        let client = SwappedClient::new(connect(api_server, &ca, &files).await?);
+        Ok(NodeConnection { api_server, ca, files, client })
     }
 
     /// Where the API server is.
@@ -42,16 +40,11 @@ impl NodeConnection {
 
     /// A client that always shows the certificate loaded last.
     pub(super) fn client(&self) -> kube::Client {
-        let current = self.current.clone();
-        let send = move |request| {
-            let client = kube::Client::clone(&current.load());
-            async move { client.send(request).await }
-        };
-        kube::Client::new(tower::service_fn(send), "default")
+        self.client.client()
     }
 
     async fn reload(&self) -> anyhow::Result<()> {
-        self.current.store(Arc::new(connect(self.api_server, &self.ca, &self.files).await?));
+        self.client.replace(connect(self.api_server, &self.ca, &self.files).await?);
         Ok(())
     }
 }
@@ -73,13 +66,7 @@ async fn connect(
         "contexts": [{"name": "podlog", "context": {"cluster": "podlog", "user": "kubelet"}}],
         "current-context": "podlog",
     }))?;
-    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .context("cannot read the kubelet's certificate")?;
-    // Watches are long and silent, and the kubelet has its own deadlines and tries again by itself.
-    config.read_timeout = None;
-    config.default_retry = false;
-    kube::Client::try_from(config).context("cannot make the kubelet's client")
+    Ok(crate::node_client::connect(kubeconfig).await?.0)
 }
 
 /// Renews what is due, until `stop`. A failure is reported, and tried again an hour later.
@@ -102,6 +89,8 @@ async fn renew(pki: &Pki, node: &NodeConnection, data_dir: &DataDir) -> anyhow::
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[tokio::test]
@@ -113,15 +102,15 @@ mod tests {
         let pki = Pki::prepare(&data_dir.pki(), "node-a").unwrap();
         let address = "127.0.0.1:6443".parse().unwrap();
         let node = NodeConnection::load(address, &pki).await.unwrap();
-        let first = node.current.load_full();
+        let first = node.client.current();
 
         renew(&pki, &node, &data_dir).await.unwrap();
-        assert!(Arc::ptr_eq(&first, &node.current.load()), "nothing was due");
+        assert!(Arc::ptr_eq(&first, &node.client.current()), "nothing was due");
         assert!(!data_dir.kubeconfig().exists());
 
         std::fs::remove_file(&pki.admin.certificate).unwrap();
         renew(&pki, &node, &data_dir).await.unwrap();
-        assert!(!Arc::ptr_eq(&first, &node.current.load()));
+        assert!(!Arc::ptr_eq(&first, &node.client.current()));
         let written = std::fs::read_to_string(data_dir.kubeconfig()).unwrap();
         assert!(written.contains("https://127.0.0.1:6443"));
     }

@@ -1,0 +1,90 @@
+//! The kubelet's certificates: for the API server, and for its own clients.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::Context as _;
+use kube::config::Kubeconfig;
+use podlog_kubelet::certificates::{CertificateStore, Wanted};
+use podlog_kubelet::config::KubeletConfiguration;
+use podlog_serving::ServerTls;
+use podlog_serving::pki::{CertificateRequest, KeyPairFiles, ensure_self_signed, write_atomically};
+use serde_json::json;
+
+use crate::node_client::connect;
+
+/// Gets a first certificate with the credentials of `bootstrap`, and writes `kubeconfig` to go with it. Does nothing when
+/// both are there already.
+pub(super) async fn bootstrap(
+    bootstrap: &Path,
+    kubeconfig: &Path,
+    store: &CertificateStore,
+    node: &str,
+) -> anyhow::Result<()> {
+    if kubeconfig.exists() && store.is_valid() {
+        return Ok(());
+    }
+    let read = Kubeconfig::read_from(bootstrap);
+    let config =
+        read.with_context(|| format!("cannot read --bootstrap-kubeconfig {}", bootstrap.display()))?;
+    let (client, _) = connect(config.clone()).await?;
+    let (certificate, key) = Wanted::client(node).obtain(&client).await?;
+    store.put(&certificate, &key)?;
+    let text = json!(of_store(config, store)).to_string() + "\n";
+    write_atomically(kubeconfig, text.as_bytes(), 0o600)?;
+    Ok(())
+}
+
+/// The kubeconfig with the store's certificate in place of other credentials.
+fn of_store(config: Kubeconfig, store: &CertificateStore) -> serde_json::Value {
+    let current = config.current_context.as_deref();
+    let context = config.contexts.iter().find(|context| Some(context.name.as_str()) == current);
+    let cluster = context.and_then(|context| Some(&context.context.as_ref()?.cluster));
+    let cluster =
+        config.clusters.iter().find(|named| Some(&named.name) == cluster).or(config.clusters.first());
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "default-cluster", "cluster": cluster.map(|named| &named.cluster)}],
+        "users": [{"name": "default-auth", "user": {
+            "client-certificate": store.current(),
+            "client-key": store.current(),
+        }}],
+        "contexts": [{"name": "default-context", "context": {
+            "cluster": "default-cluster", "user": "default-auth", "namespace": "default",
+        }}],
+        "current-context": "default-context",
+    })
+}
+
+/// What the endpoint shows to its clients: the configured files, what the API server was asked for, or what we make
+/// ourselves. The second part says whether the API server is to be asked.
+pub(super) fn serving(
+    config: &KubeletConfiguration,
+    cert_dir: &Path,
+    names: &[String],
+) -> anyhow::Result<(ServerTls, Option<CertificateStore>)> {
+    let load = |files: KeyPairFiles| {
+        ServerTls::load(files.clone())
+            .with_context(|| format!("cannot use {} for the endpoint", files.certificate.display()))
+    };
+    if let (Some(certificate), Some(key)) = (&config.tls_cert_file, &config.tls_private_key_file) {
+        return Ok((load(KeyPairFiles { certificate: certificate.clone(), key: key.clone() })?, None));
+    }
+    if config.server_tls_bootstrap {
+        let store = CertificateStore::serving(cert_dir);
+        let tls = ServerTls::load_when_present(store.files())
+            .with_context(|| format!("cannot use {} for the endpoint", store.current().display()))?;
+        return Ok((tls, Some(store)));
+    }
+    let files = KeyPairFiles::in_folder(cert_dir, "kubelet");
+    let common_name = names.first().cloned().unwrap_or_default();
+    ensure_self_signed(&files, &CertificateRequest::serving(common_name, names))
+        .context("cannot make a certificate for the endpoint")?;
+    Ok((load(files)?, None))
+}
+
+/// Names and addresses that the endpoint answers to.
+pub(super) fn names(node: &str, ip: IpAddr) -> Vec<String> {
+    vec![node.to_lowercase(), ip.to_string()]
+}
