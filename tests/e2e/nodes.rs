@@ -2,28 +2,13 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
 use serde_json::json;
 
 use crate::harness::{kubectl, text, wait_for};
-
-/// A process that ends with the test.
-pub(crate) struct Process(Child);
-
-impl Process {
-    pub(crate) fn kill(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
+use crate::standalone::Process;
 
 /// Starts `podlog` and waits for its ready line; returns the URL in it.
 pub(crate) fn podlog(arguments: &[String], stderr: &Path) -> (Process, String) {

@@ -193,7 +193,7 @@ fn facts(options: &KubeletOptions, local_addr: SocketAddr) -> NodeFacts {
     }
 }
 
-fn watcher() -> Option<LogWatcher> {
+pub(crate) fn watcher() -> Option<LogWatcher> {
     let watcher = LogWatcher::new();
     if let Err(error) = &watcher {
         tracing::warn!(%error, "cannot watch log files: followers look at them every second");

@@ -24,4 +24,4 @@ mod volumes;
 pub use kubelet::{ApiConnection, Kubelet, KubeletError, KubeletOptions};
 pub use node::internal_ip;
 pub use pods::POD_TERMINATION_GRACE as GRACE_PERIOD_ANNOTATION;
-pub use server::GateError;
+pub use server::{Front, FrontError, FrontOptions, GateError};

@@ -80,9 +80,19 @@ impl Forwarder {
     }
 }
 
+/// Displays as the URL of the server.
+impl fmt::Display for Forwarder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "https://[{}]:{}", self.host, self.port),
+            false => write!(f, "https://{}:{}", self.host, self.port),
+        }
+    }
+}
+
 impl fmt::Debug for Forwarder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Forwarder({}:{})", self.host, self.port)
+        write!(f, "Forwarder({self})")
     }
 }
 
@@ -195,7 +205,8 @@ mod tests {
 
     #[test]
     fn headers_of_one_connection_stay_there() {
-        let rows: &[(&[(&str, &str)], bool, &str)] = &[
+        type Row = (&'static [(&'static str, &'static str)], bool, &'static str);
+        let rows: &[Row] = &[
             (&[("connection", "close, x-hop"), ("x-hop", "1"), ("x-end", "2")], false, "x-end: 2"),
             (&[("te", "gzip"), ("transfer-encoding", "chunked"), ("keep-alive", "1")], false, ""),
             (

@@ -10,7 +10,7 @@ mod hooks;
 mod ignored;
 mod image;
 mod kill;
-mod labels;
+pub(crate) mod labels;
 mod manager;
 mod pull_secrets;
 mod resources;

@@ -1,6 +1,5 @@
 //! Routes of the endpoint.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,15 +8,12 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use podlog_api::Compatibility;
-use podlog_driver::IndexCache;
 use podlog_serving::metrics::{self, Counters, Gauges, Histograms, Registry};
 use podlog_serving::{Body, Handler, Peer, Permit, json_body, text_body};
 use serde_json::json;
 
 use super::access::Gate;
-use super::hints::Watching;
-use super::hub::Hub;
-use super::reading::ReadingMetrics;
+use super::desk::LogDesk;
 use super::summary;
 use crate::pods::{Context, PodId, Pods};
 
@@ -26,11 +22,8 @@ pub(crate) struct LogServer {
     pub(super) context: Arc<Context>,
     pub(super) pods: Pods,
     gate: Gate,
-    pub(super) compatibility: Compatibility,
+    pub(super) desk: LogDesk,
     metrics: ServerMetrics,
-    pub(super) hub: Hub,
-    /// What was found in log files that others write.
-    pub(super) indexes: IndexCache,
 }
 
 /// Numbers about the endpoint, names as `pkg/kubelet/server/metrics/metrics.go`.
@@ -39,7 +32,6 @@ struct ServerMetrics {
     requests: Counters,
     seconds: Histograms,
     inflight: Gauges,
-    readings: ReadingMetrics,
 }
 
 const LABELS: &[&str] = &["method", "path", "server_type", "long_running"];
@@ -63,20 +55,6 @@ impl ServerMetrics {
                 "Number of the inflight http requests",
                 LABELS,
             ),
-            readings: ReadingMetrics {
-                damage: registry.counters(
-                    "podlog_kubelet_log_damage_total",
-                    "Number of lines, files and truncations that are missing in logs that were read, by what they are",
-                    &["reason"],
-                ),
-                readings: registry
-                    .gauges(
-                        "podlog_kubelet_log_readings",
-                        "Number of readings of logs that go on; followers that have caught up share one",
-                        &[],
-                    )
-                    .with(&[]),
-            },
             registry,
         }
     }
@@ -105,26 +83,14 @@ impl LogServer {
         registry.gauge_of("kubelet_desired_pods", "Number of pods bound to this node", move || {
             counted.all().len() as f64
         });
-        let metrics = ServerMetrics::new(registry);
-        LogServer {
-            context,
-            pods,
-            gate,
+        let desk = LogDesk::new(
+            context.runtime.clone(),
+            pods.endings(),
+            context.watcher.clone(),
             compatibility,
-            metrics,
-            hub: Hub::default(),
-            indexes: IndexCache::default(),
-        }
-    }
-
-    /// The log at `path`, to be watched.
-    pub(super) fn watching(&self, path: PathBuf) -> Watching {
-        Watching { watcher: self.context.watcher.clone(), path }
-    }
-
-    /// Where readings are counted.
-    pub(super) fn reading_metrics(&self) -> ReadingMetrics {
-        self.metrics.readings.clone()
+            &registry,
+        );
+        LogServer { context, pods, gate, desk, metrics: ServerMetrics::new(registry) }
     }
 
     async fn route(&self, parts: &Parts, permit: Permit) -> Response<Body> {
@@ -234,7 +200,7 @@ pub(super) fn plain(code: StatusCode, text: impl Into<String>) -> Response<Body>
     response
 }
 
-fn content(kind: &'static str, text: String) -> Response<Body> {
+pub(super) fn content(kind: &'static str, text: String) -> Response<Body> {
     let mut response = Response::new(text_body(text));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response

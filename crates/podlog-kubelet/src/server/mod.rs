@@ -4,8 +4,10 @@
 
 mod access;
 mod choose;
+mod desk;
 mod ending;
 mod framing;
+mod front;
 mod handler;
 mod hints;
 mod hub;
@@ -19,4 +21,5 @@ mod system_logs;
 
 pub(crate) use access::Gate;
 pub use access::GateError;
+pub use front::{Front, FrontError, FrontOptions};
 pub(crate) use handler::LogServer;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use podlog_api::LogResumed;
 use podlog_driver::{IndexCache, LogReader, LogSource, Place, ReadError, ReadState, ReadStats, Resumed};
 use podlog_line::Selection;
-use podlog_serving::metrics::{Counters, Gauge, Held};
+use podlog_serving::metrics::{Counters, Gauge, Held, Registry};
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::framing::Framing;
@@ -86,6 +86,25 @@ pub(super) struct ReadingMetrics {
     pub(super) damage: Counters,
     /// Readings that go on.
     pub(super) readings: Gauge,
+}
+
+impl ReadingMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        ReadingMetrics {
+            damage: registry.counters(
+                "podlog_kubelet_log_damage_total",
+                "Number of lines, files and truncations that are missing in logs that were read, by what they are",
+                &["reason"],
+            ),
+            readings: registry
+                .gauges(
+                    "podlog_kubelet_log_readings",
+                    "Number of readings of logs that go on; followers that have caught up share one",
+                    &[],
+                )
+                .with(&[]),
+        }
+    }
 }
 
 /// A log that is being read.

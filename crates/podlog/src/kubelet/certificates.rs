@@ -10,6 +10,8 @@ use podlog_kubelet::config::KubeletConfiguration;
 use podlog_serving::ServerTls;
 use podlog_serving::pki::{CertificateRequest, KeyPairFiles, ensure_self_signed, write_atomically};
 use serde_json::json;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::node_client::connect;
 
@@ -57,34 +59,39 @@ fn of_store(config: Kubeconfig, store: &CertificateStore) -> serde_json::Value {
     })
 }
 
-/// What the endpoint shows to its clients: the configured files, what the API server was asked for, or what we make
-/// ourselves. The second part says whether the API server is to be asked.
-pub(super) fn serving(
-    config: &KubeletConfiguration,
-    cert_dir: &Path,
-    names: &[String],
-) -> anyhow::Result<(ServerTls, Option<CertificateStore>)> {
-    let load = |files: KeyPairFiles| {
-        ServerTls::load(files.clone())
-            .with_context(|| format!("cannot use {} for the endpoint", files.certificate.display()))
-    };
-    if let (Some(certificate), Some(key)) = (&config.tls_cert_file, &config.tls_private_key_file) {
-        return Ok((load(KeyPairFiles { certificate: certificate.clone(), key: key.clone() })?, None));
-    }
-    if config.server_tls_bootstrap {
-        let store = CertificateStore::serving(cert_dir);
-        let tls = ServerTls::load_when_present(store.files())
-            .with_context(|| format!("cannot use {} for the endpoint", store.current().display()))?;
-        return Ok((tls, Some(store)));
-    }
-    let files = KeyPairFiles::in_folder(cert_dir, "kubelet");
-    let common_name = names.first().cloned().unwrap_or_default();
-    ensure_self_signed(&files, &CertificateRequest::serving(common_name, names))
-        .context("cannot make a certificate for the endpoint")?;
-    Ok((load(files)?, None))
+/// What the endpoint shows to its clients.
+pub(super) struct Serving<'a> {
+    pub(super) config: &'a KubeletConfiguration,
+    pub(super) cert_dir: &'a Path,
+    pub(super) node: &'a str,
+    pub(super) ip: IpAddr,
 }
 
-/// Names and addresses that the endpoint answers to.
-pub(super) fn names(node: &str, ip: IpAddr) -> Vec<String> {
-    vec![node.to_lowercase(), ip.to_string()]
+impl Serving<'_> {
+    /// The configured files, what the API server is asked for in a task of its own, or what we make ourselves.
+    pub(super) fn start(
+        &self,
+        client: Option<&kube::Client>,
+        tasks: &mut JoinSet<()>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<ServerTls> {
+        let unusable = |file: &Path| format!("cannot use {} for the endpoint", file.display());
+        let config = self.config;
+        if let (Some(certificate), Some(key)) = (&config.tls_cert_file, &config.tls_private_key_file) {
+            let files = KeyPairFiles { certificate: certificate.clone(), key: key.clone() };
+            return ServerTls::load(files).with_context(|| unusable(certificate));
+        }
+        let names = vec![self.node.to_lowercase(), self.ip.to_string()];
+        if let (true, Some(client)) = (config.server_tls_bootstrap, client) {
+            let store = CertificateStore::serving(self.cert_dir);
+            let tls =
+                ServerTls::load_when_present(store.files()).with_context(|| unusable(&store.current()))?;
+            tasks.spawn(store.keep(client.clone(), Wanted::serving(self.node, names), stop.clone()));
+            return Ok(tls);
+        }
+        let files = KeyPairFiles::in_folder(self.cert_dir, "kubelet");
+        ensure_self_signed(&files, &CertificateRequest::serving(self.node, names))
+            .context("cannot make a certificate for the endpoint")?;
+        ServerTls::load(files.clone()).with_context(|| unusable(&files.certificate))
+    }
 }

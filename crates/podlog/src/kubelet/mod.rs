@@ -2,6 +2,7 @@
 
 mod api_server;
 mod certificates;
+mod front;
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,7 +15,7 @@ use podlog_kubelet::certificates::{CertificateStore, Wanted};
 use podlog_kubelet::config::KubeletConfiguration;
 use podlog_kubelet::runtime::ContainerRuntime;
 use podlog_kubelet::runtime::cri::{CriRuntime, Endpoint};
-use podlog_kubelet::{Kubelet, KubeletOptions, internal_ip};
+use podlog_kubelet::{Front, Kubelet, KubeletOptions, internal_ip};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +38,8 @@ pub(crate) fn run(args: &KubeletArgs) -> anyhow::Result<Exit> {
     allow_many_files();
     let config = configuration(args)?;
     let name = node_name(args.hostname_override.clone(), "--hostname-override")?;
-    let _lock = hold(&args.root_dir)?;
+    // Whoever stands in front uses what another kubelet holds.
+    let _lock = args.front.front.is_none().then(|| hold(&args.root_dir)).transpose()?;
     podlog_serving::install_crypto_provider();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(args, config, name, started));
@@ -90,15 +92,44 @@ async fn serve(
     let connected = stop.run_until_cancelled(connect(args, &node)).await;
     let Some(connection) = connected.transpose()? else { return Ok(Exit::Success) };
     let mut tasks = JoinSet::new();
-    let kubelet = start(args, config, &node, connection.as_ref(), &mut tasks, &stop).await?;
+    let running = match &args.front.front {
+        Some(url) => {
+            let front =
+                front::start(args, url, config, &node, connection.as_ref(), &mut tasks, &stop).await?;
+            Running::Front(front)
+        }
+        None => Running::Kubelet(start(args, config, &node, connection.as_ref(), &mut tasks, &stop).await?),
+    };
     if let Some(connection) = connection {
         tasks.spawn(connection.keep_fresh(stop.clone()));
     }
-    announce(&node, kubelet.local_addr(), started)?;
+    announce(&node, running.local_addr(), started)?;
     stop.cancelled().await;
-    kubelet.shutdown().await;
+    running.shutdown().await;
     while tasks.join_next().await.is_some() {}
     Ok(Exit::Success)
+}
+
+/// A node, or what stands before one.
+enum Running {
+    Kubelet(Kubelet),
+    Front(Front),
+}
+
+impl Running {
+    fn local_addr(&self) -> SocketAddr {
+        match self {
+            Running::Kubelet(kubelet) => kubelet.local_addr(),
+            Running::Front(front) => front.local_addr(),
+        }
+    }
+
+    async fn shutdown(self) {
+        match self {
+            Running::Kubelet(kubelet) => kubelet.shutdown().await,
+            Running::Front(front) => front.shutdown().await,
+        }
+    }
 }
 
 /// The API server, if there is to be one.
@@ -124,16 +155,12 @@ async fn start(
     let api_server = connection.map(Connection::api_server);
     let ip =
         args.node_ip().unwrap_or_else(|| internal_ip(listen, api_server.as_ref().map(|api| api.address)));
-    let names = certificates::names(node, ip);
-    let (serving, to_ask) = certificates::serving(&config, &args.cert_dir(), &names)?;
-    if let Some(client) = api_server.as_ref().map(|api| api.client.clone()) {
-        if let Some(store) = to_ask {
-            tasks.spawn(store.keep(client.clone(), Wanted::serving(node, names), stop.clone()));
-        }
-        if config.rotate_certificates {
-            let store = CertificateStore::client(&args.cert_dir());
-            tasks.spawn(store.keep(client, Wanted::client(node), stop.clone()));
-        }
+    let client = api_server.as_ref().map(|api| &api.client);
+    let serving = certificates::Serving { config: &config, cert_dir: &args.cert_dir(), node, ip };
+    let serving = serving.start(client, tasks, stop)?;
+    if let (true, Some(client)) = (config.rotate_certificates, client) {
+        let store = CertificateStore::client(&args.cert_dir());
+        tasks.spawn(store.keep(client.clone(), Wanted::client(node), stop.clone()));
     }
     let pod_logs_dir = config.pod_logs_dir.clone().unwrap_or_else(|| DEFAULT_POD_LOGS.into());
     let options = KubeletOptions {

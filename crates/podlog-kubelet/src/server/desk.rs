@@ -1,0 +1,161 @@
+//! Logs of instances for clients, whoever found out which instance they mean.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::{HeaderValue, Response, StatusCode};
+use jiff::Timestamp;
+use podlog_api::{Compatibility, LOG_OPTIONS_HEADER, LOG_RESUMED_HEADER, LogExtensions, PodLogOptions};
+use podlog_driver::{IndexCache, LogWatcher};
+use podlog_serving::metrics::Registry;
+use podlog_serving::{Body, Permit, stream_body, text_body};
+use tokio::sync::watch;
+
+use super::ending::Ending;
+use super::framing::Framing;
+use super::hints::Watching;
+use super::hub::{Hub, Shareable, Source};
+use super::logs::{Refused, bad_request};
+use super::reading::{Chunk, Instances, Reading, ReadingError, ReadingMetrics, Wanted};
+use super::selection::{nanoseconds, selection};
+use super::stream::LogStream;
+use crate::runtime::{ContainerId, ContainerRuntime, ContainerStatus};
+
+/// Hands out logs.
+pub(crate) struct LogDesk {
+    pub(crate) runtime: Arc<dyn ContainerRuntime>,
+    /// Changes whenever some container has ended.
+    pub(crate) endings: watch::Receiver<u64>,
+    /// The one watcher of log files; `None` where the system has none left.
+    pub(crate) watcher: Option<LogWatcher>,
+    pub(crate) compatibility: Compatibility,
+    pub(super) readings: ReadingMetrics,
+    pub(super) hub: Hub,
+    /// What was found in log files that others write.
+    pub(super) indexes: IndexCache,
+}
+
+impl LogDesk {
+    pub(crate) fn new(
+        runtime: Arc<dyn ContainerRuntime>,
+        endings: watch::Receiver<u64>,
+        watcher: Option<LogWatcher>,
+        compatibility: Compatibility,
+        registry: &Registry,
+    ) -> Self {
+        LogDesk {
+            runtime,
+            endings,
+            watcher,
+            compatibility,
+            readings: ReadingMetrics::new(registry),
+            hub: Hub::default(),
+            indexes: IndexCache::default(),
+        }
+    }
+
+    /// What a query asks for.
+    pub(crate) fn options(&self, query: &str) -> Result<PodLogOptions, Refused> {
+        PodLogOptions::from_kubelet_query(query, self.compatibility.stream_rules()).map_err(|error| {
+            let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::BAD_REQUEST);
+            (code, error.to_string())
+        })
+    }
+
+    /// The log of an instance, `<runtime>://<id>`.
+    pub(crate) async fn answer(
+        &self,
+        instance: &str,
+        options: &PodLogOptions,
+        permit: Permit,
+    ) -> Result<Response<Body>, Refused> {
+        let selection = selection(options, self.compatibility, Timestamp::now());
+        let selection = selection.map_err(|error| bad_request(error.to_string()))?;
+        let extensions = &options.extensions;
+        let wanted = Wanted {
+            selection,
+            instances: if extensions.all_instances { Instances::UpTo } else { Instances::Only },
+            framing: if extensions.frames { Framing::Frames } else { Framing::Plain },
+        };
+        let served = serve(self, instance, wanted, permit).await;
+        let response = match (served, self.compatibility) {
+            (Err(text), Compatibility::Upstream) => Response::new(text_body(text)),
+            (served, _) => served.map_err(bad_request)?,
+        };
+        Ok(with_honoured(response, extensions))
+    }
+
+    /// The log at `path`, to be watched.
+    fn watching(&self, path: PathBuf) -> Watching {
+        Watching { watcher: self.watcher.clone(), path }
+    }
+}
+
+/// Says what was honoured of what Kubernetes cannot be asked for.
+fn with_honoured(response: Response<Body>, extensions: &LogExtensions) -> Response<Body> {
+    if extensions.is_empty() {
+        return response;
+    }
+    with_header(response, LOG_OPTIONS_HEADER, &extensions.names().join(","))
+}
+
+/// `value` is printable ASCII.
+fn with_header(mut response: Response<Body>, name: &'static str, value: &str) -> Response<Body> {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+/// Streams the log of an instance. A failure is one that Kubernetes prints into a 200.
+async fn serve(
+    desk: &LogDesk,
+    instance: &str,
+    wanted: Wanted,
+    permit: Permit,
+) -> Result<Response<Body>, String> {
+    let status = instance_status(desk, instance).await?;
+    let follow = wanted.selection.follow;
+    let is_resumed = wanted.selection.after.is_some();
+    let shareable = Shareable::of(&wanted, nanoseconds(Timestamp::now()));
+    let (reading, first) = open(desk, &status, wanted).await.map_err(|error| error.to_string())?;
+    let resumed = is_resumed.then(|| reading.resumed());
+    let ending = Ending {
+        runtime: desk.runtime.clone(),
+        endings: desk.endings.clone(),
+        instance: status.container.id.clone(),
+        compatibility: desk.compatibility,
+        asked: None,
+    };
+    let source = Source { ending, watching: desk.watching(status.log_path.clone()) };
+    let stream =
+        LogStream { reading: Some(reading), source, follow, shareable, hub: desk.hub.clone(), permit };
+    let (sender, body) = stream_body();
+    tokio::spawn(stream.run(first, sender));
+    let response = Response::new(body);
+    Ok(match resumed {
+        Some(resumed) => with_header(response, LOG_RESUMED_HEADER, &resumed.to_string()),
+        None => response,
+    })
+}
+
+async fn instance_status(desk: &LogDesk, instance: &str) -> Result<ContainerStatus, String> {
+    let id = instance.split_once("://").map_or("", |(_, id)| id);
+    let status = desk.runtime.container_status(&ContainerId(id.to_owned())).await;
+    status.map_err(|error| {
+        tracing::warn!(instance, %error, "cannot find a container whose log is wanted");
+        format!("unable to retrieve container logs for {instance}")
+    })
+}
+
+/// Opens the log and reads its first chunk, so that a log that cannot be read is refused in time.
+async fn open(
+    desk: &LogDesk,
+    status: &ContainerStatus,
+    wanted: Wanted,
+) -> Result<(Reading, Chunk), ReadingError> {
+    let (indexes, metrics) = (desk.indexes.clone(), desk.readings.clone());
+    let mut reading = Reading::open(status.log_path.clone(), wanted, indexes, metrics).await?;
+    let first = reading.chunk().await?;
+    Ok((reading, first))
+}

@@ -1,0 +1,91 @@
+//! Which instance of a container is meant, by what the runtime has.
+
+use std::cmp::Reverse;
+
+use crate::pods::{PodId, labels};
+use crate::runtime::{Container, ContainerId, ContainerRuntime, ContainerState, RuntimeError};
+
+/// The containers of the newest pod of a name.
+pub(super) struct Found(Vec<Container>);
+
+/// The outcome.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// This one.
+    Instance(ContainerId),
+    /// It depends on whether the container will run again, which its pod's status tells.
+    StatusKnows,
+    /// There is none.
+    Unknown,
+}
+
+impl Found {
+    /// Asks the runtime.
+    pub(super) async fn read(runtime: &dyn ContainerRuntime, pod: &PodId) -> Result<Self, RuntimeError> {
+        let is_of = |owner: &PodId| owner.namespace == pod.namespace && owner.name == pod.name;
+        let sandboxes = runtime.list_pod_sandboxes().await?.into_iter();
+        let owned = sandboxes
+            .filter_map(|sandbox| Some((labels::owner(&sandbox.config.labels)?, sandbox.created_at)));
+        let newest = owned.filter(|(owner, _)| is_of(owner)).max_by_key(|(_, created)| *created);
+        let Some((owner, _)) = newest else { return Ok(Found(Vec::new())) };
+        let containers = runtime.list_containers(Some((labels::POD_UID, &owner.uid))).await?;
+        Ok(Found(containers))
+    }
+}
+
+/// Chooses. What was only created has not said anything yet.
+pub(super) fn choose(found: &Found, container: &str, previous: bool) -> Choice {
+    let mut instances: Vec<&Container> = found
+        .0
+        .iter()
+        .filter(|instance| instance.name == container && instance.state != ContainerState::Created)
+        .collect();
+    instances.sort_by_key(|instance| Reverse((instance.created_at, instance.attempt)));
+    match (instances.as_slice(), previous) {
+        ([], _) => Choice::Unknown,
+        ([newest, ..], _) if newest.state == ContainerState::Unknown => Choice::Unknown,
+        ([newest, ..], false) => Choice::Instance(newest.id.clone()),
+        ([newest, rest @ ..], true) if newest.state == ContainerState::Running => {
+            rest.first().map_or(Choice::Unknown, |previous| Choice::Instance(previous.id.clone()))
+        }
+        (_, true) => Choice::StatusKnows,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::runtime::SandboxId;
+    use ContainerState::{Created, Exited, Running, Unknown};
+
+    #[test]
+    fn the_newest_that_has_run_is_meant() {
+        let check = |states: &[ContainerState], previous, expected: Choice| {
+            let instances = states.iter().enumerate().map(|(number, state)| Container {
+                id: ContainerId(number.to_string()),
+                sandbox: SandboxId("s".into()),
+                name: "c".into(),
+                attempt: number as u32,
+                state: *state,
+                created_at: Timestamp::from_second(number as i64).unwrap(),
+                labels: [].into(),
+                annotations: [].into(),
+            });
+            let found = Found(instances.collect());
+            assert_eq!(choose(&found, "c", previous), expected, "{states:?} {previous}");
+            assert_eq!(choose(&found, "other", previous), Choice::Unknown);
+        };
+        let instance = |number: u32| Choice::Instance(ContainerId(number.to_string()));
+        check(&[], false, Choice::Unknown);
+        check(&[Running], false, instance(0));
+        check(&[Running], true, Choice::Unknown);
+        check(&[Exited, Running], false, instance(1));
+        check(&[Exited, Running], true, instance(0));
+        check(&[Exited, Exited, Created], false, instance(1));
+        check(&[Exited, Exited], true, Choice::StatusKnows);
+        check(&[Created], false, Choice::Unknown);
+        check(&[Exited, Unknown], false, Choice::Unknown);
+    }
+}
