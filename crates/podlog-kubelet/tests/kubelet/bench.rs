@@ -23,7 +23,7 @@ pub(crate) struct Bench {
     pub(crate) config: KubeletConfiguration,
     pub(crate) compatibility: Compatibility,
     kubelet: Option<Kubelet>,
-    authority: CertificateAuthority,
+    pub(crate) authority: CertificateAuthority,
 }
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -111,10 +111,7 @@ impl Bench {
     }
 
     pub(crate) async fn get_as(&self, user: Option<&str>, path: &str) -> (u16, String) {
-        let response = self.request(user, path).await;
-        let code = response.status().as_u16();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (code, String::from_utf8(body.to_vec()).unwrap())
+        body_of(self.request(user, path).await).await
     }
 
     /// Waits until `check` finds something.
@@ -143,4 +140,11 @@ impl Bench {
         })
         .await;
     }
+}
+
+/// Code and body.
+pub(crate) async fn body_of(response: Response<NodeBody>) -> (u16, String) {
+    let code = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (code, String::from_utf8(body.to_vec()).unwrap())
 }

@@ -5,6 +5,7 @@
 mod api;
 mod bench;
 mod followers;
+mod front;
 mod logs;
 mod node;
 mod pods;
