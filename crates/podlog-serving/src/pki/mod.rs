@@ -5,12 +5,12 @@
 
 mod authority;
 mod files;
-mod signing;
 mod own;
+mod signing;
 mod signing_key;
 
 pub use authority::{CertificateAuthority, CertificateRequest, Usage};
 pub use files::{KeyPairFiles, PkiError, write_atomically};
-pub use signing::{Signer, SigningRequest, UnreadableRequest, certificate_end};
 pub use own::{ensure_self_signed, key_and_request, names, validity};
+pub use signing::{Signer, SigningRequest, UnreadableRequest, certificate_end};
 pub use signing_key::load_or_create_signing_key;
