@@ -61,6 +61,7 @@ impl Site {
             client_ca: self.ca(),
             service_account_key: self.folder.join("sa.key"),
             service_account_public_key: self.folder.join("sa.pub"),
+            service_account_old_keys: Vec::new(),
             service_account_issuer: ApiServerConfig::DEFAULT_ISSUER.into(),
             authentication: AuthenticationConfig::default(),
             authorization: AuthorizationConfig::default(),
