@@ -17,6 +17,8 @@ const WRITES: [usize; 2] = [64 * 1024, spam::LINE];
 struct Run {
     megabytes_per_second: f64,
     cpu_seconds_per_gigabyte: f64,
+    /// What the program itself spends.
+    program_cpu_seconds_per_gigabyte: f64,
 }
 
 pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<Row>> {
@@ -46,17 +48,22 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn compare(write: usize, ours: &[Run], theirs: &[Run], logger: Logger) -> [Row; 2] {
+fn compare(write: usize, ours: &[Run], theirs: &[Run], logger: Logger) -> [Row; 3] {
     let what = format!("writes of {write} bytes, 100-byte lines");
     let rates = |runs: &[Run]| runs.iter().map(|run| run.megabytes_per_second).collect::<Vec<_>>();
     let costs = |runs: &[Run]| runs.iter().map(|run| run.cpu_seconds_per_gigabyte).collect::<Vec<_>>();
+    let programs = |runs: &[Run]| runs.iter().map(|run| run.program_cpu_seconds_per_gigabyte).collect::<Vec<_>>();
+    let program = Row::new("capture", format!("the program's own: {what}"), median(&programs(ours)), "CPU-s/GB");
+    let program = program.beside(logger.name(), &programs(ours), &programs(theirs));
     let rate = Row::new("capture", &what, median(&rates(ours)), "MB/s");
     let rate = rate.beside(logger.name(), &rates(ours), &rates(theirs));
     let cost = Row::new("capture", &what, median(&costs(ours)), "CPU-s/GB");
     let cost = cost.beside(logger.name(), &costs(ours), &costs(theirs));
     match logger {
-        Logger::Conmon => [rate.target(Target::RatioAtLeast(1.5)), cost.target(Target::AtMost(1.4))],
-        _ => [rate, cost],
+        Logger::Conmon => {
+            [rate.target(Target::RatioAtLeast(1.5)), cost.target(Target::AtMost(1.4)), program]
+        }
+        _ => [rate, cost, program],
     }
 }
 
@@ -79,5 +86,6 @@ fn run(options: &Options, logger: Logger, write: usize) -> anyhow::Result<Run> {
     Ok(Run {
         megabytes_per_second: payload as f64 / 1e6 / report.seconds,
         cpu_seconds_per_gigabyte: running.time()?.as_secs_f64() / payload as f64 * 1e9,
+        program_cpu_seconds_per_gigabyte: report.cpu_seconds / payload as f64 * 1e9,
     })
 }

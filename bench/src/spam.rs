@@ -10,6 +10,8 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use crate::usage;
+
 /// The last line.
 pub(crate) const LAST: &str = "that was all";
 /// Every line is so long, line feed included.
@@ -40,6 +42,8 @@ pub(crate) struct Spam {
 pub(crate) struct SpamReport {
     /// From the first write(2) to the end of the last.
     pub(crate) seconds: f64,
+    /// CPU time it took of its own, also of what the pipe costs its writer.
+    pub(crate) cpu_seconds: f64,
 }
 
 impl Spam {
@@ -51,11 +55,12 @@ impl Spam {
             None => self.flood()?,
         }
         let seconds = begin.elapsed().as_secs_f64();
+        let cpu_seconds = usage::thread_time().as_secs_f64();
         let mut out = io::stdout().lock();
         out.write_all(&padded(LAST))?;
         out.flush()?;
         if let Some(path) = &self.report {
-            write_report(path, &SpamReport { seconds })?;
+            write_report(path, &SpamReport { seconds, cpu_seconds })?;
         }
         loop {
             std::thread::sleep(Duration::from_secs(3600));

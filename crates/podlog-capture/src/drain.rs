@@ -138,7 +138,7 @@ impl<'a> Drain<'a> {
                 .map_or(CHUNK, |size| size.clamp(1, CHUNK)),
             held_since: [None; 2],
             stalled: None,
-            pace: Pace::new(Instant::now()),
+            pace: Pace::new(Instant::now(), plumbing.pipe_bytes()),
             first_error: None,
             abandoned: 0,
         };

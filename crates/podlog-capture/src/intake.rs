@@ -56,7 +56,7 @@ impl<'a, 'scope> Intake<'a, 'scope> {
             chunk: vec![0; CHUNK],
             limit: plumbing.limit(),
             begun: None,
-            pace: Pace::new(Instant::now()),
+            pace: Pace::new(Instant::now(), plumbing.pipe_bytes()),
         };
         if let (Moving::Stream(stream), 1..) = (was_moving, left) {
             intake.fetch(stream, left)?;

@@ -8,7 +8,7 @@ use podlog_container::{BackPressure, Log};
 use podlog_driver::{FileLimits, SinkOptions, WhenFull};
 use podlog_line::Stream;
 use rustix::io::{Errno, ioctl_fionread};
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 use serde::{Deserialize, Serialize};
 
 use crate::handover::{Handed, Parcel, Unpacked};
@@ -19,6 +19,9 @@ use crate::text::failed;
 
 /// What the work pipe is to hold, in bytes: a chunk, with room for pages that are not full.
 const WORK_PIPE_SIZE: usize = 2 * CHUNK;
+
+/// The size of a pipe of which nobody knows it, in bytes.
+const SMALL_PIPE: u64 = 64 * 1024;
 
 /// Everything a copier works with. The monitor keeps it open, so that the next copier finds what the last one left.
 pub(crate) struct Plumbing {
@@ -133,6 +136,11 @@ impl Plumbing {
         let Log { lines_per_second, bytes_per_second, .. } = self.log;
         let is_limited = lines_per_second > 0 || bytes_per_second > 0;
         is_limited.then(|| RateLimit::new(lines_per_second, bytes_per_second))
+    }
+
+    /// What each of the program's pipes holds, in bytes; a terminal's is taken for that of a small one.
+    pub(crate) fn pipe_bytes(&self) -> u64 {
+        fcntl_getpipe_size(&self.stdout).map_or(SMALL_PIPE, |size| size as u64)
     }
 
     /// Whether the program has a terminal, which cannot be spliced.
