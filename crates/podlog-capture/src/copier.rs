@@ -16,6 +16,7 @@ use crate::memory::Memory;
 use crate::plumbing::Plumbing;
 use crate::policy::{Buffer, Overflow};
 use crate::queue::{self, Queue};
+use crate::sys;
 
 /// Longest message between monitor and copier, in bytes; a longer text is cut off.
 const MAX_MESSAGE: usize = 2000;
@@ -263,6 +264,10 @@ pub(crate) trait Output {
     fn reopen(&mut self) -> Option<Result<(), String>>;
     /// Takes what is left to the log, after the last process has ended.
     fn finish(&mut self) -> Lost;
+    /// Whether [`finish`](Self::finish) has given up somebody who writes and does not come back.
+    fn is_stuck(&self) -> bool {
+        false
+    }
     /// Whether nothing is lost if this is dropped now, because there is nothing on its way that the next one would not find.
     fn is_settled(&mut self) -> bool;
 }
@@ -351,7 +356,13 @@ impl<'a, O: Output> Copier<'a, O> {
             }
             Order::Finish => {
                 self.plumbing.let_go();
-                Some(End::Finished(self.output.finish()))
+                let lost = self.output.finish();
+                if self.output.is_stuck() {
+                    self.line.say(&Report::Finished(lost).text());
+                    // Whoever is stuck would be waited for otherwise.
+                    sys::exit_child(0);
+                }
+                Some(End::Finished(lost))
             }
             Order::Renew(renewal) => {
                 self.renewal = Some(Due { renewal, at: Instant::now() });

@@ -11,9 +11,9 @@ use rustix::io::Errno;
 
 use crate::copier::Output;
 use crate::drain::{HOLD, LAST_ROOM, LAST_WORDS, Lost, Source, now, timespec};
-use crate::journal::{CHUNK, Ledger, Moving};
+use crate::journal::{CHUNK, Journal, Ledger, Moving};
 use crate::pace::Pace;
-use crate::plumbing::Plumbing;
+use crate::plumbing::{Plumbing, sink_options};
 use crate::policy::RateLimit;
 use crate::queue::Queue;
 
@@ -32,6 +32,7 @@ pub(crate) struct Intake<'a, 'scope> {
     /// Since when a line waits for its end.
     begun: Option<Instant>,
     pace: Pace,
+    is_stuck: bool,
 }
 
 impl<'a, 'scope> Intake<'a, 'scope> {
@@ -57,6 +58,7 @@ impl<'a, 'scope> Intake<'a, 'scope> {
             limit: plumbing.limit(),
             begun: None,
             pace: Pace::new(Instant::now(), plumbing.pipe_bytes()),
+            is_stuck: false,
         };
         if let (Moving::Stream(stream), 1..) = (was_moving, left) {
             intake.fetch(stream, left)?;
@@ -126,6 +128,13 @@ impl<'a, 'scope> Intake<'a, 'scope> {
         }
         self.ledger.moving(Moving::Nothing);
         taken
+    }
+
+    /// What a writer that is stuck has not written, as far as it has noted that.
+    fn unwritten(&self) -> Lost {
+        let max_held = sink_options(&self.plumbing.log).max_content();
+        let bytes = Journal::open(&self.plumbing.memory, max_held).map_or(0, |journal| journal.unwritten());
+        Lost { records: 0, bytes, why: "the log's file system does not answer".to_owned() }
     }
 
     fn ready(&self, timeout: Duration) -> Vec<usize> {
@@ -203,10 +212,19 @@ impl Output for Intake<'_, '_> {
         self.queue.settle(now());
         self.queue.close(Instant::now() + LAST_ROOM);
         let unread: u64 = self.sources.iter().map(Source::unread).sum();
-        let written = self.writer.take().and_then(|writer| writer.join().ok()).unwrap_or_default();
+        let written = if self.queue.wait_until_over(LAST_ROOM) {
+            self.writer.take().and_then(|writer| writer.join().ok()).unwrap_or_default()
+        } else {
+            self.is_stuck = true;
+            self.unwritten()
+        };
         let outside = "somebody outside the container writes on";
         let why = if written.why.is_empty() && unread > 0 { outside.to_owned() } else { written.why };
         Lost { bytes: written.bytes + unread, why, ..written }
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.is_stuck
     }
 
     /// What is in the buffer would have to be declared missing: it is written first, for as long as the program's pipe can take

@@ -240,6 +240,17 @@ impl Journal {
         self.load(TAKEN[stream.index()]).wrapping_add(self.note.balance[stream.index()])
     }
 
+    /// Bytes that are neither in the log, nor declared there, nor in any pipe.
+    pub(crate) fn unwritten(&self) -> u64 {
+        let chunk = match self.note.work {
+            Work::Chunk { filled, from, .. } => (filled - from) as u64,
+            Work::None | Work::Flush { .. } => 0,
+        };
+        let missing: u64 = Stream::ALL.into_iter().map(|stream| self.missing(stream)).sum();
+        let held: usize = Stream::ALL.into_iter().map(|stream| self.held(stream).len()).sum();
+        missing + chunk + held as u64
+    }
+
     fn write_note(&mut self, note: Note) {
         let next = 1 - self.valid();
         for (index, number) in note.to_numbers().into_iter().enumerate() {

@@ -44,6 +44,8 @@ const LAST_ATTEMPTS: u32 = 100;
 /// How long the exit code of a program may take to appear after its end, when it is another process' child: not every
 /// init waits for its children at once.
 const REAP_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a copier may take to end when it has said that it has finished.
+const COPIER_DEADLINE: Duration = Duration::from_secs(5);
 const REAP_INTERVAL: Duration = Duration::from_millis(2);
 const UNSEEN: &str = "nobody saw how it ended: its monitor was killed";
 
@@ -199,7 +201,7 @@ impl Supervisor {
         // Who sees this process end is to see the container's lock free.
         if let Some(Copier { pid, line }) = self.copier.take() {
             drop(line);
-            let _ = waitpid(Some(pid), WaitOptions::empty());
+            wait_for_copier(pid);
         }
     }
 
@@ -480,6 +482,14 @@ impl Home {
 impl Phase {
     fn ending(exit: Exit) -> Self {
         Self::Ending { exit, deadline: Instant::now() + KILL_DEADLINE }
+    }
+}
+
+/// A copier that its file system does not let go is left behind.
+fn wait_for_copier(pid: Pid) {
+    let deadline = Instant::now() + COPIER_DEADLINE;
+    while matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None)) && Instant::now() < deadline {
+        thread::sleep(REAP_INTERVAL);
     }
 }
 

@@ -175,3 +175,31 @@ fn a_writer_that_waits_loses_nothing_in_a_hundred_full_disks() {
     let expected: Vec<String> = (0..written).map(line).collect();
     assert!(written > 500 && lines(&disk.log(), Stream::Stdout) == expected);
 }
+
+#[test]
+fn what_could_not_be_compressed_is_compressed_when_there_is_room() {
+    const FILE: u64 = 1_000_000;
+    let Some(disk) = SmallDisk::mount("24m") else { return };
+    let is_compressed = || {
+        let names = fs::read_dir(disk.directory.path()).expect("a directory");
+        names.filter_map(Result::ok).any(|name| name.path().extension().is_some_and(|end| end == "gz"))
+    };
+    disk.leave(3 * FILE + FILE / 5);
+    let mut sink =
+        CriFileSink::open(disk.log(), FileLimits { max_bytes: FILE, max_files: 5 }).expect("a sink");
+    let (mut state, at) = (1, Timestamp::from_seconds(1_767_225_600, 0));
+    while sink.stats().bytes_written < 3 * FILE - FILE / 10 {
+        let noise: String = (0..20).map(|_| format!("{:x}", chance(&mut state))).collect();
+        sink.write(Stream::Stdout, format!("{noise}\n").as_bytes(), at).expect("room");
+    }
+    // Much longer than it takes to find that there is no room for half a file.
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    assert!(!is_compressed() && sink.stats().rotations == 2);
+    disk.leave(20 * FILE);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !is_compressed() {
+        assert!(std::time::Instant::now() < deadline, "nothing is compressed");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(sink.stats().rotations, 2, "nothing was written meanwhile");
+}

@@ -28,6 +28,10 @@ use crate::{
 const BLOCK: usize = 64 * 1024;
 /// What a core compresses in a second, on a slow machine. A writer that fills files faster than that is left alone.
 const BYTES_PER_SECOND: u64 = 50_000_000;
+/// After a failure, such as a full disk, it is tried again after so long, and after twice as long each time that fails again,
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// up to this.
+const MAX_RETRY: Duration = Duration::from_secs(300);
 /// Everything else goes first.
 const LOWEST_PRIORITY: i32 = 19;
 
@@ -46,7 +50,7 @@ struct Shared {
     path: LogPath,
     limits: FileLimits,
     state: Mutex<State>,
-    /// Wakes the thread when it is to stop.
+    /// Wakes the thread when it is to stop, or when the log was rotated.
     wake: Condvar,
     /// Bytes of rotated files,
     rotated_bytes: AtomicU64,
@@ -154,6 +158,7 @@ impl Shared {
     fn retain(&self) -> Thread {
         let mut state = self.lock();
         state.rotations += 1;
+        self.wake.notify_all();
         let Ok(listing) = self.path.list() else { return state.thread };
         let mut ages: Vec<&str> = listing.rotated.iter().map(|file| file.age.as_str()).collect();
         ages.dedup();
@@ -197,11 +202,16 @@ impl Shared {
     fn run(&self) {
         // Of this thread alone, on Linux. It is a courtesy.
         let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
+        let mut delay = FIRST_RETRY;
         loop {
             let rotations = self.lock().rotations;
             match self.compress_next() {
-                Next::Again => {}
+                Next::Again => delay = FIRST_RETRY,
                 Next::Stop => return,
+                Next::Retry => {
+                    self.pause(delay, rotations);
+                    delay = (delay * 2).min(MAX_RETRY);
+                }
                 Next::Rest => {
                     let mut state = self.lock();
                     if state.rotations == rotations {
@@ -226,10 +236,16 @@ impl Shared {
             // Deleted for its age.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Next::Again,
             Err(error) => {
-                tracing::warn!(%error, path = %file.path.display(), "a rotated log stays uncompressed");
-                Next::Rest
+                tracing::warn!(%error, path = %file.path.display(), "a rotated log stays uncompressed for now");
+                Next::Retry
             }
         }
+    }
+
+    /// Waits for so long, or until the writer ends or rotates, which may have made room.
+    fn pause(&self, delay: Duration, rotations: u64) {
+        let is_same = |state: &mut State| !state.stop && state.rotations == rotations;
+        drop(self.wake.wait_timeout_while(self.lock(), delay, is_same));
     }
 
     /// Waits until the writer has not rotated for as long as it takes to compress a file.
@@ -337,6 +353,8 @@ enum Next {
     Again,
     /// Nothing, before the next rotation.
     Rest,
+    /// The same after a while.
+    Retry,
     Stop,
 }
 
