@@ -52,17 +52,17 @@ fn compare(write: usize, ours: &[Run], theirs: &[Run], logger: Logger) -> [Row; 
     let what = format!("writes of {write} bytes, 100-byte lines");
     let rates = |runs: &[Run]| runs.iter().map(|run| run.megabytes_per_second).collect::<Vec<_>>();
     let costs = |runs: &[Run]| runs.iter().map(|run| run.cpu_seconds_per_gigabyte).collect::<Vec<_>>();
-    let programs = |runs: &[Run]| runs.iter().map(|run| run.program_cpu_seconds_per_gigabyte).collect::<Vec<_>>();
-    let program = Row::new("capture", format!("the program's own: {what}"), median(&programs(ours)), "CPU-s/GB");
+    let programs =
+        |runs: &[Run]| runs.iter().map(|run| run.program_cpu_seconds_per_gigabyte).collect::<Vec<_>>();
+    let program =
+        Row::new("capture", format!("the program's own: {what}"), median(&programs(ours)), "CPU-s/GB");
     let program = program.beside(logger.name(), &programs(ours), &programs(theirs));
     let rate = Row::new("capture", &what, median(&rates(ours)), "MB/s");
     let rate = rate.beside(logger.name(), &rates(ours), &rates(theirs));
     let cost = Row::new("capture", &what, median(&costs(ours)), "CPU-s/GB");
     let cost = cost.beside(logger.name(), &costs(ours), &costs(theirs));
     match logger {
-        Logger::Conmon => {
-            [rate.target(Target::RatioAtLeast(1.5)), cost.target(Target::AtMost(1.4)), program]
-        }
+        Logger::Conmon => [rate.target(Target::RatioAtLeast(1.5)), cost.target(Target::AtMost(1.4)), program],
         _ => [rate, cost, program],
     }
 }

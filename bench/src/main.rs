@@ -7,6 +7,7 @@ mod api;
 mod capture;
 mod conmon;
 mod container;
+mod disk;
 mod followers;
 mod latency;
 mod logs;
@@ -90,6 +91,8 @@ enum Question {
     /// An API server, for the other subcommands.
     #[command(hide = true)]
     ServeApi(site::Serve),
+    /// What many logs take on disk while all are written at once. Not one of all.
+    Disk,
     /// Numbered lines, rotation, and readers that are slow and killed: nothing missing, nothing twice. Not one of all.
     Torture(torture::Torture),
     /// A reader of that.
@@ -124,6 +127,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(Question::Relay) => relay::measure(options)?,
         Some(Question::Api) => api::measure(options)?,
         Some(Question::ServeApi(serve)) => return serve.run(),
+        Some(Question::Disk) => disk::measure(options)?,
         Some(Question::Torture(torture)) => torture.measure(options)?,
         Some(Question::TortureReader(reader)) => return reader.run(),
         Some(Question::Spam(spam)) => return spam.run(),

@@ -14,6 +14,8 @@ use crate::usage;
 
 /// The last line.
 pub(crate) const LAST: &str = "that was all";
+/// Noise repeats itself after more lines than a compressor looks back.
+const NOISY_LINES: usize = 4096;
 /// Every line is so long, line feed included.
 pub(crate) const LINE: usize = 100;
 
@@ -29,6 +31,9 @@ pub(crate) struct Spam {
     /// Each line begins with its number.
     #[arg(long)]
     numbered: bool,
+    /// Lines that cannot be compressed by much.
+    #[arg(long)]
+    noise: bool,
     /// Lines a second, each with the time of its writing in front; as fast as possible without.
     #[arg(long)]
     rate: Option<u64>,
@@ -70,11 +75,13 @@ impl Spam {
     fn flood(&self) -> io::Result<()> {
         let chunk = self.chunk.max(1);
         // Whole lines, and at least a chunk from wherever in the first of them.
-        let text = padded(&"x".repeat(LINE)).repeat(chunk / LINE + 2);
+        let lines = (chunk / LINE + 2).max(if self.noise { NOISY_LINES } else { 0 });
+        let text = if self.noise { noise(lines) } else { padded(&"x".repeat(LINE)).repeat(lines) };
+        let places = ((lines - chunk / LINE - 1) * LINE) as u64;
         let total = self.lines * LINE as u64;
         let mut written = 0;
         while written < total {
-            let from = (written % LINE as u64) as usize;
+            let from = (written % places) as usize;
             let size = chunk.min(usize::try_from(total - written).unwrap_or(usize::MAX));
             written += rustix::io::write(rustix::stdio::stdout(), &text[from..from + size])? as u64;
         }
@@ -115,6 +122,19 @@ pub(crate) fn now() -> i128 {
 pub(crate) fn exact_sleep() {
     // A sleep that is too long makes a figure worse, never better.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+}
+
+/// So many lines, no two of which have much in common.
+fn noise(lines: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut line = || {
+        let mut letter = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b'0' + (state >> 58) as u8)
+        };
+        padded(&(1..LINE).map(|_| letter()).collect::<String>())
+    };
+    (0..lines).flat_map(|_| line()).collect()
 }
 
 /// A line that begins with `text`.

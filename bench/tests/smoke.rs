@@ -40,6 +40,7 @@ fn every_question_has_an_answer() {
         ("memory", 2),
         ("relay", 3),
         ("api", 5),
+        ("disk", 8),
         ("torture", 9),
     ] {
         let rows = rows(question);

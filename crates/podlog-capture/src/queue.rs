@@ -57,7 +57,15 @@ enum Log {
 
 impl Queue {
     pub(crate) fn new(buffer: Buffer) -> Self {
-        let state = State { buffer, reopen: 0, closed: None, is_busy: false, is_awaited: false, turns: 0, is_over: false };
+        let state = State {
+            buffer,
+            reopen: 0,
+            closed: None,
+            is_busy: false,
+            is_awaited: false,
+            turns: 0,
+            is_over: false,
+        };
         Self { state: Mutex::new(state), changed: Condvar::new(), written: Condvar::new() }
     }
 
