@@ -7,6 +7,7 @@
 pub mod mutate;
 mod parsers;
 mod reader;
+mod sockets;
 
 /// Something to fuzz.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +33,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "protobuf", run: parsers::protobuf, dictionary: OBJECT },
     Target { name: "json", run: parsers::json, dictionary: OBJECT },
     Target { name: "yaml", run: parsers::yaml, dictionary: OBJECT },
+    Target { name: "accept", run: sockets::accept, dictionary: ACCEPT },
+    Target { name: "websocket", run: sockets::websocket, dictionary: WEBSOCKET },
     Target { name: "renderer", run: reader::renderer, dictionary: RECORD },
     Target { name: "generations", run: reader::generations, dictionary: RECORD },
     Target { name: "attributes", run: reader::attributes, dictionary: ATTRIBUTES },
@@ -121,6 +124,28 @@ const OBJECT: &[&str] = &[
     "!!binary",
     "|\n",
     "\t",
+];
+const ACCEPT: &[&str] = &[
+    "application/json",
+    "application/vnd.podlog.log",
+    "application/vnd.kubernetes.protobuf",
+    ";as=Table;v=v1;g=meta.k8s.io",
+    ";stream=watch",
+    ";q=0.",
+    "*/*",
+    ",",
+    "zstd",
+    "gzip",
+];
+/// Heads of frames: a flag that it is the last, an operation, a mask, lengths (RFC 6455, 5.2).
+const WEBSOCKET: &[&str] = &[
+    "\u{1}\u{0}",
+    "\u{2}\u{0}",
+    "\u{9}\u{0}",
+    "\u{8}\u{2}\u{3}",
+    "\u{0}\u{7e}",
+    "\u{0}\u{7f}\u{0}\u{0}\u{0}\u{0}",
+    "mask",
 ];
 const ATTRIBUTES: &[&str] = &[
     "user.podlog.end",

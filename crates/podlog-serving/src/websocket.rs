@@ -17,13 +17,15 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_util::sync::CancellationToken;
 
 use crate::server::connection::AfterUpgrade;
 use crate::{Body, empty_body, text_body};
@@ -90,12 +92,27 @@ impl Upgrade {
         tokio::spawn(async move {
             let _counted = counted;
             match on_upgrade.await {
-                Ok(upgraded) => Conversation::begin(upgraded, framing, after).await.hold(body).await,
+                Ok(upgraded) => {
+                    let told = tell(TokioIo::new(upgraded), framing, body, after.cut, after.ping);
+                    after.abort.run_until_cancelled(told).await;
+                }
                 Err(error) => tracing::debug!(%error, "a connection could not be upgraded"),
             }
         });
         switching(&key, protocol)
     }
+}
+
+/// Sends a body over a connection that has become a WebSocket already, up to its end, the client's, or a cut (1001). What the
+/// client says is thrown away. A silent body is accompanied by a ping each `ping`.
+pub async fn tell(
+    connection: impl AsyncRead + AsyncWrite + Unpin,
+    framing: Framing,
+    body: Body,
+    cut: CancellationToken,
+    ping: Duration,
+) {
+    Conversation::begin(connection, framing, cut, ping).await.hold(body).await;
 }
 
 /// As `wsstream.IsWebSocketRequest`.
@@ -152,10 +169,10 @@ fn switching(key: &str, protocol: &str) -> Response<Body> {
 }
 
 /// A socket on which a body is sent.
-struct Conversation {
-    socket: WebSocketStream<TokioIo<Upgraded>>,
+struct Conversation<S> {
+    socket: WebSocketStream<S>,
     framing: Framing,
-    after: AfterUpgrade,
+    cut: CancellationToken,
     ping: Interval,
 }
 
@@ -166,34 +183,29 @@ enum End {
     Close(CloseCode, String),
 }
 
-impl Conversation {
-    async fn begin(upgraded: Upgraded, framing: Framing, after: AfterUpgrade) -> Conversation {
+impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
+    async fn begin(connection: S, framing: Framing, cut: CancellationToken, ping: Duration) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
-        let socket =
-            WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-        let mut ping = tokio::time::interval_at(Instant::now() + after.ping, after.ping);
+        let socket = WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await;
+        let mut ping = tokio::time::interval_at(Instant::now() + ping, ping);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Conversation { socket, framing, after, ping }
+        Conversation { socket, framing, cut, ping }
     }
 
     /// Sends everything, and says how it ended.
     async fn hold(mut self, body: Body) {
-        let abort = self.after.abort.clone();
-        let talk = async {
-            // Upstream begins with a message without content, so that proxies see the stream begin.
-            let end = match self.send(Bytes::new()).await {
-                Ok(()) => self.send_all(body).await,
-                Err(_) => End::Gone,
-            };
-            if let End::Close(code, reason) = end {
-                self.close(code, reason).await;
-            }
+        // Upstream begins with a message without content, so that proxies see the stream begin.
+        let end = match self.send(Bytes::new()).await {
+            Ok(()) => self.send_all(body).await,
+            Err(_) => End::Gone,
         };
-        abort.run_until_cancelled(talk).await;
+        if let End::Close(code, reason) = end {
+            self.close(code, reason).await;
+        }
     }
 
     async fn send_all(&mut self, mut body: Body) -> End {
@@ -218,7 +230,7 @@ impl Conversation {
                         return End::Gone;
                     }
                 }
-                () = self.after.cut.cancelled() => {
+                () = self.cut.cancelled() => {
                     return End::Close(CloseCode::Away, "the server is shutting down".into());
                 }
             }
