@@ -20,7 +20,8 @@ use crate::auth::{PolicyKeeper, TokenIssuer, WebhookConfigError};
 use crate::bootstrap;
 use crate::config::{ApiServerConfig, Storage};
 use crate::http::{ApiHandler, App, Metrics};
-use crate::registry::Registry;
+use crate::registry::codec::store_error;
+use crate::registry::{Registry, migration};
 use crate::store::etcd::{ConnectError, EtcdStore};
 use crate::store::{RedbStore, Retention, Store};
 
@@ -167,7 +168,12 @@ impl ApiServer {
 
 async fn open(storage: &Storage) -> Result<Arc<dyn Store>, StartError> {
     Ok(match storage {
-        Storage::File(path) => Arc::new(open_store(path)?),
+        Storage::File(path) => {
+            let store = open_store(path)?;
+            let moved = migration::adopt_old_keys(&store).await;
+            moved.map_err(|error| StartError::Bootstrap(store_error(error)))?;
+            Arc::new(store)
+        }
         Storage::Etcd(config) => {
             Arc::new(EtcdStore::connect(config, Retention::default()).await.map_err(StartError::Etcd)?)
         }

@@ -115,7 +115,7 @@ fn parse(value: &[u8]) -> Result<Object, String> {
 }
 
 /// What a client is told when the store fails.
-pub(super) fn store_error(error: StoreError) -> ApiError {
+pub(crate) fn store_error(error: StoreError) -> ApiError {
     match error {
         StoreError::Compacted { requested, oldest } => {
             ApiError::expired(format!("too old resource version: {requested} ({})", oldest.saturating_sub(1)))

@@ -13,6 +13,7 @@ mod events;
 mod job;
 mod keys;
 pub(crate) mod metadata;
+pub(crate) mod migration;
 mod preconditions;
 mod qos;
 mod read;
