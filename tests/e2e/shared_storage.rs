@@ -3,10 +3,10 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use crate::harness::{kubectl, wait_for};
+use crate::harness::{kubectl, text, wait_for};
 use crate::kubelets::{good, node, pod, wait_for_account};
 use crate::scripted_kubelet::{LINES, ScriptedKubelet};
-use crate::standalone::{Process, Site, etcd};
+use crate::standalone::{Process, Site, etcd, etcd_with};
 use crate::wire::Wire;
 
 const DEPLOYMENT: &str = "
@@ -113,4 +113,44 @@ fn a_follow_goes_on_at_the_server_that_is_left() {
     assert!(follow.0.wait().unwrap().success());
     let expected: Vec<String> = (0..LINES).map(|number| format!("line {number}")).collect();
     assert_eq!(seen, expected);
+}
+
+#[test]
+fn etcd_is_spoken_to_over_tls_and_both_sides_show_who_they_are() {
+    let Some(kubectl) = kubectl() else { return };
+    let site = Site::prepare(kubectl);
+    let flags = [
+        format!("--cert-file={}", site.file("apiserver.crt")),
+        format!("--key-file={}", site.file("apiserver.key")),
+        format!("--trusted-ca-file={}", site.file("ca.crt")),
+        "--client-cert-auth".to_owned(),
+    ];
+    let Some((_etcd, url)) = etcd_with(site.folder.path(), "https", &flags) else { return };
+    let foreign =
+        podlog_serving::pki::CertificateAuthority::load_or_create(site.folder.path(), "foreign", "foreign");
+    assert!(foreign.is_ok());
+    let (ca, foreign, certificate, key) =
+        (site.file("ca.crt"), site.file("foreign.crt"), site.file("admin.crt"), site.file("admin.key"));
+    let base = ["--etcd-servers", url.as_str()];
+    let own = ["--etcd-certfile", certificate.as_str(), "--etcd-keyfile", key.as_str()];
+    let good = [&base[..], &["--etcd-cafile", &ca], &own].concat();
+    let (_server, server) = site.server(&good, &[]);
+    site.run(&server, &["create", "configmap", "kept"]);
+    assert!(site.run(&server, &["get", "configmaps", "-o", "name"]).contains("configmap/kept"));
+    let refused = [
+        ([&base[..], &["--etcd-cafile", &foreign], &own].concat(), "certificate signed by unknown authority"),
+        ([&base[..], &["--etcd-cafile", &ca]].concat(), "etcd"),
+        (base.to_vec(), "--etcd-cafile"),
+    ];
+    // Side by side: they try for a while before they give up.
+    let running = refused.map(|(flags, words)| {
+        let mut command = site.server_command(&flags);
+        (words, command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    });
+    for (words, server) in running {
+        let output = server.wait_with_output().unwrap();
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{words}: {said}");
+        assert!(said.contains(words), "{words}: {said}");
+    }
 }

@@ -56,6 +56,23 @@ impl Site {
 
     /// A server and its URL; `storage` are its flags for where objects are kept.
     pub(crate) fn server(&self, storage: &[&str], environment: &[(&str, &str)]) -> (Process, String) {
+        let mut process = self
+            .server_command(storage)
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap());
+        let mut ready = String::new();
+        lines.read_line(&mut ready).unwrap();
+        let (_, url) = ready.trim().split_once(": ").unwrap_or_else(|| panic!("not ready: {ready:?}"));
+        // Keeps the pipe open and empty for as long as the process lives.
+        std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
+        (Process(process), url.to_owned())
+    }
+
+    /// The command of a server on a free port.
+    pub(crate) fn server_command(&self, storage: &[&str]) -> Command {
         let flags = [
             ("--bind-address", "127.0.0.1".into()),
             ("--secure-port", "0".into()),
@@ -68,21 +85,12 @@ impl Site {
             ("--service-account-key-file", self.file("sa.pub")),
             ("--service-account-signing-key-file", self.file("sa.key")),
         ];
-        let mut process = Command::new(env!("CARGO_BIN_EXE_podlog"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_podlog"));
+        command
             .arg("apiserver")
             .args(flags.iter().flat_map(|(name, value)| [*name, value.as_str()]))
-            .args(storage)
-            .envs(environment.iter().copied())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap());
-        let mut ready = String::new();
-        lines.read_line(&mut ready).unwrap();
-        let (_, url) = ready.trim().split_once(": ").unwrap_or_else(|| panic!("not ready: {ready:?}"));
-        // Keeps the pipe open and empty for as long as the process lives.
-        std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
-        (Process(process), url.to_owned())
+            .args(storage);
+        command
     }
 
     /// Stock kubectl as the administrator.
@@ -139,8 +147,13 @@ impl Site {
 
 /// etcd and its URL; `None` where there is none, which is said.
 pub(crate) fn etcd(folder: &Path) -> Option<(Process, String)> {
+    etcd_with(folder, "http", &[])
+}
+
+/// The same by another scheme for clients, with the flags that it takes.
+pub(crate) fn etcd_with(folder: &Path, scheme: &str, flags: &[String]) -> Option<(Process, String)> {
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (client, peer) = (format!("http://{}", free()), format!("http://{}", free()));
+    let (client, peer) = (format!("{scheme}://{}", free()), format!("http://{}", free()));
     let log = std::fs::File::create(folder.join("etcd.log")).unwrap();
     let process = Command::new("etcd")
         .args(["--name=m", "--logger=zap", "--data-dir"])
@@ -148,6 +161,7 @@ pub(crate) fn etcd(folder: &Path) -> Option<(Process, String)> {
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
         .arg(format!("--initial-cluster=m={peer}"))
+        .args(flags)
         .stdout(Stdio::null())
         .stderr(log)
         .spawn();
