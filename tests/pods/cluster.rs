@@ -14,6 +14,9 @@ use crate::machine::{IMAGE, Machine};
 const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(50);
 
+/// When logs are rotated.
+pub(crate) const LOG_MAX_BYTES: u64 = 1 << 20;
+
 /// What runs the pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Column {
@@ -54,7 +57,7 @@ impl Cluster {
         let settings = json!({
             "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
-            "containerLogMaxSize": "1Mi", "syncFrequency": "1s",
+            "containerLogMaxSize": LOG_MAX_BYTES.to_string(), "containerLogMaxFiles": 200, "syncFrequency": "1s",
         });
         std::fs::write(&config, settings.to_string()).unwrap();
         let mut arguments = vec![format!("--kubelet-config={}", config.display())];
@@ -189,6 +192,12 @@ impl Cluster {
     pub(crate) async fn log(&self, name: &str, query: &str) -> Result<String, kube::Error> {
         let request = Request::get(format!("{}/log?{query}", path(name))).body(Vec::new()).unwrap();
         self.client.request_text(request).await
+    }
+
+    /// The log of a pod's only container as it grows.
+    pub(crate) async fn follow(&self, name: &str) -> impl futures_util::AsyncBufRead {
+        let request = Request::get(format!("{}/log?follow=true", path(name))).body(Vec::new()).unwrap();
+        self.client.request_stream(request).await.unwrap()
     }
 
     /// A log that has this text.

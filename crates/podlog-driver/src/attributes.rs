@@ -14,6 +14,9 @@ const BASE: &str = "user.podlog.base";
 /// Present when the file is complete: nanoseconds of its last record, and in which streams it ends inside a line.
 const END: &str = "user.podlog.end";
 
+/// Present while the writer is about to go on in another file: it may still have something to say in this one.
+const LEAVING: &str = "user.podlog.leaving";
+
 /// How a complete file ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileEnd {
@@ -63,6 +66,21 @@ pub(crate) fn file_end(file: impl AsFd) -> Option<FileEnd> {
         last: Timestamp::from_nanoseconds(nanoseconds.parse().ok()?),
         inside_line: streams.map(|end| end == b'P'),
     })
+}
+
+/// The writer has been told, or is about to be, to go on in another file.
+pub(crate) fn mark_leaving(file: impl AsFd) {
+    set(file, LEAVING, b"1");
+}
+
+/// The writer has left the file, or stays in it.
+pub(crate) fn clear_leaving(file: impl AsFd) {
+    // It is not there where there are no attributes.
+    let _ = fremovexattr(file, LEAVING);
+}
+
+pub(crate) fn is_being_left(file: impl AsFd) -> bool {
+    get(file, LEAVING).is_some()
 }
 
 /// Gives `to` what is known of `from`.

@@ -166,6 +166,7 @@ impl Shared {
             | WatchFlags::DELETE
             | WatchFlags::DELETE_SELF
             | WatchFlags::MOVE_SELF
+            | WatchFlags::ATTRIB
             | WatchFlags::ONLYDIR;
         match inotify::add_watch(&self.inotify, path, flags) {
             Ok(watch) => Some(watch),

@@ -1,14 +1,17 @@
 //! Rotation of the logs that a container runtime writes (`pkg/kubelet/logs/container_log_manager.go`), at the limit rather
 //! than every ten seconds.
 //!
-//! One task a running container. It looks at the file's size when the log changes, the sooner again the less room is left;
-//! at the limit it renames the file and tells the runtime. Nothing is lost at any point: until the runtime goes on in the new
-//! file it writes to the old one, which is neither compressed nor deleted before.
+//! One task a container, from before its start. It looks at the file's size when the log changes, the sooner again the less room
+//! is left, and learns how fast the file grows and how long the runtime takes to go on in another one ([`Pace`]): it renames the
+//! file and tells the runtime so early that the file is full when the runtime leaves it. Nothing is lost at any point: until
+//! then the runtime writes to the old file, which is neither compressed nor deleted before.
+
+mod pace;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use podlog_driver::{FileLimits, LogChanges, LogRotator, LogWatcher};
 use podlog_line::Timestamp;
@@ -16,17 +19,16 @@ use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use pace::{Next, Pace};
+
 use crate::runtime::{ContainerId, ContainerRuntime, ContainerState, RuntimeError};
 
 /// How often running containers are listed when nothing happens.
 const RELIST: Duration = Duration::from_secs(10);
-/// Faster than this nobody writes: a file with so much room left is not looked at for so long.
-const FASTEST_BYTES_PER_MILLISECOND: u64 = 400_000;
-/// Shortest and longest time between two looks at a file that grows.
-const SHORTEST_LOOK: Duration = Duration::from_millis(2);
-const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// Pause after something did not work.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often a file is looked at that cannot be watched.
+const UNWATCHED: Duration = Duration::from_millis(5);
 
 /// Keeps the logs of a runtime's containers within their limits.
 pub(crate) struct LogRotation {
@@ -47,8 +49,9 @@ impl LogRotation {
                 _ = relist.tick() => self.sync(&mut tasks).await,
                 Some(event) = events.recv() => match event.state {
                     ContainerState::Exited => drop(tasks.remove(&event.id)),
-                    ContainerState::Running => self.watch(&mut tasks, event.id),
-                    ContainerState::Created | ContainerState::Unknown => {}
+                    // Before it starts: a fast one fills its first file within milliseconds.
+                    ContainerState::Created | ContainerState::Running => self.watch(&mut tasks, event.id),
+                    ContainerState::Unknown => {}
                 },
             }
         }
@@ -56,10 +59,11 @@ impl LogRotation {
 
     async fn sync(&self, tasks: &mut HashMap<ContainerId, Task>) {
         let Ok(containers) = self.runtime.list_containers(None).await else { return };
-        let running = containers.into_iter().filter(|container| container.state == ContainerState::Running);
-        let running: Vec<ContainerId> = running.map(|container| container.id).collect();
-        tasks.retain(|id, _| running.contains(id));
-        for id in running {
+        let writes = |state| matches!(state, ContainerState::Created | ContainerState::Running);
+        let alive = containers.into_iter().filter(|container| writes(container.state));
+        let alive: Vec<ContainerId> = alive.map(|container| container.id).collect();
+        tasks.retain(|id, _| alive.contains(id));
+        for id in alive {
             self.watch(tasks, id);
         }
     }
@@ -93,6 +97,7 @@ struct Keeper {
 impl Keeper {
     async fn run(self, watcher: Option<LogWatcher>) {
         let Some(path) = self.path().await else { return };
+        let mut changes = watcher.map(|watcher| watcher.watch(&path));
         let opened = {
             let (path, limits) = (path.clone(), self.limits);
             tokio::task::spawn_blocking(move || LogRotator::open(path, limits)).await
@@ -101,20 +106,27 @@ impl Keeper {
             tracing::warn!(container = self.id.0, path = %path.display(), "cannot rotate the log of a container");
             return;
         };
-        let mut changes = watcher.map(|watcher| watcher.watch(&path));
         if rotator.may_be_unfinished() && self.tell_runtime(&mut rotator).await == Told::No {
             return;
         }
+        let mut rotator = Settled::Now(rotator);
+        let mut pace = Pace::new(self.limits.max_bytes);
+        let mut was_there = false;
         loop {
-            match rotator.size() {
-                Ok(Some(size)) if size < self.limits.max_bytes => {
-                    sleep(next_look(self.limits.max_bytes - size)).await;
-                    changed(changes.as_mut()).await;
-                }
-                Ok(Some(_)) => {
-                    let Some(settled) = self.rotate(rotator).await else { return };
-                    rotator = settled;
-                }
+            let (size, now) = (size(&path), Instant::now());
+            was_there |= matches!(size, Ok(Some(_)));
+            match size {
+                Ok(Some(size)) => match pace.look(size, now) {
+                    Next::Change => changed(changes.as_mut()).await,
+                    Next::Look(pause) => sleep(pause).await,
+                    Next::Rotate => {
+                        let Some(ready) = rotator.ready().await else { return };
+                        let Some(rotated) = self.rotate(ready).await else { return };
+                        rotator = rotated;
+                        pace.rotated(now.elapsed(), Instant::now());
+                    }
+                },
+                Ok(None) if !was_there => changed(changes.as_mut()).await,
                 Ok(None) => {
                     // Somebody has taken the file away: the runtime makes a new one.
                     if self.reopen().await.is_err() {
@@ -142,18 +154,22 @@ impl Keeper {
     }
 
     /// Rotates; `None` when the container has ended.
-    async fn rotate(&self, rotator: LogRotator) -> Option<LogRotator> {
+    async fn rotate(&self, rotator: LogRotator) -> Option<Settled> {
         let (mut rotator, renamed) = blocking(rotator, |rotator| rotator.rotate(now())).await?;
         if let Err(error) = renamed {
             tracing::warn!(container = self.id.0, %error, "cannot rotate the log of a container");
             sleep(RETRY).await;
-            return Some(rotator);
+            return Some(Settled::Now(rotator));
         }
         if self.tell_runtime(&mut rotator).await == Told::No {
             return None;
         }
-        let (rotator, ()) = blocking(rotator, LogRotator::settle).await?;
-        Some(rotator)
+        // The new file fills meanwhile, and is looked at.
+        let settled = tokio::task::spawn_blocking(move || {
+            rotator.settle();
+            rotator
+        });
+        Some(Settled::Soon(settled))
     }
 
     /// Tells the runtime until it answers. If it refuses, the old file takes its place back.
@@ -189,16 +205,35 @@ enum Told {
     No,
 }
 
-async fn changed(changes: Option<&mut LogChanges>) {
-    match changes {
-        Some(changes) => changes.changed().await,
-        None => sleep(SHORTEST_LOOK).await,
+/// A rotator, or one that still clears away what the last rotation left over.
+enum Settled {
+    Now(LogRotator),
+    Soon(JoinHandle<LogRotator>),
+}
+
+impl Settled {
+    async fn ready(self) -> Option<LogRotator> {
+        match self {
+            Settled::Now(rotator) => Some(rotator),
+            Settled::Soon(task) => task.await.ok(),
+        }
     }
 }
 
-/// When a file with so much room left can be full at the earliest.
-fn next_look(left_bytes: u64) -> Duration {
-    Duration::from_millis(left_bytes / FASTEST_BYTES_PER_MILLISECOND).clamp(SHORTEST_LOOK, LONGEST_LOOK)
+/// Bytes in the file; `None` when there is none.
+fn size(path: &Path) -> std::io::Result<Option<u64>> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn changed(changes: Option<&mut LogChanges>) {
+    match changes {
+        Some(changes) => changes.changed().await,
+        None => sleep(UNWATCHED).await,
+    }
 }
 
 fn now() -> Timestamp {
@@ -216,16 +251,4 @@ async fn blocking<T: Send + 'static>(
         (rotator, result)
     });
     done.await.ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fuller_file_is_looked_at_sooner() {
-        for (left, milliseconds) in [(u64::MAX, 1000), (10 << 20, 26), (4_000_000, 10), (100, 2), (0, 2)] {
-            assert_eq!(next_look(left), Duration::from_millis(milliseconds), "{left}");
-        }
-    }
 }

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::FileExt,
+    time::Duration,
 };
 
 use podlog_line::{FileMark, RecordParser, Timestamp};
@@ -21,6 +22,9 @@ use crate::{
 const MAX_ATTEMPTS: u32 = 1000;
 /// The first record of a file is looked for in so many bytes.
 const HEAD: usize = 64 * 1024;
+
+/// A file that its writer is said to be leaving has been left when nothing was written to it for so long.
+const LONGEST_LEAVING: Duration = Duration::from_secs(5);
 
 /// One generation, open.
 #[derive(Debug)]
@@ -74,6 +78,16 @@ impl LogFile {
     /// Whether its writer leaves word when it is done with a file, and is not done with this one.
     pub(super) fn is_unfinished(&self) -> bool {
         self.is_ordered() && attributes::file_end(self.descriptor()).is_none()
+    }
+
+    /// Whether its writer may still append to it although another file has taken its place. Nobody takes that back where
+    /// whoever rotates was killed: then a file that has not changed for a while is as good as left.
+    pub(super) fn is_being_left(&self) -> io::Result<bool> {
+        if !attributes::is_being_left(self.descriptor()) {
+            return Ok(false);
+        }
+        let age = self.descriptor().metadata()?.modified()?.elapsed();
+        Ok(age.is_ok_and(|age| age < LONGEST_LEAVING))
     }
 
     /// The number its writer has given it, and with it the promise that its records are in order.

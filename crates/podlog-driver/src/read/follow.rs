@@ -1,6 +1,7 @@
 //! Following a log: what may happen to its files while they are read.
 //!
-//! The writer is expected to move to a new file once it is at the path, so the old one is read to its end again after
+//! Who rotates the files of another writer says so in an attribute, and takes it back when that writer has left the file
+//! ([`crate::LogRotator`]): so long nobody goes on to the next one. Without such word, the writer is expected to move to a new file once it is at the path, so the old one is read to its end again after
 //! the new one was seen. Every generation between the two is read, too. A writer that appends to the old file even
 //! later (containerd flushes an unfinished record when it closes a log) is heard as well.
 
@@ -96,10 +97,34 @@ impl LogReader {
             (self.is_rotated, self.seen_current) = (true, current);
             return Ok(true);
         }
+        if let Some(has_more) = self.try_stay()? {
+            self.is_rotated = false;
+            return Ok(has_more);
+        }
         let newer = self.newer_files()?;
         let before = self.at.as_ref().map(Position::file);
         self.upcoming = segment::segments(before, newer)?.into();
         Ok(!self.upcoming.is_empty())
+    }
+
+    /// Whether to stay in the file that was read to its end, because its writer may still append to it: then, and once
+    /// after that, whether there is more in it.
+    pub(super) fn stay(&mut self) -> Result<Option<bool>, ReadError> {
+        self.try_stay().map_err(|error| self.source.read_error(error))
+    }
+
+    fn try_stay(&mut self) -> io::Result<Option<bool>> {
+        let Some(at) = self.at.as_mut().filter(|_| self.follow) else { return Ok(None) };
+        if at.file().is_being_left()? {
+            self.was_being_left = true;
+            return at.has_more().map(Some);
+        }
+        // What was written before word came is read before anything else.
+        if std::mem::take(&mut self.was_being_left) {
+            at.has_more().map(|more| more.then_some(true))
+        } else {
+            Ok(None)
+        }
     }
 
     /// All generations that are newer than the one being read, oldest first.

@@ -63,7 +63,7 @@ pub struct ReadStats {
 pub struct LogReader {
     pub(super) source: LogSource,
     pub(super) mode: Mode,
-    follow: bool,
+    pub(super) follow: bool,
     /// What is older is skipped where that can be done; the renderer judges each record by itself.
     since: Option<Timestamp>,
     /// The times of which gaps are shown.
@@ -83,6 +83,8 @@ pub struct LogReader {
     pub(super) seen_current: Option<FileId>,
     /// Whether anything at all was seen in the place of ours.
     pub(super) is_rotated: bool,
+    /// The writer had not left our file yet when it was asked last.
+    pub(super) was_being_left: bool,
     pub(super) buffer: Buffer,
     pub(super) is_done: bool,
     /// What is missing next ([`Mode::Upstream`], which declares no gaps).
@@ -124,6 +126,7 @@ impl LogReader {
             seen,
             seen_current: None,
             is_rotated: false,
+            was_being_left: false,
             buffer: Buffer::default(),
             is_done: selection.tail == Some(0) && !selection.follow,
             hole: None,
@@ -500,6 +503,9 @@ impl LogReader {
         }
         if self.upcoming.is_empty() {
             return Ok(true);
+        }
+        if let Some(has_more) = self.stay()? {
+            return Ok(has_more);
         }
         self.end_file(out)?;
         self.next_upcoming(out)

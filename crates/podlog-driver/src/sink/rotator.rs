@@ -4,16 +4,31 @@
 //! the writer goes on in the new file, it writes to the old one under its new name.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use podlog_line::Timestamp;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::inotify::{self, CreateFlags, WatchFlags},
+    io::Errno,
+};
 
 use super::{FileLimits, compress::Compressor, rotate::name_by_age, start::clean_up};
-use crate::generations::LogPath;
+use crate::{attributes, generations::LogPath};
+
+/// How long is waited for the writer to leave a file that it was told to leave. It takes milliseconds.
+const LEAVING: Duration = Duration::from_secs(2);
+/// Where leaving cannot be watched, a file that has not grown for so long has been left.
+const QUIET: Duration = Duration::from_millis(50);
 
 /// Rotates one log, deletes its oldest files and compresses those between.
 #[derive(Debug)]
@@ -21,6 +36,8 @@ pub struct LogRotator {
     path: LogPath,
     limits: FileLimits,
     compressor: Compressor,
+    /// The file that was rotated last, until its writer has left it.
+    leaving: Option<Leaving>,
 }
 
 impl LogRotator {
@@ -33,7 +50,7 @@ impl LogRotator {
         clean_up(&path)?;
         let mut compressor = Compressor::new(path.clone(), limits);
         compressor.rotated();
-        Ok(LogRotator { path, limits, compressor })
+        Ok(LogRotator { path, limits, compressor, leaving: None })
     }
 
     /// Bytes in the current file; `None` when there is none.
@@ -56,12 +73,16 @@ impl LogRotator {
 
     /// Names the current file by its age and puts an empty one in its place, with the same mode. The writer is to be told.
     ///
+    /// Until [`settle`](Self::settle) or [`undo`](Self::undo), followers stay in the file: the writer may append to it, and
+    /// may have records in both at the same time (containerd closes a file after it has begun the next one).
+    ///
     /// # Errors
     /// When files cannot be made or renamed; the log is then as it was.
     pub fn rotate(&mut self, at: Timestamp) -> io::Result<()> {
         let prepared = self.path.prepared();
         let mode = fs::metadata(self.path.current())?.permissions().mode() & 0o777;
         let _ = fs::remove_file(&prepared);
+        self.leaving = Some(Leaving::begin(&self.path.current())?);
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&prepared)?;
         let placed = file
             .set_permissions(fs::Permissions::from_mode(mode))
@@ -69,6 +90,7 @@ impl LogRotator {
             .and_then(|()| fs::rename(&prepared, self.path.current()));
         if placed.is_err() {
             let _ = fs::remove_file(&prepared);
+            self.leaving = None;
         }
         placed
     }
@@ -79,6 +101,7 @@ impl LogRotator {
     /// # Errors
     /// When the file cannot be renamed.
     pub fn undo(&mut self) -> io::Result<()> {
+        self.leaving = None;
         let newest = self.path.list()?.rotated.pop().filter(|file| !file.compressed);
         match newest {
             Some(file) if self.size()? == Some(0) => fs::rename(file.path, self.path.current()),
@@ -86,9 +109,12 @@ impl LogRotator {
         }
     }
 
-    /// The writer goes on in the new file: deletes the oldest so that no more than [`FileLimits::max_files`] are left of all
+    /// The writer goes on in the new file: waits until it has left the old one, deletes the oldest so that no more than [`FileLimits::max_files`] are left of all
     /// instances of the container, whose logs are `<number>.log` in the same directory, and compresses older ones.
     pub fn settle(&mut self) {
+        if let Some(leaving) = self.leaving.take() {
+            leaving.wait(LEAVING);
+        }
         let others = other_instances(&self.path);
         let current_files = others.iter().filter(|log| log.current().exists()).count();
         let allowed = usize::try_from(self.limits.max_files).unwrap_or(usize::MAX);
@@ -96,6 +122,57 @@ impl LogRotator {
         let logs: Vec<LogPath> = std::iter::once(self.path.clone()).chain(others).collect();
         retain_rotated(&logs, rotated);
         self.compressor.rotated();
+    }
+}
+
+/// A file that its writer is to leave, and says so to its readers as long as this lives.
+#[derive(Debug)]
+struct Leaving {
+    file: File,
+    /// Tells when somebody who could write to the file closes it.
+    inotify: Option<OwnedFd>,
+}
+
+impl Leaving {
+    fn begin(path: &Path) -> io::Result<Leaving> {
+        let file = File::open(path)?;
+        attributes::mark_leaving(&file);
+        // Without, the file's size is watched.
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
+        let inotify = inotify
+            .filter(|fd| inotify::add_watch(fd, path, WatchFlags::CLOSE_WRITE | WatchFlags::ONESHOT).is_ok());
+        Ok(Leaving { file, inotify })
+    }
+
+    /// Waits until the writer has closed the file, but not for longer than `limit`.
+    fn wait(self, limit: Duration) {
+        let Some(inotify) = &self.inotify else { return self.wait_for_quiet(limit) };
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(left) = Timespec::try_from(left) else { return };
+            match poll(&mut [PollFd::new(inotify, PollFlags::IN)], Some(&left)) {
+                Err(Errno::INTR) => {}
+                _ => return,
+            }
+        }
+    }
+
+    fn wait_for_quiet(&self, limit: Duration) {
+        let (deadline, mut length) = (Instant::now() + limit, u64::MAX);
+        while let Ok(metadata) = self.file.metadata()
+            && metadata.len() != length
+            && Instant::now() < deadline
+        {
+            length = metadata.len();
+            thread::sleep(QUIET);
+        }
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        attributes::clear_leaving(&self.file);
     }
 }
 
@@ -130,9 +207,12 @@ fn remove(path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, io::Write};
+    use std::io::Write;
+
+    use podlog_line::Selection;
 
     use super::*;
+    use crate::{LogSource, ReadState};
 
     struct Log {
         directory: tempfile::TempDir,
@@ -192,6 +272,35 @@ mod tests {
         assert!(!rotator.may_be_unfinished());
     }
 
+    /// As containerd does it: the end of a line that was begun in the old file comes into the new one first.
+    #[test]
+    fn followers_stay_until_the_writer_has_left() {
+        let record = |text: &str| format!("2026-01-01T00:00:00Z stdout {text}\n");
+        let log = Log::new();
+        let mut old = log.append(&record("F 1"));
+        let mut rotator = LogRotator::open(log.path(), limits(5)).expect("a log");
+        let selection = Selection { follow: true, ..Selection::default() };
+        let mut reader = LogSource::open(log.path()).expect("a log").read(&selection).expect("a reader");
+        let mut read = move || {
+            let mut out = Vec::new();
+            while reader.read_chunk(&mut out).expect("readable") == ReadState::More {}
+            String::from_utf8(out).expect("text")
+        };
+        assert_eq!(read(), "1\n");
+        rotator.rotate(at(0)).expect("rotated");
+        drop(log.append(&record("F rest")));
+        assert_eq!(read(), "", "the writer has not left the old file");
+        old.write_all(record("P be").as_bytes()).expect("written");
+        assert_eq!(read(), "");
+        let closing = thread::spawn(move || {
+            old.write_all(record("P gun ").as_bytes()).expect("written");
+            drop(old);
+        });
+        rotator.settle();
+        closing.join().expect("closed");
+        assert_eq!(read(), "begun rest\n");
+    }
+
     #[test]
     fn a_refused_rotation_is_undone_unless_the_new_file_is_in_use() {
         let log = Log::new();
@@ -213,9 +322,10 @@ mod tests {
             for name in ["0.log", "0.log.20250101-000000.gz", "0.log.20250101-000001", "other"] {
                 fs::write(log.directory.path().join(name), "x").expect("a file");
             }
-            log.append("a\n");
+            let writer = log.append("a\n");
             let mut rotator = LogRotator::open(log.path(), limits(max_files)).expect("a log");
             rotator.rotate(at(0)).expect("rotated");
+            drop(writer);
             rotator.settle();
             drop(rotator);
             assert_eq!(log.names(), expected, "{max_files}");

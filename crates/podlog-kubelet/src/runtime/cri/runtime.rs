@@ -210,6 +210,9 @@ impl ContainerRuntime for CriRuntime {
             Err(failure) => return Err(RuntimeError::CreateContainer(failure.into_message()?)),
         };
         self.homes.lock().insert(id.clone(), sandbox.clone());
+        let created =
+            ContainerEvent { id: id.clone(), sandbox: sandbox.clone(), state: ContainerState::Created };
+        self.events.emit(&created);
         Ok(id)
     }
 
