@@ -1,6 +1,7 @@
 //! A `podlog up` with a runtime behind it, and requests to its API server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use http::Request;
@@ -24,6 +25,8 @@ pub(crate) enum Column {
     Process,
     /// A containerd of the test's own.
     Containerd,
+    /// Processes of this machine, by a runtime behind a socket.
+    CriServer,
 }
 
 impl Column {
@@ -35,8 +38,76 @@ impl Column {
     /// The prefix of container ids.
     pub(crate) fn runtime_name(self) -> &'static str {
         match self {
-            Column::Process => "process",
+            Column::Process | Column::CriServer => "process",
             Column::Containerd => "containerd",
+        }
+    }
+}
+
+/// The runtime, where it is not part of the kubelet.
+pub(crate) enum Backend {
+    None,
+    Containerd(Machine),
+    Server(Server),
+}
+
+impl Backend {
+    fn socket(&self) -> Option<PathBuf> {
+        match self {
+            Backend::None => None,
+            Backend::Containerd(machine) => Some(machine.socket()),
+            Backend::Server(server) => Some(server.path("cri.sock")),
+        }
+    }
+}
+
+/// A `podlog cri`.
+pub(crate) struct Server {
+    process: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Server { process: spawn(folder.path()), folder }
+    }
+
+    fn restart(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.process = spawn(self.folder.path());
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+fn spawn(folder: &Path) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_podlog"));
+    command.arg("cri").arg(format!("--listen=unix://{}", folder.join("cri.sock").display()));
+    command.arg("--data-dir").arg(folder.join("data")).stdin(Stdio::null());
+    command.arg(format!("--container-log-max-size={LOG_MAX_BYTES}")).arg("--container-log-max-files=200");
+    let child = command.stderr(std::fs::File::create(folder.join("stderr")).unwrap()).spawn().unwrap();
+    crate::harness::wait_for("podlog cri", || {
+        std::os::unix::net::UnixStream::connect(folder.join("cri.sock")).ok()
+    });
+    child
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let mut down = Command::new(env!("CARGO_BIN_EXE_podlog"));
+        down.args(["down", "--grace-period=0", "--data-dir"]).arg(self.path("data"));
+        let _ = down.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!(
+                "podlog cri said: {}",
+                std::fs::read_to_string(self.path("stderr")).unwrap_or_default()
+            );
         }
     }
 }
@@ -44,14 +115,14 @@ impl Column {
 pub(crate) struct Cluster {
     column: Column,
     podlog: Podlog,
-    machine: Option<Machine>,
+    backend: Backend,
     arguments: Vec<String>,
     client: kube::Client,
     scratch: tempfile::TempDir,
 }
 
 impl Cluster {
-    pub(crate) async fn start(column: Column, machine: Option<Machine>) -> Self {
+    pub(crate) async fn start(column: Column, backend: Backend) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let config = scratch.path().join("kubelet.yaml");
         let settings = json!({
@@ -61,14 +132,13 @@ impl Cluster {
         });
         std::fs::write(&config, settings.to_string()).unwrap();
         let mut arguments = vec![format!("--kubelet-config={}", config.display())];
-        if let Some(machine) = &machine {
-            let endpoint = machine.socket().display().to_string();
+        if let Some(socket) = backend.socket() {
             arguments.push("--runtime=cri".to_owned());
-            arguments.push(format!("--container-runtime-endpoint=unix://{endpoint}"));
+            arguments.push(format!("--container-runtime-endpoint=unix://{}", socket.display()));
         }
         let podlog = Podlog::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
         let client = client(&podlog).await;
-        Cluster { column, podlog, machine, arguments, client, scratch }
+        Cluster { column, podlog, backend, arguments, client, scratch }
     }
 
     pub(crate) fn column(&self) -> Column {
@@ -86,8 +156,11 @@ impl Cluster {
     }
 
     /// Where the runtime's own things are, if it is one of the test's own.
-    pub(crate) fn machine_path(&self) -> Option<&std::path::Path> {
-        self.machine.as_ref().map(Machine::path)
+    pub(crate) fn machine_path(&self) -> Option<&Path> {
+        match &self.backend {
+            Backend::Containerd(machine) => Some(machine.path()),
+            Backend::None | Backend::Server(_) => None,
+        }
     }
 
     /// Kills API server and kubelet, and starts new ones.
@@ -99,8 +172,10 @@ impl Cluster {
 
     /// Kills the runtime where it is a process of its own, and starts a new one.
     pub(crate) fn restart_runtime(&mut self) {
-        if let Some(machine) = &mut self.machine {
-            machine.restart();
+        match &mut self.backend {
+            Backend::None => {}
+            Backend::Containerd(machine) => machine.restart(),
+            Backend::Server(server) => server.restart(),
         }
     }
 

@@ -35,17 +35,18 @@ pub(crate) async fn several_containers(cluster: &Cluster) {
 }
 
 pub(crate) async fn init_containers_take_turns(cluster: &Cluster) {
-    let step = |name: &str| {
-        let script = format!("sleep 1; echo {name} >> /work/steps; echo {name} done");
-        with(shell(name, &script), "volumeMounts", json!([{"name": "work", "mountPath": "/work"}]))
+    let folder = cluster.path("turns");
+    fs::create_dir(&folder).unwrap();
+    let step = |name: &str, script: &str| {
+        with(shell(name, script), "volumeMounts", json!([{"name": "work", "mountPath": "/work"}]))
     };
-    let main = with(
-        shell("main", "cat /work/steps"),
-        "volumeMounts",
-        json!([{"name": "work", "mountPath": "/work"}]),
+    let first = step(
+        "first",
+        "while ! test -e /work/go; do sleep 0.1; done; echo first >> /work/steps; echo first done",
     );
-    let spec = json!({"initContainers": [step("first"), step("second")], "containers": [main],
-        "volumes": [{"name": "work", "emptyDir": {}}], "restartPolicy": "Never"});
+    let second = step("second", "echo second >> /work/steps");
+    let spec = json!({"initContainers": [first, second], "containers": [step("main", "cat /work/steps")],
+        "volumes": [{"name": "work", "hostPath": {"path": folder}}], "restartPolicy": "Never"});
     cluster.run("turns", spec).await;
     let early = cluster
         .wait("turns", "an init container", |pod| status(pod, "first")["state"]["running"].is_object())
@@ -60,6 +61,7 @@ pub(crate) async fn init_containers_take_turns(cluster: &Cluster) {
         "containers with incomplete status: [first second]"
     );
     assert_eq!(status(&early, "main")["state"]["waiting"]["reason"], "PodInitializing");
+    fs::write(folder.join("go"), "").unwrap();
     let pod = cluster
         .wait("turns", "its end", |pod| {
             pod["status"]["phase"] == "Succeeded"

@@ -29,7 +29,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use cluster::{Cluster, Column};
+use cluster::{Backend, Cluster, Column, Server};
 use machine::Machine;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -93,19 +93,24 @@ const SCENARIOS: &[Scenario] = scenarios! {
 
 #[test]
 fn pods_on_processes() {
-    run(Column::Process, None);
+    run(Column::Process, Backend::None);
+}
+
+#[test]
+fn pods_on_the_cri_server() {
+    run(Column::CriServer, Backend::Server(Server::start()));
 }
 
 #[test]
 fn pods_on_containerd() {
     let Some(machine) = Machine::start() else { return };
-    run(Column::Containerd, Some(machine));
+    run(Column::Containerd, Backend::Containerd(machine));
 }
 
-fn run(column: Column, machine: Option<Machine>) {
+fn run(column: Column, backend: Backend) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let cluster = Cluster::start(column, machine).await;
+        let cluster = Cluster::start(column, backend).await;
         let cluster = together(cluster).await;
         // Alone: nobody else shall be in the way of a fast writer.
         rotation::every_line_through_rotations(&cluster).await;

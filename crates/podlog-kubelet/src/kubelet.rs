@@ -113,6 +113,7 @@ impl Kubelet {
         let local_addr = server.local_addr();
         let facts = facts(&options, local_addr);
         let client = options.api_server.as_ref().map(|api| api.client.clone());
+        let is_ours = version.name == runtime::process::NAME;
         let (events, event_queue) = Events::queue();
         let statuses = StatusWriter::default();
         let context = Arc::new(Context {
@@ -137,7 +138,9 @@ impl Kubelet {
 
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        if rotation.runtime.log_rotation() == runtime::LogRotation::ByKubelet {
+        // Our own runtime behind a socket rotates by itself.
+        let rotates = rotation.runtime.log_rotation() == runtime::LogRotation::ByKubelet && !is_ours;
+        if rotates {
             tasks.spawn(rotation.run(shutdown.clone()));
         }
         let mirrors = Mirrors::default();

@@ -3,6 +3,7 @@
 mod access;
 pub(crate) mod apiserver;
 mod completion;
+mod cri;
 mod down;
 pub(crate) mod kubelet;
 mod logs;
@@ -41,6 +42,7 @@ enum Applet {
     Up(up::UpArgs),
     Apiserver(Box<apiserver::ApiServerArgs>),
     Kubelet(Box<kubelet::KubeletArgs>),
+    Cri(cri::CriArgs),
     Down(down::DownArgs),
     Logs(Box<logs::LogsArgs>),
     Capture(CaptureArgs),
@@ -75,6 +77,7 @@ pub(crate) fn main() -> ExitCode {
         Applet::Up(args) => up::run(args),
         Applet::Apiserver(args) => apiserver::run(*args),
         Applet::Kubelet(args) => kubelet::run(*args),
+        Applet::Cri(args) => cri::run(args),
         Applet::Down(args) => down::run(&args),
         Applet::Logs(args) => logs::run(*args),
         Applet::Capture(args) => return podlog_capture::Invocation::start(args.dir).run(),

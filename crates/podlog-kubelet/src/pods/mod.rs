@@ -30,5 +30,6 @@ pub(crate) use decide::{FailedProbe, Health};
 pub use labels::POD_TERMINATION_GRACE;
 pub(crate) use manager::{PodManager, PodSources, Pods};
 pub(crate) use spec::{PodId, Role, all_containers, find_container, pod_ip};
+pub(crate) use start::full as error_text;
 pub(crate) use status_writer::StatusWriter;
 pub(crate) use view::PodView;

@@ -202,7 +202,7 @@ impl Start {
 }
 
 /// A runtime's error with its causes on one line.
-pub(super) fn full(error: &RuntimeError) -> String {
+pub(crate) fn full(error: &RuntimeError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {

@@ -2,6 +2,7 @@
 //! processes stand behind one trait.
 
 pub mod cri;
+pub mod cri_server;
 pub(crate) mod log_policy;
 pub mod process;
 mod types;

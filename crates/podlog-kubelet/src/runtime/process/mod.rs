@@ -21,4 +21,5 @@ mod spec;
 mod status;
 mod store;
 
+pub(crate) use runtime::NAME;
 pub use runtime::{ProcessRuntime, ProcessRuntimeConfig};

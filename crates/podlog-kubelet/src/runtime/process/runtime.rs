@@ -30,6 +30,9 @@ use crate::runtime::{
     RuntimeVersion, SandboxId, SandboxState,
 };
 
+/// What the runtime calls itself.
+pub(crate) const NAME: &str = "process";
+
 /// How a process runtime is set up.
 #[derive(Clone, Debug)]
 pub struct ProcessRuntimeConfig {
@@ -202,7 +205,7 @@ impl Watcher {
 #[async_trait]
 impl ContainerRuntime for ProcessRuntime {
     async fn version(&self) -> Result<RuntimeVersion, RuntimeError> {
-        Ok(RuntimeVersion { name: "process".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+        Ok(RuntimeVersion { name: NAME.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
     }
 
     /// Images are recorded, not used: every one of them is there.
