@@ -113,6 +113,52 @@ impl Cursor {
     }
 }
 
+/// The texts of the places between lines of a file: only their offsets differ.
+#[derive(Debug)]
+pub(crate) struct CursorsBetweenLines {
+    text: [u8; Cursor::MAX_LENGTH],
+    /// The offset begins here.
+    offset_at: usize,
+}
+
+/// What is behind the offset, and the space that parts a cursor from its line.
+const BETWEEN_LINES: &[u8; 7] = b".-.-.0 ";
+
+impl CursorsBetweenLines {
+    /// No text is longer, its space included.
+    pub(crate) const MAX_LENGTH: usize = VERSION.len() + 3 * (1 + MAX_DIGITS) + BETWEEN_LINES.len();
+
+    pub(crate) fn new(file: FileMark) -> Self {
+        let mut head = VERSION.as_bytes().to_vec();
+        append_field(&mut head, file.base);
+        append_field(&mut head, Some(file.fingerprint));
+        head.push(b'.');
+        let mut text = [0; Cursor::MAX_LENGTH];
+        text[..head.len()].copy_from_slice(&head);
+        CursorsBetweenLines { text, offset_at: head.len() }
+    }
+
+    /// Appends the cursor of the place at `offset`, and a space.
+    #[inline]
+    pub(crate) fn append(&mut self, offset: u64, out: &mut Vec<u8>) {
+        let count = digits_of(offset);
+        let (digits, rest) = self.text[self.offset_at..].split_at_mut(count);
+        let mut left = offset;
+        for digit in digits.iter_mut().rev() {
+            *digit = DIGITS[left as usize % DIGITS.len()];
+            left /= DIGITS.len() as u64;
+        }
+        rest[..BETWEEN_LINES.len()].copy_from_slice(BETWEEN_LINES);
+        out.extend_from_slice(&self.text[..self.offset_at + count + BETWEEN_LINES.len()]);
+    }
+}
+
+#[inline]
+fn digits_of(number: u64) -> usize {
+    let bits = u64::BITS - number.leading_zeros();
+    bits.div_ceil(5).max(1) as usize
+}
+
 fn append_field(out: &mut Vec<u8>, number: Option<u64>) {
     out.push(b'.');
     match number {
@@ -122,8 +168,7 @@ fn append_field(out: &mut Vec<u8>, number: Option<u64>) {
 }
 
 fn append_number(out: &mut Vec<u8>, number: u64) {
-    let bits = u64::BITS - number.leading_zeros();
-    for position in (0..bits.div_ceil(5).max(1)).rev() {
+    for position in (0..digits_of(number)).rev() {
         out.push(DIGITS[(number >> (5 * position)) as usize % DIGITS.len()]);
     }
 }
@@ -263,6 +308,19 @@ mod tests {
             prop_assert!(text.len() <= Cursor::MAX_LENGTH && Cursor::MAX_LENGTH <= 100);
             prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)));
             prop_assert_eq!(text.parse(), Ok(cursor));
+        }
+
+        #[test]
+        fn places_between_lines_have_the_same_texts(base: Option<u64>, fingerprint: u64, offsets: Vec<u64>) {
+            let file = FileMark { base, fingerprint };
+            let mut cursors = CursorsBetweenLines::new(file);
+            for offset in offsets.into_iter().chain([0, 31, 32, u64::MAX]) {
+                let mut text = Vec::new();
+                cursors.append(offset, &mut text);
+                let cursor = Cursor { file, place: Place { offset, ..Place::default() } };
+                prop_assert_eq!(String::from_utf8_lossy(&text), format!("{cursor} "));
+                prop_assert!(text.len() <= CursorsBetweenLines::MAX_LENGTH);
+            }
         }
 
         #[test]

@@ -10,7 +10,7 @@
 
 use memchr::memchr;
 
-use crate::{Cursor, FileMark, LineEnd, LinePlace, Place, Record, Stream};
+use crate::{Cursor, FileMark, LineEnd, LinePlace, Place, Record, Stream, cursor::CursorsBetweenLines};
 
 use super::{
     Block, RenderError, RenderStats, Terminator,
@@ -231,6 +231,11 @@ impl Exact {
         self.met_later && !self.lines.iter().any(Line::is_unfinished)
     }
 
+    /// The offset in the file of an input position.
+    fn offset_of(&self, position: u64) -> u64 {
+        (self.file.offset + position).saturating_sub(self.file.position)
+    }
+
     /// One more marker is shown whose place is the same as that of what came before it.
     pub(super) fn mark(&mut self, position: u64) {
         let count = self.markers_at(position).saturating_add(1);
@@ -246,7 +251,7 @@ impl Exact {
     pub(super) fn cursor(&self, position: u64) -> Cursor {
         let open = self.open.filter(|_| !self.filter.cursors);
         let place = Place {
-            offset: (self.file.offset + position).saturating_sub(self.file.position),
+            offset: self.offset_of(position),
             lines: Stream::ALL.map(|stream| self.line_place(stream, position)),
             open,
             skip: if open.is_some() { self.open_length } else { 0 },
@@ -285,6 +290,10 @@ impl Exact {
         let Some(Usual { template, time }) = &self.usual else { return };
         let actions = Stream::ALL.map(|stream| self.usual_action(stream, *time, position));
         let Block { input, room, .. } = *block;
+        // The input position of the place at the beginning of `input` is this, and its offset that.
+        let input_offset = self.offset_of(position - block.done as u64);
+        let mut cursors = self.filter.cursors.then(|| CursorsBetweenLines::new(self.file.mark));
+        let cursor_room = if cursors.is_some() { CursorsBetweenLines::MAX_LENGTH } else { 0 };
         while let Some(header) = template.read(&input[block.done..]) {
             let begin = block.done;
             let content = begin + header.length;
@@ -295,8 +304,11 @@ impl Exact {
                 Action::LeaveOut(why) => self.met_later |= why == Some(Time::TooLate),
                 Action::Show if !self.filter.is_match_in(input, content..end, &mut block.hit) => {}
                 // No line becomes longer than its record.
-                Action::Show if !room.fits(out, end - begin) => break,
+                Action::Show if !room.fits(out, end - begin + cursor_room) => break,
                 Action::Show => {
+                    if let Some(cursors) = &mut cursors {
+                        cursors.append(input_offset + end as u64 + 1, out);
+                    }
                     if self.filter.timestamps {
                         template.append_time(header, &input[begin..], out);
                     }
@@ -309,10 +321,13 @@ impl Exact {
     }
 
     fn usual_action(&self, stream: Stream, time: Time, position: u64) -> Action {
-        let is_inside = self.open.is_some() || self.lines[stream.index()].state != LineState::Start;
+        let is_between = |line: &Line| line.state == LineState::Start;
+        let is_inside = self.open.is_some() || !is_between(&self.lines[stream.index()]);
+        // Cursors say where both streams stand.
+        let is_inside = is_inside || self.filter.cursors && !self.lines.iter().all(is_between);
         if !self.filter.streams.contains(stream) {
             Action::LeaveOut(None)
-        } else if is_inside || self.filter.cursors || position < self.ignore_before[stream.index()] {
+        } else if is_inside || position < self.ignore_before[stream.index()] {
             Action::Stop
         } else {
             match time {

@@ -412,12 +412,12 @@ proptest! {
     }
 }
 
-/// A log whose records are as many seconds apart, and of which some are damaged.
+/// A log of which some records share a second, as many do, and some are damaged.
 fn arbitrary_file() -> impl Strategy<Value = Text> {
     (arbitrary_log(), prop::collection::vec(0..20usize, 60)).prop_map(|(records, kinds)| {
         let mut file = b"2026-01-01T00:00:00Z stdout F first\n".to_vec();
         for ((second, (stream, end, content)), kind) in records.iter().enumerate().zip(kinds) {
-            let time = format!("2026-01-01T00:00:{second:02}Z");
+            let time = format!("2026-01-01T00:00:{:02}.5Z", second / 4 * 4);
             match kind {
                 0 => file.extend_from_slice(b"damaged\n"),
                 1 => cri::append_record(&mut file, b"2026-01-01T00:00:05Z", *stream, *end, content),
