@@ -15,7 +15,7 @@ use crate::{Cursor, FileMark, LineEnd, LinePlace, Place, Record, Stream, cursor:
 use super::{
     Block, RenderError, RenderStats, Terminator,
     filter::{Filter, Time},
-    template::Template,
+    template::{Headers, Template},
 };
 
 /// Of an unfinished line, and of lines that wait for its end, so many bytes are held back.
@@ -294,7 +294,8 @@ impl Exact {
         let input_offset = self.offset_of(position - block.done as u64);
         let mut cursors = self.filter.cursors.then(|| CursorsBetweenLines::new(self.file.mark));
         let cursor_room = if cursors.is_some() { CursorsBetweenLines::MAX_LENGTH } else { 0 };
-        while let Some(header) = template.read(&input[block.done..]) {
+        let mut headers = Headers::new(template);
+        while let Some(header) = headers.read(&input[block.done..]) {
             let begin = block.done;
             let content = begin + header.length;
             let Some(length) = memchr(b'\n', &input[content..]) else { break };

@@ -1,7 +1,8 @@
 //! Headers of CRI records that look like the one before: same second, same zone, one tag.
 //!
 //! Most records do. Whether one does is seen by a few comparisons of fixed length; every other record goes to the parser,
-//! so that both agree on what a record is.
+//! so that both agree on what a record is. Writers that take the time once for all that they read write many headers that are
+//! the same to the last byte: three comparisons tell.
 
 use crate::{Rfc3339, Stream};
 
@@ -98,6 +99,70 @@ impl Template {
     }
 }
 
+/// Headers of records one after another.
+#[derive(Debug)]
+pub(super) struct Headers<'a> {
+    template: &'a Template,
+    last: Option<Last>,
+    /// How many in a row were not the same as the one before.
+    misses: u8,
+}
+
+/// After so many, each is read by itself.
+const MAX_MISSES: u8 = 2;
+
+/// A header: its first bytes, and its last ones, which overlap with these.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    begin: [u128; 2],
+    end: u128,
+    header: Header,
+}
+
+impl<'a> Headers<'a> {
+    pub(super) fn new(template: &'a Template) -> Headers<'a> {
+        Headers { template, last: None, misses: 0 }
+    }
+
+    /// As [`Template::read`].
+    #[inline]
+    pub(super) fn read(&mut self, input: &[u8]) -> Option<Header> {
+        if let Some(last) = &self.last
+            && last.is_at(input)
+        {
+            self.misses = 0;
+            return Some(last.header);
+        }
+        let header = self.template.read(input)?;
+        if self.misses <= MAX_MISSES {
+            self.last = Last::of(header, input).filter(|_| self.misses < MAX_MISSES);
+            self.misses += 1;
+        }
+        Some(header)
+    }
+}
+
+impl Last {
+    fn of(header: Header, input: &[u8]) -> Option<Last> {
+        let begin = [word(input, 0)?, word(input, 16)?];
+        // The shortest header has 32 bytes.
+        Some(Last { begin, end: word(input, header.length.checked_sub(16)?)?, header })
+    }
+
+    #[inline]
+    fn is_at(&self, input: &[u8]) -> bool {
+        let Some(head) = input.first_chunk::<LONGEST>() else { return false };
+        word(head, 0) == Some(self.begin[0])
+            && word(head, 16) == Some(self.begin[1])
+            && word(head, self.header.length - 16) == Some(self.end)
+    }
+}
+
+#[inline]
+fn word(bytes: &[u8], at: usize) -> Option<u128> {
+    bytes.get(at..)?.first_chunk().map(|chunk| u128::from_le_bytes(*chunk))
+}
+
 fn tail(zone: &[u8], rest: &[u8; AFTER_ZONE]) -> u128 {
     let mut tail = [0; TAIL];
     for (to, from) in tail.iter_mut().zip(zone.iter().chain(rest)) {
@@ -166,6 +231,11 @@ mod tests {
         let Some(template) = template(learned) else { return true };
         let input = [record, &[b' '; LONGEST]].concat();
         let Some(header) = template.read(&input) else { return true };
+        let mut headers = Headers::new(&template);
+        let again = [headers.read(&input), headers.read(&input)];
+        if again.iter().any(|again| again.is_none_or(|again| again.length != header.length)) {
+            return false;
+        }
         let Some(parsed) = cri::parse(&input, &mut SecondCache::default()) else { return false };
         let (mut fast, mut slow) = (Vec::new(), Vec::new());
         template.append_time(header, &input, &mut fast);
@@ -192,6 +262,22 @@ mod tests {
                 record[at] = byte;
             }
             prop_assert!(agrees(&learned, &record), "{learned} {}", record.escape_ascii());
+        }
+
+        #[test]
+        fn headers_are_read_as_by_themselves(
+            times in prop::collection::vec("2026-01-01T00:00:01[.]([0-9]|[0-9]{9}|12[0-9])(Z|[+]00:30)", 1..10),
+            rests in prop::collection::vec("(stdout|stderr) (F|F|F|P) [a-z]{0,5}", 10),
+        ) {
+            let template = template("2026-01-01T00:00:01.5Z").expect("a template");
+            let mut headers = Headers::new(&template);
+            for record in times.iter().zip(rests).map(|(time, rest)| format!("{time} {rest}{}", " ".repeat(LONGEST))) {
+                let key = |header: Header| (header.stream, header.length, header.digits);
+                let expected = template.read(record.as_bytes()).map(key);
+                // Twice, so that the second time it is the same as the one before.
+                prop_assert_eq!(headers.read(record.as_bytes()).map(key), expected);
+                prop_assert_eq!(headers.read(record.as_bytes()).map(key), expected);
+            }
         }
 
         #[test]
