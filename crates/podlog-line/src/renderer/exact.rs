@@ -33,8 +33,9 @@ pub(super) struct Exact {
     open_length: u64,
     /// Whole lines of the other stream that wait for the end of the open one.
     waiting: Vec<u8>,
-    /// Where the first of them began.
+    /// Where the first of them began, and their stream.
     waiting_start: u64,
+    waiting_stream: Stream,
     /// Input positions before which records of a stream are ignored.
     ignore_before: [u64; 2],
     /// What the headers of the records that come next may look like.
@@ -149,6 +150,7 @@ impl Exact {
             open_length: 0,
             waiting: Vec::new(),
             waiting_start: 0,
+            waiting_stream: Stream::Stdout,
             ignore_before: [0; 2],
             usual: None,
             file: FileStart::default(),
@@ -264,9 +266,7 @@ impl Exact {
         let begun = |start: u64| LinePlace::Begun { back: position.saturating_sub(start) };
         let line = &self.lines[stream.index()];
         match line.state {
-            _ if !self.waiting.is_empty() && self.open.is_some_and(|open| open != stream) => {
-                begun(self.waiting_start)
-            }
+            _ if !self.waiting.is_empty() && self.waiting_stream == stream => begun(self.waiting_start),
             LineState::Open if self.filter.cursors => LinePlace::Broken,
             LineState::Held | LineState::Open | LineState::Ignored { is_start_known: true } => {
                 begun(line.start)
@@ -465,6 +465,7 @@ impl Exact {
         } else {
             if self.waiting.is_empty() {
                 self.waiting_start = line.start;
+                self.waiting_stream = stream;
             }
             self.waiting.append(&mut line.held);
             if self.waiting.len() > MAX_HELD {

@@ -622,6 +622,30 @@ proptest! {
     }
 }
 
+#[test]
+fn a_limit_between_a_broken_line_and_those_that_waited_loses_none_of_them() {
+    let file = log(&["e1P prompt", "o2F waits", "e3F end"]);
+    let whole = b"prompt\nwaits\nend\n";
+    for limit in 0..whole.len() as u64 {
+        let mut out = Vec::new();
+        let mut renderer = Renderer::new(&Selection { limit_bytes: Some(limit), ..Selection::default() });
+        renderer.begin_file(MARK, 0);
+        // Nothing comes for a while, twice.
+        for length in [log(&["e1P prompt"]).len(), file.len() - log(&["e3F end"]).len()] {
+            let done = renderer.cursor().expect("a place").place.offset as usize;
+            renderer.render(&file[done..length], &mut out).expect("a log");
+            renderer.idle(&mut out);
+        }
+        let cursor = renderer.cursor().expect("a place");
+        let mut renderer = resumed(&Selection::default(), &file, cursor, &mut out);
+        renderer.idle(&mut out);
+        go_on(&mut renderer, &file, &mut out);
+        let text = String::from_utf8_lossy(&out);
+        let orders = ["prompt\nwaits\nend\n", "promptend\nwaits\n", "waits\npromptend\n"];
+        assert!(orders.contains(&&*text), "{limit}: {text}");
+    }
+}
+
 fn finished(selection: &Selection, file: &[u8]) -> Vec<u8> {
     let mut renderer = Renderer::new(selection);
     let mut out = Vec::new();
