@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     time::Duration,
 };
 
@@ -39,6 +39,14 @@ pub(super) struct LogFile {
     pub(super) start: Option<u64>,
     /// Nothing from here on is wanted.
     pub(super) limit: Option<u64>,
+}
+
+/// The state of a file that nobody writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct FileStamp {
+    length: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
 }
 
 #[derive(Debug)]
@@ -111,6 +119,12 @@ impl LogFile {
             Content::Plain(file) => Ok(Some(file.metadata()?.len())),
             Content::Compressed(..) => Ok(None),
         }
+    }
+
+    /// What changes when it is written anew.
+    pub(super) fn stamp(&self) -> io::Result<FileStamp> {
+        let metadata = self.descriptor().metadata()?;
+        Ok(FileStamp { length: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
     }
 
     /// What tells this file from others, whatever its name and form. `None` when there is nothing in it yet.

@@ -2,7 +2,8 @@
 //!
 //! The clock of a foreign writer may have stepped back anywhere, so that only a look at every record tells that nothing
 //! before a place is new enough. An index remembers what such a look has found, once for about each [`SPACING`] bytes:
-//! a later reader begins where the first could have begun, and a file that grows is looked at only where it has grown.
+//! a later reader begins where the first could have begun, and a file that grows is looked at only where it has grown. Of a
+//! compressed file, what there is in all of it is learned by the first who reads it to its end.
 
 use std::{
     collections::HashMap,
@@ -14,11 +15,13 @@ use std::{
 use memchr::memchr;
 use podlog_line::{LineEnd, RecordParser, Timestamp};
 
-use super::files::{LogFile, read_up_to};
+use super::files::{FileStamp, LogFile, read_up_to};
 use crate::generations::FileId;
 
 /// One entry for so many bytes of a file.
 const SPACING: usize = 1024 * 1024;
+/// So much is held of a line that is learned.
+const MAX_LINE: usize = 1024 * 1024;
 /// A cache holds so many entries, for 64 GiB of log files; the files that were asked for longest ago go first.
 const MAX_ENTRIES: usize = 64 * 1024;
 
@@ -35,11 +38,19 @@ struct Indexes {
     clock: u64,
 }
 
-/// A file, and what it began with when it was looked at: it may be cut off and written anew.
+/// A file, and what tells whether it is still as it was when it was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     id: FileId,
-    fingerprint: u64,
+    stamp: Stamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Stamp {
+    /// What it begins with: it may be cut off and written anew.
+    Begin(u64),
+    /// What is compressed does not grow.
+    Compressed(FileStamp),
 }
 
 /// Entries in the order of the file.
@@ -65,7 +76,7 @@ impl IndexCache {
     /// has looked at before, and no further than to the first record that is new enough.
     pub(super) fn find(&self, file: &LogFile, since: Timestamp) -> io::Result<Entry> {
         let (Some(plain), Some(mark)) = (file.uncompressed(), file.mark()?) else { return Ok(BEGINNING) };
-        let key = Key { id: file.id(), fingerprint: mark.fingerprint };
+        let key = Key { id: file.id(), stamp: Stamp::Begin(mark.fingerprint) };
         let mut index = self.lock().take(&key);
         let length = plain.metadata()?.len();
         index.entries.retain(|entry| entry.offset <= length);
@@ -77,6 +88,24 @@ impl IndexCache {
         Ok(found)
     }
 
+    /// What is behind the last record of a compressed file, if somebody has read it.
+    pub(super) fn end_of(&self, file: &LogFile) -> io::Result<Option<Entry>> {
+        Ok(self.lock().take(&compressed_key(file)?).entries.last().copied())
+    }
+
+    /// Learns what is in a compressed file of another writer while it is read; `None` when that is known.
+    pub(super) fn learner(&self, file: &LogFile) -> io::Result<Option<Learner>> {
+        let is_known = file.is_ordered() || self.end_of(file)?.is_some();
+        let key = compressed_key(file)?;
+        Ok((!is_known).then(|| Learner {
+            indexes: self.clone(),
+            key,
+            end: BEGINNING,
+            parser: RecordParser::default(),
+            line: Vec::new(),
+        }))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Indexes> {
         self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,6 +113,78 @@ impl IndexCache {
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         self.lock().entries()
+    }
+}
+
+fn compressed_key(file: &LogFile) -> io::Result<Key> {
+    Ok(Key { id: file.id(), stamp: Stamp::Compressed(file.stamp()?) })
+}
+
+/// Looks at all that is read of a file, from its beginning on.
+pub(super) struct Learner {
+    indexes: IndexCache,
+    key: Key,
+    end: Entry,
+    parser: RecordParser,
+    /// What was read last of a line that goes on.
+    line: Vec<u8>,
+}
+
+impl Learner {
+    pub(super) fn look_at(&mut self, read: &[u8]) {
+        self.end.offset += read.len() as u64;
+        for piece in read.split_inclusive(|byte| *byte == b'\n') {
+            match piece.strip_suffix(b"\n") {
+                Some(line) if self.line.is_empty() => self.end.pass(line, &mut self.parser),
+                Some(rest) => {
+                    self.hold(rest);
+                    self.end_line();
+                }
+                None => self.hold(piece),
+            }
+        }
+    }
+
+    /// All of it was read.
+    pub(super) fn finish(mut self) {
+        self.end_line();
+        self.indexes.lock().put(self.key, Index { entries: vec![self.end] });
+    }
+
+    /// Of a line that is longer than any writer makes, the beginning is held.
+    fn hold(&mut self, piece: &[u8]) {
+        let room = MAX_LINE.saturating_sub(self.line.len());
+        self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+
+    fn end_line(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        self.end.pass(&line, &mut self.parser);
+        if line.len() == MAX_LINE {
+            // Nobody knows whether that was all of it.
+            self.end.latest = Timestamp::MAX;
+        }
+    }
+}
+
+/// Does not show what is read.
+impl std::fmt::Debug for Learner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Learner").field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    /// Whether all before it is older.
+    pub(super) fn is_older(&self, since: Timestamp) -> bool {
+        self.latest < since
+    }
+
+    fn pass(&mut self, line: &[u8], parser: &mut RecordParser) {
+        if let Some(record) = parser.parse(line) {
+            self.latest = self.latest.max(record.time.timestamp());
+            self.inside_line[record.stream.index()] = Some(record.end == LineEnd::Partial);
+        }
     }
 }
 
@@ -129,10 +230,7 @@ impl Index {
             let length = read_up_to(file, &mut block, entry.offset)?;
             let mut start = 0;
             while let Some(count) = memchr(b'\n', &block[start..length]) {
-                if let Some(record) = parser.parse(&block[start..start + count]) {
-                    entry.latest = entry.latest.max(record.time.timestamp());
-                    entry.inside_line[record.stream.index()] = Some(record.end == LineEnd::Partial);
-                }
+                entry.pass(&block[start..start + count], &mut parser);
                 start += count + 1;
             }
             // The end of the file, or a record that is longer than any writer makes.
@@ -161,7 +259,7 @@ mod tests {
         let keys: Vec<Key> = (0..10)
             .map(|number| {
                 let file = File::create(directory.path().join(number.to_string())).expect("a file");
-                Key { id: FileId::of_open(&file).expect("a file"), fingerprint: number }
+                Key { id: FileId::of_open(&file).expect("a file"), stamp: Stamp::Begin(number) }
             })
             .collect();
         for key in &keys {

@@ -4,7 +4,11 @@ use std::{io, os::unix::fs::FileExt};
 
 use memchr::memchr;
 
-use super::{files::LogFile, unpack::Unpacker};
+use super::{
+    files::LogFile,
+    index::{IndexCache, Learner},
+    unpack::Unpacker,
+};
 use crate::generations::FileId;
 
 /// So many bytes are remembered.
@@ -16,6 +20,8 @@ pub(super) struct Position {
     file: LogFile,
     /// Where its content comes from when it is compressed.
     unpacker: Option<Unpacker>,
+    /// Learns what is in it, if nobody knows.
+    learner: Option<Learner>,
     offset: u64,
     /// Where the part of the file that is of interest ends.
     end: Option<u64>,
@@ -33,13 +39,15 @@ impl Position {
     pub(super) fn new(file: LogFile) -> io::Result<Position> {
         let (offset, end, is_ordered) = (file.start.unwrap_or(0), file.limit, file.is_ordered());
         let rendered = Vec::new();
-        Position { file, unpacker: None, offset, end, is_ordered, is_at_end: false, rendered }.with_unpacker()
+        let (unpacker, learner) = (None, None);
+        Position { file, unpacker, learner, offset, end, is_ordered, is_at_end: false, rendered }
+            .with_unpacker()
     }
 
     /// The same place once more.
     pub(super) fn try_clone(&self) -> io::Result<Position> {
         let (rendered, file) = (self.rendered.clone(), self.file.try_clone()?);
-        Position { file, rendered, unpacker: None, ..*self }.with_unpacker()
+        Position { file, rendered, unpacker: None, learner: None, ..*self }.with_unpacker()
     }
 
     fn with_unpacker(mut self) -> io::Result<Position> {
@@ -49,6 +57,14 @@ impl Position {
             self.unpacker = Some(unpacker);
         }
         Ok(self)
+    }
+
+    /// Others shall know what is in a compressed file that is read from its beginning.
+    pub(super) fn learn(&mut self, indexes: &IndexCache) -> io::Result<()> {
+        if self.unpacker.is_some() && self.offset == 0 {
+            self.learner = indexes.learner(&self.file)?;
+        }
+        Ok(())
     }
 
     /// The file, and what was read of it but for the last `held` bytes.
@@ -104,7 +120,16 @@ impl Position {
 
     fn read_at(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(unpacker) = &mut self.unpacker {
-            return Ok(unpacker.fill(buffer));
+            let count = unpacker.fill(buffer);
+            if let Some(learner) = &mut self.learner {
+                learner.look_at(&buffer[..count]);
+            }
+            let is_end = count < buffer.len();
+            let learner = self.learner.take_if(|_| is_end);
+            if unpacker.damage().is_none() {
+                learner.into_iter().for_each(Learner::finish);
+            }
+            return Ok(count);
         }
         loop {
             match self.file.plain()?.read_at(buffer, self.offset) {

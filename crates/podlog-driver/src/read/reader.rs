@@ -11,6 +11,7 @@ use super::{
     files::LogFile,
     follow::Seen,
     hole::Hole,
+    index::Entry,
     position::Position,
     resume::{self, Resumed},
     segment::{Break, Segment},
@@ -340,9 +341,13 @@ impl LogReader {
                 self.renderer.begin_inside_line(end.inside_line);
                 return Ok(false);
             }
+            if self.leave_out_known(&file).map_err(|error| self.source.read_error(error))? {
+                return Ok(false);
+            }
             self.find_since(&mut file).map_err(|error| self.source.read_error(error))?;
         }
-        let next = Position::new(file).map_err(|error| self.source.read_error(error))?;
+        let mut next = Position::new(file).map_err(|error| self.source.read_error(error))?;
+        next.learn(&self.source.indexes).map_err(|error| self.source.read_error(error))?;
         let has_first_record = next.offset() > 0;
         self.previous = self.at.replace(next);
         self.is_marked = false;
@@ -415,14 +420,29 @@ impl LogReader {
         let found = self.source.indexes.find(file, since)?;
         if found.offset > 0 {
             file.start = Some(found.offset);
-            let lines = self.line_places();
-            let inside = |stream: Stream| {
-                let is_left_out = lines[stream.index()] == LinePlace::Ignored;
-                found.inside_line[stream.index()].unwrap_or(is_left_out)
-            };
-            self.renderer.begin_inside_line(Stream::ALL.map(inside));
+            self.leave_out(&found);
         }
         Ok(())
+    }
+
+    /// Leaves out a compressed file of which it is known that all of it is too old.
+    fn leave_out_known(&mut self, file: &LogFile) -> io::Result<bool> {
+        let Some(since) = self.since.filter(|_| file.is_compressed()) else { return Ok(false) };
+        let Some(end) = self.source.indexes.end_of(file)?.filter(|end| end.is_older(since)) else {
+            return Ok(false);
+        };
+        self.leave_out(&end);
+        Ok(true)
+    }
+
+    /// What is before that entry is not read.
+    fn leave_out(&mut self, entry: &Entry) {
+        let lines = self.line_places();
+        let inside = |stream: Stream| {
+            let is_left_out = lines[stream.index()] == LinePlace::Ignored;
+            entry.inside_line[stream.index()].unwrap_or(is_left_out)
+        };
+        self.renderer.begin_inside_line(Stream::ALL.map(inside));
     }
 
     /// Reads more of the file. 0 at its end.

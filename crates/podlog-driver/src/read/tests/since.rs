@@ -116,3 +116,41 @@ fn lines_that_were_left_out_do_not_count_when_the_clock_was_set_back() {
         assert_eq!(files.text(&selection(Mode::Exact, options)), expected, "{options}");
     }
 }
+
+#[test]
+fn a_compressed_file_of_another_writer_is_unpacked_for_since_only_once() {
+    for packing in [Packing::Gzip, Packing::Zstd] {
+        let files = Log::new();
+        let (bytes, seconds) = restless(5000);
+        // It ends inside a line of either stream.
+        let ends = log(&["o1P begun", "e1P begun"]);
+        fs::write(files.generation(1), [&bytes[..], &ends].concat()).expect("room");
+        let path = pack(&files.generation(1), packing);
+        let latest = *seconds.iter().max().expect("records");
+        files.write(&format!("{0} stdout F rest\n{0} stdout F new\n", at(latest + 2)).into_bytes());
+        let source = LogSource::open(files.path()).expect("a log");
+        let read = |since: i64| {
+            let selection = selection(Mode::Exact, &format!("since={since}"));
+            let mut reader = source.read(&selection).expect("a log");
+            let mut out = Vec::new();
+            drain(&mut reader, &mut out).expect("a log");
+            (String::from_utf8(out).expect("text"), reader.stats().records)
+        };
+        assert_eq!(read(latest + 1), ("new\n".to_owned(), 5004));
+        assert_eq!(read(latest + 1), ("new\n".to_owned(), 2), "it is known now");
+        for since in [0, latest - 3000, latest, latest + 2] {
+            let fresh = files.text(&selection(Mode::Exact, &format!("since={since}")));
+            assert_eq!(read(since).0, fresh, "{since}");
+        }
+        // It is another file now.
+        let packed = fs::read(&path).expect("a file");
+        fs::write(&path, packed).expect("room");
+        let touched = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(touched))
+            .expect("a file");
+        assert_eq!(read(latest + 1), ("new\n".to_owned(), 5004));
+    }
+}
