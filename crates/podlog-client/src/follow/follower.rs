@@ -123,7 +123,7 @@ impl Follower {
         // A server that has sent frames is not asked for anything else.
         let needed = if way.has_begun() { asked.extensions.clone() } else { LogExtensions::default() };
         let opened = logs::request(&self.connection, &self.namespace, &self.pod, &asked, &needed).await?;
-        Ok(opened.has_frames.then_some(opened))
+        Ok(opened.has_frames().then_some(opened))
     }
 
     /// Lines of an instance that came and went between two looks, where it has a log of its own.

@@ -9,6 +9,8 @@ mod containers;
 mod first_pod;
 #[cfg(test)]
 mod kubectl_tests;
+mod line_filter;
+mod opening;
 mod options;
 mod resume;
 #[cfg(test)]

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use super::by_frame::ByFrame;
 use super::by_time::ByTime;
+use super::line_filter::LineFilter;
+use super::opening::{Begun, Breaks, begin};
 use super::stream::{LogBody, patiently, request};
 use super::target::Log;
 use crate::{ClientError, Connection};
@@ -38,7 +40,7 @@ pub(super) struct Patience {
 
 /// How the place is known where a log has to go on.
 #[derive(Debug)]
-enum Way {
+pub(super) enum Way {
     /// A log that breaks has failed.
     None,
     Frame(ByFrame),
@@ -102,13 +104,19 @@ struct Trouble {
 pub(super) struct ResumingLog<'a> {
     connection: &'a Connection,
     log: &'a Log,
-    /// As asked for, with moments instead of ages.
+    /// What the server is asked for, with moments instead of ages.
     wanted: PodLogOptions,
+    /// Chooses lines where the server does not.
+    filter: Option<LineFilter>,
+    /// Only what there was is asked for so far.
+    is_past: bool,
+    breaks: Breaks,
     patience: Patience,
     say: &'a (dyn Fn(&str) + Sync),
     way: Way,
     body: LogBody,
     begun: bool,
+    has_ended: bool,
     trouble: Option<Trouble>,
 }
 
@@ -119,23 +127,47 @@ impl<'a> ResumingLog<'a> {
         patience: Patience,
         say: &'a (dyn Fn(&str) + Sync),
     ) -> Result<Self, ClientError> {
-        let wanted = &log.options;
-        let can_resume = wanted.follow && !patience.reconnect.is_zero();
-        let asked_at = Timestamp::now();
-        let opening =
-            || async { if can_resume { begin(connection, log).await } else { plain(connection, log).await } };
-        let (body, way) = patiently(wanted.follow, patience.start, say, opening).await?;
-        let wanted = with_moments(wanted, asked_at);
-        Ok(ResumingLog { connection, log, wanted, patience, say, way, body, begun: false, trouble: None })
+        let follow = log.options.follow;
+        let breaks =
+            if follow && !patience.reconnect.is_zero() { Breaks::AreOvercome } else { Breaks::AreFailures };
+        let options = with_moments(&log.options, Timestamp::now());
+        let opening = || begin(connection, log, &options, breaks);
+        let Begun { body, way, wanted, filter, is_past } =
+            patiently(follow, patience.start, say, opening).await?;
+        Ok(ResumingLog {
+            connection,
+            log,
+            wanted,
+            filter,
+            is_past,
+            breaks,
+            patience,
+            say,
+            way,
+            body,
+            begun: false,
+            has_ended: false,
+            trouble: None,
+        })
     }
 
     /// The next piece of what was asked for; `None` at a clean end.
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, ClientError>> {
         loop {
+            if self.has_ended {
+                return None;
+            }
+            if self.is_over() {
+                return self.last(&[]);
+            }
             let read = match self.body.next().await {
                 Some(chunk) => chunk.and_then(|chunk| self.way.filter(chunk)),
+                None if self.is_past => match self.end_past().await {
+                    Ok(text) => return Some(Ok(text)),
+                    Err(error) => return Some(Err(error)),
+                },
                 None => match self.way.finish() {
-                    Ok(rest) => return (!rest.is_empty()).then_some(Ok(rest)),
+                    Ok(rest) => return self.last(&rest),
                     Err(error) => Err(error),
                 },
             };
@@ -144,10 +176,7 @@ impl<'a> ResumingLog<'a> {
                 Ok(text) => {
                     self.begun = true;
                     self.trouble = None;
-                    return Some(Ok(text));
-                }
-                Err(_) if matches!(&self.way, Way::Frame(way) if way.is_complete(&self.wanted)) => {
-                    return None;
+                    return Some(Ok(self.choose(text)));
                 }
                 Err(error) => {
                     if let Err(error) = self.resume(error).await {
@@ -158,10 +187,46 @@ impl<'a> ResumingLog<'a> {
         }
     }
 
+    /// All that was wanted has come.
+    fn is_over(&self) -> bool {
+        let is_complete = matches!(&self.way, Way::Frame(way) if way.is_complete(&self.wanted));
+        is_complete || self.filter.as_ref().is_some_and(LineFilter::is_over)
+    }
+
+    fn choose(&mut self, text: Bytes) -> Bytes {
+        match &mut self.filter {
+            Some(filter) => filter.filter(&text),
+            None => text,
+        }
+    }
+
+    /// What is left when the log has ended.
+    fn last(&mut self, rest: &[u8]) -> Option<Result<Bytes, ClientError>> {
+        let text = match self.filter.take() {
+            Some(mut filter) => [filter.filter(rest), filter.finish()].concat(),
+            None => rest.to_vec(),
+        };
+        self.has_ended = true;
+        (!text.is_empty()).then(|| Ok(text.into()))
+    }
+
+    /// What there was has come. Asks for what comes behind it.
+    async fn end_past(&mut self) -> Result<Bytes, ClientError> {
+        self.is_past = false;
+        self.wanted.follow = true;
+        self.way.interrupted();
+        let rest = self.way.rest_of(&self.wanted, self.begun).unwrap_or_else(|| self.wanted.clone());
+        let needed = &rest.extensions;
+        let opened = request(self.connection, &self.log.namespace, &self.log.pod, &rest, needed).await?;
+        self.body = opened.body;
+        Ok(self.filter.as_mut().map(LineFilter::end_of_past).unwrap_or_default())
+    }
+
     /// Asks for the rest, until it comes or patience is over.
     async fn resume(&mut self, broken: ClientError) -> Result<(), ClientError> {
         self.way.interrupted();
-        let Some(rest) = self.way.rest_of(&self.wanted, self.begun) else { return Err(broken) };
+        let rest = self.way.rest_of(&self.wanted, self.begun).filter(|_| self.breaks == Breaks::AreOvercome);
+        let Some(rest) = rest else { return Err(broken) };
         let mut error = broken;
         loop {
             self.wait(error).await?;
@@ -210,33 +275,6 @@ impl<'a> ResumingLog<'a> {
     fn name(&self) -> String {
         format!("{}/{}", self.log.pod, self.log.options.container)
     }
-}
-
-async fn plain(connection: &Connection, log: &Log) -> Result<(LogBody, Way), ClientError> {
-    let Log { namespace, pod, options } = log;
-    let opened = request(connection, namespace, pod, options, &options.extensions).await?;
-    Ok((opened.body, Way::None))
-}
-
-/// Asks for a log in frames, and for lines with times where frames are not known.
-async fn begin(connection: &Connection, log: &Log) -> Result<(LogBody, Way), ClientError> {
-    let Log { namespace, pod, options } = log;
-    let asked = ByFrame::default().ask(options);
-    let opened = request(connection, namespace, pod, &asked, &options.extensions).await?;
-    if opened.has_frames {
-        return Ok((opened.body, Way::Frame(ByFrame::default())));
-    }
-    // Times would count, too.
-    if options.limit_bytes.is_some() {
-        return Ok((opened.body, Way::None));
-    }
-    if options.timestamps {
-        return Ok((opened.body, Way::Time(ByTime::new(Marks::Kept))));
-    }
-    drop(opened);
-    let timed = PodLogOptions { timestamps: true, ..options.clone() };
-    let opened = request(connection, namespace, pod, &timed, &options.extensions).await?;
-    Ok((opened.body, Way::Time(ByTime::new(Marks::Removed))))
 }
 
 /// Ages mean another moment each time they are asked for.

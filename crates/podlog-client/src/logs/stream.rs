@@ -59,10 +59,22 @@ impl LogBody {
 /// A log that a server has begun to send.
 pub(crate) struct Opened {
     pub(crate) body: LogBody,
-    /// Whether it comes in frames.
-    pub(crate) has_frames: bool,
+    /// The names of the options beyond Kubernetes that were honoured.
+    honoured: String,
     /// Whether it begins where the cursor stands that was asked for.
     pub(crate) resumed: LogResumed,
+}
+
+impl Opened {
+    /// Whether it comes in frames.
+    pub(crate) fn has_frames(&self) -> bool {
+        is_in(&self.honoured, "frames")
+    }
+
+    /// Whether the server has honoured all of this.
+    pub(super) fn honours(&self, asked: &LogExtensions) -> bool {
+        asked.names().into_iter().all(|name| is_in(&self.honoured, name))
+    }
 }
 
 /// Asks for a log. Of what is asked for beyond Kubernetes, `needed` has to be honoured.
@@ -82,17 +94,17 @@ pub(crate) async fn request(
     if response.status() == StatusCode::OK {
         check_honoured(needed, response.headers())?;
     }
-    let has_frames = is_honoured("frames", response.headers());
+    let honoured = header(response.headers(), LOG_OPTIONS_HEADER).to_owned();
     let resumed = header(response.headers(), LOG_RESUMED_HEADER).parse().unwrap_or_default();
-    Ok(Opened { body: LogBody::of(response)?, has_frames, resumed })
+    Ok(Opened { body: LogBody::of(response)?, honoured, resumed })
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-fn is_honoured(name: &str, headers: &HeaderMap) -> bool {
-    header(headers, LOG_OPTIONS_HEADER).split(',').any(|honoured| honoured.trim() == name)
+fn is_in(honoured: &str, name: &str) -> bool {
+    honoured.split(',').any(|honoured| honoured.trim() == name)
 }
 
 /// Flags by the names of their parameters.
@@ -109,7 +121,8 @@ const FLAGS: [(&str, &str); 8] = [
 
 /// Servers ignore what they do not know; those that know options beyond Kubernetes say which they honoured.
 fn check_honoured(asked: &LogExtensions, headers: &HeaderMap) -> Result<(), ClientError> {
-    let ignored: Vec<&str> = asked.names().into_iter().filter(|name| !is_honoured(name, headers)).collect();
+    let honoured = header(headers, LOG_OPTIONS_HEADER);
+    let ignored: Vec<&str> = asked.names().into_iter().filter(|name| !is_in(honoured, name)).collect();
     if ignored.is_empty() {
         return Ok(());
     }

@@ -199,20 +199,79 @@ async fn a_server_that_is_not_there_is_named() {
 #[tokio::test]
 async fn options_that_a_server_ignores_are_an_error_before_the_first_byte() {
     let api = FakeApi::start().await;
-    let request = format!("{POD}web/log?container=app&exclude=b&match=a");
+    let request = format!("{POD}web/log?allInstances=true&container=app&cursor=c1&cursors=true");
     api.script
         .on_json(&format!("{POD}web"), pod("web", &["app"]))
-        .on(&request, Answer::Honours("exclude,match", "a\n".into()))
-        .on(&request, Answer::Honours("exclude", "wrong\n".into()))
+        .on(&request, Answer::Honours("allInstances,cursor,cursors", "c2 a\n".into()))
+        .on(&request, Answer::Honours("allInstances,cursor", "wrong\n".into()))
         .on_text(&request, "wrong\n");
-    let arguments = "web --match=a --exclude=b";
-    assert_eq!(logs(&api, arguments).await, ("a\n".to_owned(), String::new()));
-    for flags in ["--match", "--exclude, --match"] {
+    let arguments = "web --cursors --cursor=c1 --all-instances";
+    assert_eq!(logs(&api, arguments).await, ("c2 a\n".to_owned(), String::new()));
+    for flags in ["--cursors", "--all-instances, --cursor, --cursors"] {
         let text = format!(
             "error: the server or the kubelet behind it does not know {flags}: both have to be podlog's"
         );
         assert_eq!(logs(&api, arguments).await, (String::new(), text));
     }
+}
+
+#[tokio::test]
+async fn lines_that_a_server_does_not_choose_are_chosen_here() {
+    let api = FakeApi::start().await;
+    let time = |second: u32| format!("2026-01-01T00:00:0{second}.5Z");
+    let line = |second: u32, text: &str| format!("{} {text}\n", time(second));
+    let log = line(1, "one a") + &line(2, "two b") + &line(3, "three ab") + &line(4, "four a");
+    let asked = |query: &str| format!("{POD}web/log?container=app{query}");
+    let rest = line(4, "four a") + &line(5, "five a") + &line(5, "five b") + &line(6, "six a");
+    api.script.on_json(&format!("{POD}web"), pod("web", &["app"]));
+    for query in ["&exclude=b&match=a", "&match=a&tailLines=1", "&fixedStrings=true&limitBytes=9&match=a"] {
+        api.script.on_text(&asked(query), "wrong\n");
+    }
+    for query in [
+        "&match=a&timestamps=true&untilTime=2026-01-01T00%3A00%3A03.5Z",
+        "&follow=true&frames=true&match=a&tailLines=2",
+        "&follow=true&match=a&tailLines=2",
+    ] {
+        api.script.on_text(&asked(query), "wrong\n");
+    }
+    // A server that honours only a part of it is no better.
+    api.script
+        .on(&asked("&exclude=b&match=a"), Answer::Honours("match", "wrong\n".into()))
+        .on_text(&asked("&timestamps=true"), &log)
+        .on_text(&asked("&follow=true&sinceTime=2026-01-01T00%3A00%3A04Z&timestamps=true"), &rest);
+    for (arguments, expected) in [
+        ("--match=a --exclude=b", "one a\nfour a\n".to_owned()),
+        ("--match=a --exclude=b", "one a\nfour a\n".to_owned()),
+        ("--match=a --tail=1", "four a\n".to_owned()),
+        ("--match=a --fixed-strings --limit-bytes=9", "one a\nthr".to_owned()),
+        (
+            "--match=a --timestamps --until-time=2026-01-01T00:00:03.5Z",
+            line(1, "one a") + &line(3, "three ab"),
+        ),
+        ("--match=a --tail=2 -f", "three ab\nfour a\nfive a\nsix a\n".to_owned()),
+        ("--match=a --tail=2 -f --reconnect-timeout=0", "three ab\nfour a\nfive a\nsix a\n".to_owned()),
+    ] {
+        let told = logs(&api, &format!("web {arguments}")).await;
+        assert_eq!(told, (expected, String::new()), "{arguments}\n{:#?}", api.script.requests());
+    }
+    let (_, refused) = logs(&api, "web --match=( --exclude=b").await;
+    assert!(refused.starts_with("Error from server") || refused.contains("invalid pattern"), "{refused}");
+}
+
+#[tokio::test]
+async fn lines_that_are_chosen_here_survive_broken_connections() {
+    let api = FakeApi::start().await;
+    let line = |second: u32, text: &str| format!("2026-01-01T00:00:0{second}.5Z {text}\n");
+    let log = line(1, "one a") + &line(2, "two b") + &line(3, "three a");
+    let asked = |query: &str| format!("{POD}web/log?container=app&follow=true{query}&timestamps=true");
+    let first = format!("{POD}web/log?container=app&follow=true&frames=true&match=a%24");
+    api.script
+        .on_json(&format!("{POD}web"), pod("web", &["app"]))
+        .on_text(&first, "wrong\n")
+        .on(&asked(""), Answer::Breaks(log[..log.len() - 3].to_owned()))
+        .on_text(&asked("&sinceTime=2026-01-01T00%3A00%3A03Z"), &(line(3, "three a") + &line(4, "four a")));
+    let (out, _) = logs(&api, "web -f --match=a$").await;
+    assert_eq!(out, "one a\nthree a\nfour a\n");
 }
 
 #[tokio::test]
