@@ -130,7 +130,7 @@ async fn a_pods_log_is_copied_as_it_is() {
     assert_eq!(api.script.requests().len(), 2);
     let headers = api.script.headers();
     assert_eq!(headers[1]["authorization"], "Bearer secret");
-    assert_eq!(headers[1]["accept"], "application/json, */*");
+    assert_eq!(headers[1]["accept"], "application/vnd.podlog.log, application/json, */*");
     assert_eq!(headers[1]["user-agent"], concat!("podlog/", env!("CARGO_PKG_VERSION")));
 }
 
