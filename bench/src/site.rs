@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use podlog_api::{Compatibility, Object, resource};
 use podlog_apiserver::{
-    ApiServer, ApiServerConfig, AuthenticationConfig, AuthorizationConfig, Registry, Storage,
+    ApiServer, ApiServerConfig, AuthenticationConfig, AuthorizationConfig, Registry, RequestLimits, Storage,
     controllers::{self, ControllerConfig},
 };
 use podlog_serving::{
@@ -65,6 +65,8 @@ impl Site {
             service_account_issuer: ApiServerConfig::DEFAULT_ISSUER.into(),
             authentication: AuthenticationConfig::default(),
             authorization: AuthorizationConfig::default(),
+            audit: None,
+            limits: RequestLimits::default(),
             kubelet_client: self.pair("admin"),
             kubelet_ca: Some(self.ca()),
             kubelet_preferred_address_types: ApiServerConfig::default_address_types(),

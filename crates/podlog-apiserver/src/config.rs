@@ -42,6 +42,10 @@ pub struct ApiServerConfig {
     pub authentication: AuthenticationConfig,
     /// Who decides what users may do.
     pub authorization: AuthorizationConfig,
+    /// What is noted of requests, and where; nothing without.
+    pub audit: Option<AuditConfig>,
+    /// How much the server does at once, and for how long.
+    pub limits: RequestLimits,
     /// What kubelets know us by.
     pub kubelet_client: KeyPairFiles,
     /// Authorities of kubelets' certificates. Without them kubelets are not verified, as with kube-apiserver.
@@ -205,4 +209,47 @@ pub enum AuthorizationMode {
     AlwaysAllow,
     /// Nothing is, but for `system:masters`.
     AlwaysDeny,
+}
+
+/// What is noted of requests, and where.
+#[derive(Clone, Debug)]
+pub struct AuditConfig {
+    /// An `audit.k8s.io/v1` Policy, YAML (`--audit-policy-file`).
+    pub policy: PathBuf,
+    /// Where events go.
+    pub log: AuditLogConfig,
+}
+
+/// The file of the audit log.
+#[derive(Clone, Debug)]
+pub struct AuditLogConfig {
+    /// The file; `-` for stdout (`--audit-log-path`).
+    pub path: PathBuf,
+    /// When a new file is begun (`--audit-log-maxsize`, in MiB there); by default 100 MiB.
+    pub max_bytes: u64,
+    /// How many files of before are kept (`--audit-log-maxbackup`); all without.
+    pub max_backups: Option<usize>,
+    /// How long they are kept (`--audit-log-maxage`); for ever without.
+    pub max_age_days: Option<u32>,
+}
+
+/// How much the server does at once, and for how long. Requests that last (watches, logs) are not counted.
+#[derive(Clone, Debug)]
+pub struct RequestLimits {
+    /// Requests that read; 0 for no limit, by default 400 (`--max-requests-inflight`).
+    pub max_in_flight: usize,
+    /// Requests that write; 0 for no limit, by default 200 (`--max-mutating-requests-inflight`).
+    pub max_mutating_in_flight: usize,
+    /// For a request, its body included; by default a minute (`--request-timeout`).
+    pub request_timeout: Duration,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        RequestLimits {
+            max_in_flight: 400,
+            max_mutating_in_flight: 200,
+            request_timeout: Duration::from_secs(60),
+        }
+    }
 }

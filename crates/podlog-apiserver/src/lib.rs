@@ -6,6 +6,7 @@
 //! pass through here unread.
 
 mod access;
+mod audit;
 mod auth;
 mod bootstrap;
 mod config;
@@ -19,10 +20,12 @@ mod reviews;
 mod server;
 pub mod store;
 
+pub use audit::AuditError;
 pub use auth::WebhookConfigError;
 pub use config::{
-    AccessWebhookConfig, AnonymousRequests, ApiServerConfig, AuthenticationConfig, AuthorizationConfig,
-    AuthorizationMode, BootstrapTokens, OidcConfig, RequestHeaderConfig, Storage, TokenWebhookConfig,
+    AccessWebhookConfig, AnonymousRequests, ApiServerConfig, AuditConfig, AuditLogConfig,
+    AuthenticationConfig, AuthorizationConfig, AuthorizationMode, BootstrapTokens, OidcConfig,
+    RequestHeaderConfig, RequestLimits, Storage, TokenWebhookConfig,
 };
 /// How an OpenID provider signs.
 pub use jsonwebtoken::Algorithm as OidcAlgorithm;

@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
+use crate::audit::{AuditError, Auditor};
 use crate::auth::{PolicyKeeper, TokenIssuer, WebhookConfigError};
 use crate::bootstrap;
 use crate::config::{ApiServerConfig, Storage};
-use crate::http::{ApiHandler, App, Metrics};
+use crate::http::{ApiHandler, App, InFlight, Metrics};
 use crate::registry::codec::store_error;
 use crate::registry::{Registry, migration};
 use crate::store::etcd::{ConnectError, EtcdStore};
@@ -84,6 +85,9 @@ pub enum StartError {
         /// Why not.
         reason: String,
     },
+    /// Requests cannot be noted.
+    #[error(transparent)]
+    Audit(AuditError),
     /// A webhook cannot be asked.
     #[error(transparent)]
     Webhook(WebhookConfigError),
@@ -111,6 +115,7 @@ pub struct ApiServer {
     address: SocketAddr,
     registry: Registry,
     authorizer: Arc<dyn Authorizer>,
+    auditor: Option<Arc<Auditor>>,
     shutdown: CancellationToken,
     serving: JoinHandle<Drained>,
     tasks: TaskTracker,
@@ -133,9 +138,9 @@ impl ApiServer {
         let tasks = TaskTracker::new();
         tasks.spawn(keeper.run(shutdown.clone()));
         tasks.close();
-        let authorizer = app.authorizer.clone();
+        let (authorizer, auditor) = (app.authorizer.clone(), app.auditor.clone());
         let serving = tokio::spawn(server.serve(Arc::new(ApiHandler(app)), shutdown.clone()));
-        Ok(ApiServer { address, registry, authorizer, shutdown, serving, tasks })
+        Ok(ApiServer { address, registry, authorizer, auditor, shutdown, serving, tasks })
     }
 
     /// Where it listens.
@@ -162,6 +167,10 @@ impl ApiServer {
         let drained = self.serving.await;
         self.tasks.wait().await;
         self.registry.store().close().await;
+        if let Some(auditor) = self.auditor {
+            // It waits for the disk.
+            tokio::task::spawn_blocking(move || auditor.close()).await?;
+        }
         drained
     }
 }
@@ -209,6 +218,9 @@ fn app(
         ca: config.kubelet_ca.clone(),
         liveness: Liveness::of(|name| std::env::var(name).ok()),
     };
+    let metrics = Metrics::new();
+    let auditor = config.audit.as_ref().map(|audit| Auditor::start(audit, &metrics.registry));
+    let auditor = auditor.transpose().map_err(StartError::Audit)?;
     Ok(App {
         registry,
         authorizer,
@@ -218,7 +230,10 @@ fn app(
         nodes: NodeClient::new(nodes).map_err(StartError::Tls)?,
         preferred_address_types: config.kubelet_preferred_address_types.clone(),
         stream_rules: config.compatibility.stream_rules(),
-        metrics: Metrics::new(),
+        auditor,
+        in_flight: InFlight::new(&config.limits),
+        request_timeout: config.limits.request_timeout,
+        metrics,
         version: version(),
         address: address.to_string(),
         shutdown,

@@ -2,6 +2,7 @@
 
 mod access;
 pub(crate) mod apiserver;
+mod audit;
 mod completion;
 mod cri;
 mod down;

@@ -56,6 +56,13 @@ pub(crate) fn failure(error: &ApiError, layout: Layout) -> Answer {
     answer
 }
 
+/// 429 of a server that has enough to do.
+pub(crate) fn too_many_requests() -> Answer {
+    let mut answer = text(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n");
+    answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
 /// 405 of a path that is not a resource's.
 pub(crate) fn method_not_allowed(allowed: &'static str) -> Answer {
     let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");

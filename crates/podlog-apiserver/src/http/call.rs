@@ -15,6 +15,7 @@ use podlog_serving::websocket::Upgrade;
 use podlog_serving::{Body, BodyError, Permit, Refusal, authorize};
 
 use super::negotiation::{Wanted, first};
+use crate::audit::Record;
 use crate::auth::ClusterAuthorizer;
 use crate::registry::{Ownership, WriteContext};
 
@@ -34,6 +35,8 @@ pub(crate) struct Call {
     pub(crate) permit: Permit,
     /// Whom to ask what else the user may do.
     pub(crate) authorizer: Arc<ClusterAuthorizer>,
+    /// What is noted of the request.
+    pub(crate) audit: Option<Arc<Record>>,
     /// Taken by whoever reads it.
     pub(crate) body: Mutex<Option<Body>>,
     /// The wish for a WebSocket.
@@ -195,7 +198,12 @@ impl Call {
         let body = self.body.lock().take();
         let Some(body) = body else { return Ok(Bytes::new()) };
         match read_limited(body, MAX_BODY_BYTES).await {
-            Ok(bytes) => Ok(bytes),
+            Ok(bytes) => {
+                if let Some(record) = &self.audit {
+                    record.request_body(&bytes, self.content_type());
+                }
+                Ok(bytes)
+            }
             Err(ReadError::TooLong) => Err(ApiError::new(
                 413,
                 Reason::RequestEntityTooLarge,

@@ -1,7 +1,7 @@
 //! The chain that every request goes through.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -20,14 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Answer};
 use super::negotiation::error_layout;
-use super::{Call, Metrics, dispatch, impersonation};
+use super::{Call, InFlight, Metrics, dispatch, impersonation};
+use crate::audit::{Auditor, Record};
 use crate::auth::{ClusterAuthorizer, TokenIssuer};
 use crate::registry::Registry;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const MAX_AUDIT_ID: usize = 64;
-/// For requests that do not last (`--request-timeout`).
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What all requests share.
 pub(crate) struct App {
@@ -43,11 +42,27 @@ pub(crate) struct App {
     /// Which streams of a log can be asked for.
     pub(crate) stream_rules: StreamRules,
     pub(crate) metrics: Metrics,
+    /// Notes requests, where there is an audit log.
+    pub(crate) auditor: Option<Arc<Auditor>>,
+    pub(crate) in_flight: InFlight,
+    /// For requests that do not last (`--request-timeout`).
+    pub(crate) request_timeout: Duration,
     /// `GET /version`.
     pub(crate) version: serde_json::Value,
     /// `host:port` where clients reach us.
     pub(crate) address: String,
     pub(crate) shutdown: CancellationToken,
+}
+
+/// What one request asks for.
+struct Asked<'a> {
+    info: &'a RequestInfo,
+    query: Query,
+    /// As on the wire.
+    raw_query: String,
+    audit_id: &'a HeaderValue,
+    /// What is noted of it; there once it is known who asks, if anything is to be noted.
+    audit: OnceLock<Arc<Record>>,
 }
 
 /// Answers requests.
@@ -70,17 +85,25 @@ impl App {
         let query = Query::parse(&raw_query);
         let layout = error_layout(&parts.headers, &raw_query);
         let audit_id = audit_id(&parts);
-        let work = AssertUnwindSafe(self.chain(&info, query, raw_query, parts, body, peer)).catch_unwind();
-        let deadline = if info.is_long_running() { None } else { Some(DEADLINE) };
+        let asked = Asked { info: &info, query, raw_query, audit_id: &audit_id, audit: OnceLock::new() };
+        let work = AssertUnwindSafe(self.chain(&asked, parts, body, peer)).catch_unwind();
+        let deadline = if info.is_long_running() { None } else { Some(self.request_timeout) };
         let result = within(deadline, work).await.unwrap_or_else(|panic| {
+            if let Some(record) = asked.audit.get() {
+                record.panicked();
+            }
             let text = panic_text(&*panic);
             tracing::error!(panic = text, audit_id = ?audit_id, "a request made the server panic");
             let text = "This request caused the API server to panic. Look in the logs for details.";
             Err(ApiError::new(500, Reason::InternalError, text))
         });
+        let failure = result.as_ref().err().cloned();
         let mut answer = result.unwrap_or_else(|error| answer::failure(&error, layout));
+        if let Some(record) = asked.audit.get() {
+            answer = record.answered(answer, failure.as_ref()).await;
+        }
         let headers = answer.headers_mut();
-        headers.insert(AUDIT_ID, audit_id);
+        headers.insert(AUDIT_ID, asked.audit_id.clone());
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
         self.metrics.answered(&info, answer.status().as_u16(), started.elapsed());
         answer
@@ -88,20 +111,27 @@ impl App {
 
     async fn chain(
         self: &Arc<Self>,
-        info: &RequestInfo,
-        query: Query,
-        raw_query: String,
+        asked: &Asked<'_>,
         mut parts: Parts,
         body: Body,
         peer: Peer,
     ) -> Result<Answer, ApiError> {
-        let mut user = self.authenticate(&parts, &peer).await?;
+        let info = asked.info;
+        let mut user = self.authenticate(asked, &parts, &peer).await?;
+        let audit = asked.audit.get().cloned();
         let authorizer = self.authorizer.selecting(&info.field_selector);
         if let Some(other) = impersonation::impersonated(&parts.headers, &user, &authorizer).await? {
             tracing::debug!(user = user.username, other = other.username, "impersonation");
+            if let Some(record) = &audit {
+                record.impersonates(&other);
+            }
             user = other;
         }
-        let permit = match self.permit(&authorizer, &user, &info.attributes).await? {
+        let Ok(_slot) = self.in_flight.enter(&user, info) else {
+            self.metrics.dropped(info);
+            return Ok(answer::too_many_requests());
+        };
+        let permit = match self.permit(&authorizer, &user, &info.attributes, audit.as_deref()).await? {
             Ok(permit) => permit,
             Err(error) => {
                 let uri = parts.uri.path_and_query().map_or("", |p| p.as_str());
@@ -112,29 +142,45 @@ impl App {
         };
         let upgrade = Upgrade::of(&mut parts);
         let call = Call {
-            method: parts.method,
             path: parts.uri.path().to_owned(),
+            method: parts.method,
             headers: parts.headers,
             info: info.clone(),
-            query,
-            raw_query,
+            query: asked.query.clone(),
+            raw_query: asked.raw_query.clone(),
             permit,
             authorizer: self.authorizer.clone(),
             body: parking_lot::Mutex::new(Some(body)),
             upgrade,
+            audit,
         };
         dispatch::answer(self, call).await
     }
 
-    async fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<UserInfo, ApiError> {
-        match self.authenticator.authenticate(parts, peer).await {
-            Ok(Some(user)) => Ok(user),
-            Ok(None) => Err(ApiError::unauthorized()),
+    /// Who asks; from here on, the audit log knows of the request.
+    async fn authenticate(
+        &self,
+        asked: &Asked<'_>,
+        parts: &Parts,
+        peer: &Peer,
+    ) -> Result<UserInfo, ApiError> {
+        let audit_id = asked.audit_id.to_str().unwrap_or_default();
+        let user = match self.authenticator.authenticate(parts, peer).await {
+            Ok(Some(user)) => Some(user),
+            Ok(None) => None,
             Err(error) => {
                 tracing::info!(address = %peer.address, %error, "unable to authenticate the request");
-                Err(ApiError::unauthorized())
+                None
             }
+        };
+        let record = self.auditor.as_ref().and_then(|auditor| match &user {
+            Some(user) => auditor.begin(user, asked.info, parts, peer, audit_id),
+            None => auditor.begin_refused(asked.info, parts, peer, audit_id),
+        });
+        if let Some(record) = record {
+            let _ = asked.audit.set(record);
         }
+        user.ok_or_else(ApiError::unauthorized)
     }
 
     /// The inner error: no decision could be reached.
@@ -143,10 +189,22 @@ impl App {
         authorizer: &dyn Authorizer,
         user: &UserInfo,
         attributes: &Attributes,
+        audit: Option<&Record>,
     ) -> Result<Result<Permit, podlog_serving::AuthzError>, ApiError> {
+        let note = |decision, reason: &str| {
+            if let Some(record) = audit {
+                record.decided(decision, reason);
+            }
+        };
         match authorize(authorizer, user, attributes).await {
-            Ok(permit) => Ok(Ok(permit)),
-            Err(Refusal::Forbidden { reason }) => Err(rbac::forbidden(user, attributes, &reason)),
+            Ok(permit) => {
+                note("allow", permit.reason());
+                Ok(Ok(permit))
+            }
+            Err(Refusal::Forbidden { reason }) => {
+                note("forbid", &reason);
+                Err(rbac::forbidden(user, attributes, &reason))
+            }
             Err(Refusal::Error(error)) => Ok(Err(error)),
         }
     }

@@ -13,6 +13,7 @@ pub(crate) struct Metrics {
     durations: Histograms,
     long_running: Gauges,
     in_flight: Gauges,
+    dropped: Counters,
     insecure_backend: Counters,
     backend_tls_failures: Counters,
 }
@@ -42,6 +43,11 @@ impl Metrics {
             in_flight: registry.gauges(
                 "apiserver_current_inflight_requests",
                 "Requests that are being answered and do not last.",
+                &["request_kind"],
+            ),
+            dropped: registry.counters(
+                "apiserver_dropped_requests_total",
+                "Requests that were refused because there were too many at once.",
                 &["request_kind"],
             ),
             insecure_backend: registry.counters(
@@ -78,8 +84,12 @@ impl Metrics {
 
     /// Counts a request as being answered until dropped.
     pub(crate) fn in_flight(&self, info: &RequestInfo) -> Held {
-        let reads = matches!(info.attributes.verb(), "get" | "list" | "head");
-        self.in_flight.with(&[if reads { "readOnly" } else { "mutating" }]).hold()
+        self.in_flight.with(&[request_kind(info)]).hold()
+    }
+
+    /// Counts a request that was refused because there were too many.
+    pub(crate) fn dropped(&self, info: &RequestInfo) {
+        self.dropped.with(&[request_kind(info)]).increment();
     }
 
     /// Counts a request for a log.
@@ -92,6 +102,10 @@ impl Metrics {
     pub(crate) fn backend_refused(&self) {
         self.backend_tls_failures.with(&[]).increment();
     }
+}
+
+fn request_kind(info: &RequestInfo) -> &'static str {
+    if matches!(info.attributes.verb(), "get" | "list" | "head") { "readOnly" } else { "mutating" }
 }
 
 struct Labels<'a> {

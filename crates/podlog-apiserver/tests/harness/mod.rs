@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use podlog_api::Compatibility;
-use podlog_apiserver::{ApiServer, ApiServerConfig, AuthenticationConfig, AuthorizationConfig, Storage};
+use podlog_apiserver::{
+    ApiServer, ApiServerConfig, AuthenticationConfig, AuthorizationConfig, RequestLimits, Storage,
+};
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
 
 /// A running server and its files.
@@ -95,6 +97,8 @@ fn config(folder: &Path, serving: KeyPairFiles, kubelet_client: KeyPairFiles, ca
         service_account_old_keys: Vec::new(),
         authentication: AuthenticationConfig::default(),
         authorization: AuthorizationConfig::default(),
+        audit: None,
+        limits: RequestLimits::default(),
         kubelet_client,
         kubelet_ca: Some(ca.to_owned()),
         kubelet_preferred_address_types: ApiServerConfig::default_address_types(),

@@ -12,6 +12,7 @@ use podlog_client::GoDuration;
 use podlog_serving::pki::{KeyPairFiles, Signer};
 
 use super::access::AccessArgs;
+use super::audit::AuditArgs;
 use super::up::CompatibilityName;
 use crate::exit::Exit;
 
@@ -86,6 +87,8 @@ pub(crate) struct ApiServerArgs {
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
+    audit: AuditArgs,
+    #[command(flatten)]
     storage: StorageArgs,
 }
 
@@ -133,6 +136,8 @@ impl ApiServerArgs {
             service_account_issuer: self.service_account_issuer.clone(),
             authentication: self.access.authentication()?,
             authorization: self.access.authorization(),
+            audit: self.audit.audit(),
+            limits: self.audit.limits(),
             kubelet_client: pair(&self.kubelet_client_certificate, &self.kubelet_client_key),
             kubelet_ca: self.kubelet_certificate_authority.clone(),
             kubelet_preferred_address_types: self.kubelet_preferred_address_types.clone(),

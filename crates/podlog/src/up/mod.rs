@@ -16,7 +16,9 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use podlog_apiserver::controllers::{self, ControllerConfig};
-use podlog_apiserver::{ApiServer, ApiServerConfig, AuthenticationConfig, AuthorizationConfig, Storage};
+use podlog_apiserver::{
+    ApiServer, ApiServerConfig, AuthenticationConfig, AuthorizationConfig, RequestLimits, Storage,
+};
 use podlog_client::manifest::Manifest;
 use podlog_client::{Connection, ConnectionOptions};
 use podlog_kubelet::config::KubeletConfiguration;
@@ -207,6 +209,8 @@ async fn start_api_server(args: &UpArgs, data_dir: &DataDir, pki: &Pki) -> anyho
         service_account_old_keys: Vec::new(),
         authentication: AuthenticationConfig::default(),
         authorization: AuthorizationConfig::default(),
+        audit: None,
+        limits: RequestLimits::default(),
         kubelet_client: pki.apiserver_kubelet_client.clone(),
         kubelet_ca: Some(pki.ca()),
         // A host name need not resolve; the address that the kubelet listens on always leads to it.

@@ -3,12 +3,15 @@
 mod accounts;
 mod apply;
 mod certificates;
+mod limits;
 mod rest;
+mod routes;
 mod subresources;
 mod tokens;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::request::Parts;
@@ -22,10 +25,11 @@ use podlog_serving::{
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Metrics};
+use super::{App, InFlight, Metrics};
 use crate::auth::{
     BearerAuthenticator, ClusterAuthorizer, Member, PolicyKeeper, ServiceAccountAuthenticator, TokenIssuer,
 };
+use crate::config::RequestLimits;
 use crate::registry::Registry;
 use crate::store::RedbStore;
 
@@ -93,6 +97,9 @@ async fn server() -> Arc<App> {
         preferred_address_types: vec!["InternalIP".into()],
         stream_rules: podlog_api::StreamRules::Exact,
         metrics: Metrics::new(),
+        auditor: None,
+        in_flight: InFlight::new(&RequestLimits::default()),
+        request_timeout: Duration::from_secs(60),
         version: json!({}),
         address: "127.0.0.1:6443".into(),
         shutdown,
