@@ -206,9 +206,12 @@ pub(crate) async fn a_stubborn_container_is_killed_after_its_grace_period(cluste
     assert_eq!(fs::read_to_string(folder.join("said")).unwrap(), "up\nterm\n");
 }
 
+/// Whoever has started is ended; its time begins with the pod's, so that it is over at once.
 pub(crate) async fn time_is_up(cluster: &Cluster) {
-    let spec = with(once(shell("c", "sleep 1000")), "activeDeadlineSeconds", json!(1));
-    cluster.run("late", spec).await;
+    cluster.run("late", once(shell("c", "sleep 1000"))).await;
+    cluster.wait_ready("late").await;
+    let limit = json!({"spec": {"activeDeadlineSeconds": 1}});
+    cluster.request("PATCH", "/api/v1/namespaces/default/pods/late", &limit).await.unwrap();
     let pod = cluster.wait_phase("late", "Failed").await;
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
     cluster.wait("late", "the end of its container", |pod| ended(pod, "c").0 > 128).await;

@@ -70,26 +70,28 @@ pub(crate) async fn http_decides(cluster: &Cluster) {
 }
 
 pub(crate) async fn a_socket_ends_the_start(cluster: &Cluster) {
-    let port = free_port();
-    let script = format!("sleep 2; busybox httpd -f -p 127.0.0.1:{port} -h /tmp & sleep 1000");
+    let (port, folder) = (free_port(), cluster.path("socket"));
+    std::fs::create_dir(&folder).unwrap();
+    let script = format!(
+        "while ! test -e /go/now; do sleep 0.1; done; busybox httpd -f -p 127.0.0.1:{port} -h /tmp & sleep 1000"
+    );
     let start =
         json!({"tcpSocket": {"port": port, "host": "127.0.0.1"}, "periodSeconds": 1, "failureThreshold": 60});
     let main = with(shell("c", &script), "startupProbe", start);
-    cluster.run("socket", json!({"containers": [main]})).await;
+    let main = with(main, "volumeMounts", json!([{"name": "go", "mountPath": "/go"}]));
+    let volumes = json!([{"name": "go", "hostPath": {"path": folder}}]);
+    cluster.run("socket", json!({"containers": [main], "volumes": volumes})).await;
     let early =
         cluster.wait("socket", "its container", |pod| status(pod, "c")["state"]["running"].is_object()).await;
     assert_eq!(
         (&status(&early, "c")["started"], &status(&early, "c")["ready"]),
         (&json!(false), &json!(false))
     );
+    let refused = format!("Startup probe failed: dial tcp 127.0.0.1:{port}: connect: connection refused");
+    cluster.wait_event("socket", &refused).await;
+    std::fs::write(folder.join("now"), "").unwrap();
     let pod = cluster.wait_ready("socket").await;
     assert_eq!(status(&pod, "c")["started"], true);
-    cluster
-        .wait_event(
-            "socket",
-            &format!("Startup probe failed: dial tcp 127.0.0.1:{port}: connect: connection refused"),
-        )
-        .await;
     cluster.remove("socket").await;
 }
 
