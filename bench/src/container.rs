@@ -215,7 +215,7 @@ fn config(argv: Vec<String>, log: Log) -> Config {
 }
 
 /// The program `podlog-capture` that was built with this one.
-fn program() -> anyhow::Result<PathBuf> {
+pub(crate) fn program() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?.with_file_name("podlog-capture");
     anyhow::ensure!(program.exists(), "{} is missing: cargo build -p podlog-capture", program.display());
     Ok(program)

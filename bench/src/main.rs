@@ -9,6 +9,7 @@ mod conmon;
 mod container;
 mod disk;
 mod followers;
+mod kubelet;
 mod latency;
 mod logs;
 mod memory;
@@ -86,6 +87,8 @@ enum Question {
     Memory,
     /// The way of a log through the API server.
     Relay,
+    /// What a kubelet hands out, and what it holds at rest.
+    Kubelet,
     /// The API server with many objects.
     Api,
     /// An API server, for the other subcommands.
@@ -93,6 +96,9 @@ enum Question {
     ServeApi(site::Serve),
     /// What many logs take on disk while all are written at once. Not one of all.
     Disk,
+    /// A kubelet to be measured.
+    #[command(hide = true)]
+    ServeKubelet(kubelet::Serve),
     /// Numbered lines, rotation, and readers that are slow and killed: nothing missing, nothing twice. Not one of all.
     Torture(torture::Torture),
     /// A reader of that.
@@ -103,7 +109,8 @@ enum Question {
     Spam(spam::Spam),
 }
 
-const ALL: [&str; 8] = ["read", "sink", "capture", "latency", "followers", "memory", "relay", "api"];
+const ALL: [&str; 9] =
+    ["read", "sink", "capture", "latency", "followers", "memory", "relay", "kubelet", "api"];
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
@@ -125,9 +132,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(Question::Followers) => followers::measure(options)?,
         Some(Question::Memory) => memory::measure(options)?,
         Some(Question::Relay) => relay::measure(options)?,
+        Some(Question::Kubelet) => kubelet::measure(options)?,
         Some(Question::Api) => api::measure(options)?,
         Some(Question::ServeApi(serve)) => return serve.run(),
         Some(Question::Disk) => disk::measure(options)?,
+        Some(Question::ServeKubelet(serve)) => return serve.run(),
         Some(Question::Torture(torture)) => torture.measure(options)?,
         Some(Question::TortureReader(reader)) => return reader.run(),
         Some(Question::Spam(spam)) => return spam.run(),

@@ -39,6 +39,7 @@ fn every_question_has_an_answer() {
         ("followers", 3),
         ("memory", 2),
         ("relay", 3),
+        ("kubelet", 5),
         ("api", 5),
         ("disk", 8),
         ("torture", 9),

@@ -1,7 +1,10 @@
 //! `podlog kubelet` by itself: another process than the API server, with stock kubectl in front.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
+
+use serde_json::json;
 
 use crate::harness::wait_for;
 use crate::nodes::Cluster;
@@ -120,4 +123,60 @@ fn static_pods_run_without_a_server_and_are_mirrored_with_one() {
     wait_for("the container to end", || {
         (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
     });
+}
+
+const TOKEN: &str = "
+apiVersion: v1
+kind: Secret
+type: bootstrap.kubernetes.io/token
+metadata: {name: bootstrap-token-abcdef, namespace: kube-system}
+stringData: {token-id: abcdef, token-secret: 0123456789abcdef, usage-bootstrap-authentication: 'true'}
+";
+
+#[test]
+fn a_node_joins_with_a_token_and_has_its_certificates_signed() {
+    let flags = &[
+        ("--kubelet-certificate-authority", "ca.crt"),
+        ("--cluster-signing-cert-file", "ca.crt"),
+        ("--cluster-signing-key-file", "ca.key"),
+        ("--enable-bootstrap-token-auth", ""),
+    ];
+    let Some(mut cluster) = Cluster::start_with(flags) else { return };
+    cluster.apply(TOKEN);
+    let bootstrap = cluster.kubeconfig("bootstrap.conf", json!({"token": "abcdef.0123456789abcdef"}));
+    let joined = cluster.path("joined.conf").display().to_string();
+    let mut arguments = cluster.kubelet(
+        "node-a",
+        &[
+            &format!("--bootstrap-kubeconfig={bootstrap}"),
+            "--rotate-certificates",
+            "--rotate-server-certificates",
+        ],
+    );
+    let kubeconfig = arguments.iter().position(|flag| flag == "--kubeconfig").unwrap();
+    arguments[kubeconfig + 1].clone_from(&joined);
+    let (mut kubelet, _) = cluster.run(&arguments);
+    cluster.apply(COUNTER);
+    let log = |cluster: &Cluster| String::from_utf8(cluster.kubectl(&["logs", "counter"]).stdout).unwrap();
+    wait_for("a log from a kubelet that is verified", || log(&cluster).contains("line 1\n").then_some(()));
+    for name in ["kubelet-client-current.pem", "kubelet-server-current.pem"] {
+        let file = cluster.path("node-a/kubelet/pki").join(name);
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{name}");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains("BEGIN CERTIFICATE") && text.contains("PRIVATE KEY"));
+    }
+    let requests = cluster.ok(&["get", "csr", "-o", "jsonpath={.items[*].spec.signerName}"]);
+    assert!(
+        requests.contains("kube-apiserver-client-kubelet") && requests.contains("kubelet-serving"),
+        "{requests}"
+    );
+
+    // The token is needed once.
+    kubelet.kill();
+    cluster.ok(&["delete", "secret", "-n", "kube-system", "bootstrap-token-abcdef"]);
+    let (_kubelet, _) = cluster.run(&arguments);
+    let lines = log(&cluster).lines().count();
+    wait_for("the log to go on", || (log(&cluster).lines().count() > lines).then_some(()));
+    cluster.ok(&["delete", "pod", "counter", "--grace-period=1"]);
 }

@@ -8,9 +8,13 @@
 
 mod attacks;
 mod clients;
+mod front;
 mod harness;
 mod kubelet;
 mod kubelets;
+#[expect(dead_code, reason = "only some of it is used here")]
+#[path = "../support/containerd.rs"]
+mod machine;
 mod nodes;
 mod queries;
 mod relay;

@@ -39,16 +39,22 @@ pub(crate) struct Cluster {
     server: Option<Process>,
     url: String,
     nodes: Vec<String>,
+    flags: &'static [(&'static str, &'static str)],
 }
 
 impl Cluster {
     /// `None` where there is no kubectl, which is said.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same, with further flags of the API server: names and files.
+    pub(crate) fn start_with(flags: &'static [(&'static str, &'static str)]) -> Option<Self> {
         let kubectl = kubectl()?;
         let home = tempfile::tempdir().unwrap();
         let authority = CertificateAuthority::load_or_create(home.path(), "ca", "test-ca").unwrap();
         let mut cluster =
-            Cluster { home, kubectl, authority, server: None, url: String::new(), nodes: Vec::new() };
+            Cluster { home, kubectl, authority, server: None, url: String::new(), nodes: Vec::new(), flags };
         cluster.certificate("apiserver", &CertificateRequest::serving("apiserver", ["127.0.0.1"]));
         cluster.certificate("admin", &CertificateRequest::client("admin", Some("system:masters")));
         podlog_serving::pki::load_or_create_signing_key(&cluster.path("sa.key"), &cluster.path("sa.pub"))
@@ -81,6 +87,13 @@ impl Cluster {
         ] {
             arguments.extend([flag.to_owned(), value]);
         }
+        for (flag, name) in self.flags {
+            arguments.push(if name.is_empty() {
+                (*flag).to_owned()
+            } else {
+                format!("{flag}={}", file(name))
+            });
+        }
         let (server, url) = podlog(&arguments, &self.path("apiserver.stderr"));
         (self.server, self.url) = (Some(server), url);
     }
@@ -101,15 +114,10 @@ impl Cluster {
         let user = format!("system:node:{node}");
         self.certificate(node, &CertificateRequest::client(user, Some("system:nodes")));
         let file = |name: &str| self.path(name).display().to_string();
-        let kubeconfig = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{"name": "c", "cluster": {"server": self.url, "certificate-authority": file("ca.crt")}}],
-            "users": [{"name": "c", "user": {
-                "client-certificate": file(&format!("{node}.crt")), "client-key": file(&format!("{node}.key")),
-            }}],
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
-        });
-        std::fs::write(self.path(&format!("{node}.conf")), kubeconfig.to_string()).unwrap();
+        self.kubeconfig(
+            &format!("{node}.conf"),
+            json!({"client-certificate": file(&format!("{node}.crt")), "client-key": file(&format!("{node}.key"))}),
+        );
         let config = json!({
             "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "podLogsDir": file(&format!("{node}/pods")), "healthzPort": 0,
@@ -134,6 +142,20 @@ impl Cluster {
 
     pub(crate) fn run(&self, arguments: &[String]) -> (Process, String) {
         podlog(arguments, &self.path("kubelet.stderr"))
+    }
+
+    /// Writes a kubeconfig for this server.
+    pub(crate) fn kubeconfig(&self, name: &str, user: serde_json::Value) -> String {
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {
+                "server": self.url, "certificate-authority": self.path("ca.crt"),
+            }}],
+            "users": [{"name": "c", "user": user}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
+        });
+        std::fs::write(self.path(name), kubeconfig.to_string()).unwrap();
+        self.path(name).display().to_string()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -3,6 +3,7 @@
 //! Fields, defaults and validation texts as `pkg/kubelet/apis/config`. A field that exists there and has no effect
 //! here is named in a warning; a field that exists nowhere is refused.
 
+mod eviction;
 mod fields;
 mod read;
 
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 use crate::go;
 use crate::runtime::LogPolicy;
+pub use eviction::{EvictionThresholds, Threshold};
 use fields::Support;
 use podlog_driver::FileLimits;
 use read::{Fields, Problems};
@@ -89,6 +91,10 @@ pub struct KubeletConfiguration {
     pub healthz_bind_address: IpAddr,
     /// The plain health port; zero is none, `None` leaves it to whoever starts the kubelet.
     pub healthz_port: Option<u16>,
+    /// What must be left of memory, disk and processes: the node reports pressure below (`evictionHard`).
+    pub eviction_hard: EvictionThresholds,
+    /// For how long pressure is reported after it was last seen. Default 5 m.
+    pub eviction_pressure_transition_period: Duration,
     /// What was read, for `/configz`.
     pub source: Value,
 }
@@ -223,6 +229,8 @@ impl Default for KubeletConfiguration {
             file_check_frequency: Duration::from_secs(20),
             healthz_bind_address: Ipv4Addr::LOCALHOST.into(),
             healthz_port: None,
+            eviction_hard: EvictionThresholds::default(),
+            eviction_pressure_transition_period: Duration::from_secs(300),
             source: serde_json::json!({ "kind": KIND, "apiVersion": API_VERSION }),
         }
     }
@@ -314,6 +322,9 @@ impl KubeletConfiguration {
                 .parsed("healthzBindAddress")?
                 .unwrap_or(default.healthz_bind_address),
             healthz_port: fields.healthz_port(&mut problems)?,
+            eviction_hard: fields.eviction_hard(&mut problems)?,
+            eviction_pressure_transition_period: fields
+                .duration("evictionPressureTransitionPeriod", default.eviction_pressure_transition_period)?,
             source: Value::Null,
         };
         problems.none().map(|()| config)

@@ -145,7 +145,10 @@ impl Kubelet {
         }
         let mirrors = Mirrors::default();
         if let Some(client) = client.clone() {
-            let agent = NodeAgent::new(&options.config, facts.clone(), local_addr.port(), version, events);
+            let runtime = (context.runtime.clone(), version);
+            let root_dir = options.root_dir.clone();
+            let agent =
+                NodeAgent::new(&options.config, facts.clone(), local_addr.port(), runtime, root_dir, events);
             let (node, mirrors) = (facts.name.clone(), mirrors.clone());
             tasks.spawn(write_events(client.clone(), node.clone(), event_queue, shutdown.clone()));
             tasks.spawn(agent.run(client.clone(), shutdown.clone()));

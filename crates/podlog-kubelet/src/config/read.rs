@@ -7,7 +7,7 @@ use podlog_api::quantity::Quantity;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Authentication, Authorization, AuthorizationMode, ConfigError};
+use super::{Authentication, Authorization, AuthorizationMode, ConfigError, EvictionThresholds};
 use crate::go;
 use crate::runtime::LogPolicy;
 use crate::runtime::log_policy::{parse_number, parse_policy};
@@ -71,6 +71,14 @@ impl Fields<'_> {
     /// A path; empty is none.
     pub(super) fn path(&self, path: &str) -> Result<Option<PathBuf>, ConfigError> {
         Ok(self.get::<PathBuf>(path)?.filter(|path| !path.as_os_str().is_empty()))
+    }
+
+    pub(super) fn eviction_hard(&self, problems: &mut Problems) -> Result<EvictionThresholds, ConfigError> {
+        let Some(signals) = self.get("evictionHard")? else { return Ok(EvictionThresholds::default()) };
+        Ok(EvictionThresholds::parse(&signals).unwrap_or_else(|text| {
+            problems.add(format!("evictionHard (--eviction-hard) {text}"));
+            EvictionThresholds::default()
+        }))
     }
 
     pub(super) fn healthz_port(&self, problems: &mut Problems) -> Result<Option<u16>, ConfigError> {

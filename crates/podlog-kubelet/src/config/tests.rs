@@ -65,12 +65,12 @@ fn what_is_kept_of_logs_can_be_chosen() {
 
 #[test]
 fn fields_without_effect_are_named() {
-    let (_, warnings) = parse("cgroupDriver: systemd\nevictionHard: {memory.available: 100Mi}\n").unwrap();
+    let (_, warnings) = parse("cgroupDriver: systemd\nevictionSoft: {memory.available: 100Mi}\n").unwrap();
     assert_eq!(
         warnings,
         [
             "cgroupDriver has no effect here: podlog's kubelet does not use it",
-            "evictionHard has no effect here: podlog's kubelet does not use it",
+            "evictionSoft has no effect here: podlog's kubelet does not use it",
         ]
     );
 }
@@ -92,6 +92,10 @@ fn what_is_wrong_is_refused() {
         (
             "port: 70000\n",
             "invalid configuration: port (--port) 70000 must be between 1 and 65535, inclusive",
+        ),
+        (
+            "evictionHard: {disk: 1Gi}\n",
+            "invalid configuration: evictionHard (--eviction-hard) unsupported eviction signal disk",
         ),
         ("podLogsDir: logs\n", r#"invalid configuration: pod logs path "logs" must be absolute path"#),
         ("podLogsDir: /a/../b\n", r#"invalid configuration: pod logs path "/a/../b" must be normalized"#),

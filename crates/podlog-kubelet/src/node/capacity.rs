@@ -1,6 +1,7 @@
 //! What this machine has: CPUs, memory, space, pods.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Resources by name, as quantities.
 pub(crate) fn capacity(max_pods: u32) -> BTreeMap<String, String> {
@@ -31,10 +32,10 @@ fn memory_kib() -> u64 {
     field(&text, "MemTotal:")
 }
 
-/// Memory that is free or can be made so, in KiB.
-pub(super) fn memory_available_kib() -> Option<u64> {
+/// Memory that is free or can be made so, and all there is, in bytes.
+pub(super) fn memory() -> Option<(u64, u64)> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    Some(field(&text, "MemAvailable:"))
+    Some((field(&text, "MemAvailable:") * 1024, field(&text, "MemTotal:") * 1024))
 }
 
 fn field(text: &str, name: &str) -> u64 {
@@ -47,22 +48,23 @@ fn root_space_kib() -> Option<u64> {
     Some(stat.f_blocks * stat.f_frsize / 1024)
 }
 
-/// What is left of a file system.
+/// A file system, and what is left of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
+    pub(super) bytes: u64,
     pub(super) free_bytes: u64,
-    pub(super) free_percent: u64,
-    pub(super) free_inodes_percent: u64,
+    pub(super) inodes: u64,
+    pub(super) free_inodes: u64,
 }
 
-/// What is left of the root file system.
-pub(super) fn root_room() -> Option<Room> {
-    let stat = rustix::fs::statvfs("/").ok()?;
-    let share = |free: u64, all: u64| (free * 100).checked_div(all).unwrap_or(100);
+/// The file system of a path. One that has no inodes to count has enough of them.
+pub(super) fn room(path: &Path) -> Option<Room> {
+    let stat = rustix::fs::statvfs(path).ok()?;
     Some(Room {
+        bytes: stat.f_blocks * stat.f_frsize,
         free_bytes: stat.f_bavail * stat.f_frsize,
-        free_percent: share(stat.f_bavail, stat.f_blocks),
-        free_inodes_percent: share(stat.f_favail, stat.f_files),
+        inodes: stat.f_files,
+        free_inodes: stat.f_favail,
     })
 }
 

@@ -7,14 +7,19 @@ mod conditions;
 mod info;
 mod lease;
 mod object;
+mod pressure;
+mod runtime_health;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +27,9 @@ use crate::config::KubeletConfiguration;
 use crate::env::NodeFacts;
 use crate::events::{Events, Level};
 use crate::objects::api_message;
-use crate::runtime::RuntimeVersion;
+use crate::runtime::{ContainerRuntime, RuntimeVersion};
+use pressure::PressureGauge;
+use runtime_health::RuntimeHealth;
 
 /// Pauses between attempts to register: doubling from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -48,6 +55,13 @@ pub(crate) struct NodeAgent {
     runtime: RuntimeVersion,
     events: Events,
     config: KubeletConfiguration,
+    health: Mutex<Health>,
+}
+
+/// What conditions are made of.
+struct Health {
+    runtime: RuntimeHealth,
+    pressure: PressureGauge,
 }
 
 impl NodeAgent {
@@ -55,10 +69,21 @@ impl NodeAgent {
         config: &KubeletConfiguration,
         facts: NodeFacts,
         port: u16,
-        runtime: RuntimeVersion,
+        runtime: (Arc<dyn ContainerRuntime>, RuntimeVersion),
+        root_dir: PathBuf,
         events: Events,
     ) -> Self {
-        NodeAgent { facts, port, runtime, events, config: config.clone() }
+        let (runtime, version) = runtime;
+        let health = Health {
+            runtime: RuntimeHealth::new(runtime, config.node_status_update_frequency),
+            pressure: PressureGauge::new(
+                config.eviction_hard.clone(),
+                root_dir,
+                config.eviction_pressure_transition_period,
+            ),
+        };
+        let (config, health) = (config.clone(), Mutex::new(health));
+        NodeAgent { facts, port, runtime: version, events, config, health }
     }
 
     /// Registers the node, then keeps status and lease until shutdown.
@@ -106,7 +131,7 @@ impl NodeAgent {
             return Err(kube::Error::Api(Box::new(not_registered(&self.facts.name))));
         }
         let mut node = object::new(&self.facts, &self.config);
-        node.status = Some(self.status(None));
+        node.status = Some(self.status(None).await);
         match api.create(&PostParams::default(), &node).await {
             Ok(_) => {
                 tracing::info!(node = self.facts.name, "node registered");
@@ -162,7 +187,7 @@ impl NodeAgent {
             Some((status, _)) => Some(status.clone()),
             None => api.get(&self.facts.name).await?.status,
         };
-        let status = self.status(old.as_ref());
+        let status = self.status(old.as_ref()).await;
         let is_due =
             written.as_ref().is_none_or(|(_, at)| at.elapsed() >= self.config.node_status_report_frequency);
         if !is_due && old.as_ref().is_some_and(|old| conditions::same(old, &status)) {
@@ -196,9 +221,12 @@ impl NodeAgent {
         }
     }
 
-    fn status(&self, old: Option<&NodeStatus>) -> NodeStatus {
-        let now = Timestamp::now();
-        object::status(&self.facts, self.port, &self.runtime, &self.config, old, now)
+    async fn status(&self, old: Option<&NodeStatus>) -> NodeStatus {
+        let mut health = self.health.lock().await;
+        let complaint = health.runtime.complaint().await;
+        let pressure = health.pressure.look();
+        let conditions = conditions::now(old, Timestamp::now(), pressure, complaint.as_deref());
+        object::status(&self.facts, self.port, &self.runtime, &self.config, conditions)
     }
 }
 

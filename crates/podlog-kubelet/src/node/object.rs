@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeSpec, NodeStatus, Taint,
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus, Taint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{capacity, conditions, info};
+use super::{capacity, info};
 use crate::config::KubeletConfiguration;
 use crate::env::NodeFacts;
 use crate::runtime::RuntimeVersion;
@@ -41,14 +40,13 @@ pub(super) fn new(facts: &NodeFacts, config: &KubeletConfiguration) -> Node {
     }
 }
 
-/// The node's status now; `old` is what was reported last.
+/// The node's status.
 pub(super) fn status(
     facts: &NodeFacts,
     port: u16,
     runtime: &RuntimeVersion,
     config: &KubeletConfiguration,
-    old: Option<&NodeStatus>,
-    now: Timestamp,
+    conditions: Vec<NodeCondition>,
 ) -> NodeStatus {
     let quantities = |map: BTreeMap<String, String>| -> BTreeMap<String, Quantity> {
         map.into_iter().map(|(name, amount)| (name, Quantity(amount))).collect()
@@ -57,7 +55,7 @@ pub(super) fn status(
     NodeStatus {
         capacity: Some(quantities(capacity::capacity(config.max_pods))),
         allocatable: Some(quantities(capacity::allocatable(config.max_pods))),
-        conditions: Some(conditions::now(old, now)),
+        conditions: Some(conditions),
         addresses: Some(vec![
             address("InternalIP", facts.ip.to_string()),
             address("Hostname", facts.name.clone()),

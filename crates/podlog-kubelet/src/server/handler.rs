@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::access::Gate;
 use super::desk::LogDesk;
-use super::summary;
+use super::{resources, summary};
 use crate::pods::{Context, PodId, Pods};
 
 /// Answers requests to the endpoint.
@@ -112,9 +112,12 @@ impl LogServer {
             ["pods"] | ["pods", ""] => self.pod_list(false).await,
             ["runningpods"] | ["runningpods", ""] => self.pod_list(true).await,
             ["metrics"] => self.metrics(),
-            ["metrics", "cadvisor" | "resource" | "probes"] => content(metrics::CONTENT_TYPE, String::new()),
+            ["metrics", "resource"] => content(metrics::CONTENT_TYPE, resources::resource(&self.pods.all())),
+            ["metrics", "cadvisor"] => content(metrics::CONTENT_TYPE, resources::machine()),
+            ["metrics", "probes"] => content(metrics::CONTENT_TYPE, String::new()),
+            ["metrics", "slis"] => content(metrics::CONTENT_TYPE, resources::health()),
             ["stats", "summary"] => self.summary().await,
-            ["configz"] => json_answer(&json!({ "kubeletconfig": self.context.config.source })),
+            ["configz"] if debugging => json_answer(&json!({ "kubeletconfig": self.context.config.source })),
             ["logs", rest @ ..] => self.system_logs(rest).await,
             ["containerLogs", rest @ ..] => super::logs::answer(self, parts, rest, permit).await,
             _ => plain(StatusCode::NOT_FOUND, "404: Page Not Found"),

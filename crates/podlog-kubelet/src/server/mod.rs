@@ -13,6 +13,7 @@ mod hints;
 mod hub;
 mod logs;
 mod reading;
+mod resources;
 mod review;
 mod selection;
 mod stream;

@@ -56,13 +56,23 @@ fn boot_time() -> Option<Timestamp> {
 }
 
 /// Processor time spent on anything but idling since boot.
-fn cpu_nanos() -> Option<u64> {
+pub(super) fn cpu_nanos() -> Option<u64> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     let ticks: Vec<u64> =
         text.lines().next()?.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
     // user nice system idle iowait irq softirq steal, in hundredths of a second
     let busy = [0, 1, 2, 5, 6, 7].iter().filter_map(|index| ticks.get(*index)).sum::<u64>();
     Some(busy * 10_000_000)
+}
+
+/// Memory of the machine, and what of it is free or can be made so, in bytes.
+pub(super) fn memory_bytes() -> (u64, u64) {
+    let field = |name: &str, text: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    };
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    (field("MemTotal:", &text), field("MemAvailable:", &text))
 }
 
 fn memory(now: &str) -> Value {

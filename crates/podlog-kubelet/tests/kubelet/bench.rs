@@ -4,13 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::Response;
+use http::{Request, Response};
 use http_body_util::BodyExt;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use podlog_api::Compatibility;
 use podlog_kubelet::config::KubeletConfiguration;
 use podlog_kubelet::{ApiConnection, Kubelet, KubeletOptions};
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
-use podlog_serving::{NodeBody, NodeClient, NodeClientConfig, ServerTls, Verify, install_crypto_provider};
+use podlog_serving::{
+    Dialer, NodeBody, NodeClient, NodeClientConfig, ServerTls, Verify, install_crypto_provider,
+};
 use serde_json::Value;
 
 use crate::api::Api;
@@ -112,6 +116,46 @@ impl Bench {
 
     pub(crate) async fn get_as(&self, user: Option<&str>, path: &str) -> (u16, String) {
         body_of(self.request(user, path).await).await
+    }
+
+    /// Makes connections as `user`; `None` shows no certificate.
+    pub(crate) fn dialer(&self, user: Option<&str>) -> Dialer {
+        let client = user.map(|user| {
+            let files = KeyPairFiles::in_folder(self.directory.path(), user);
+            self.authority.ensure(&files, &CertificateRequest::client(user, None)).unwrap();
+            files
+        });
+        Dialer::tls(self.authority.certificate_path().to_owned(), client).unwrap()
+    }
+
+    /// The same, with a certificate of an authority that the kubelet does not know.
+    pub(crate) fn stranger(&self, user: &str) -> Dialer {
+        let other = CertificateAuthority::load_or_create(self.directory.path(), "other", "other").unwrap();
+        let files = KeyPairFiles::in_folder(self.directory.path(), "stranger");
+        other.ensure(&files, &CertificateRequest::client(user, None)).unwrap();
+        Dialer::tls(self.authority.certificate_path().to_owned(), Some(files)).unwrap()
+    }
+
+    /// Any request: code and body.
+    pub(crate) async fn send(
+        &self,
+        dialer: &Dialer,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+    ) -> (u16, String) {
+        let connection = dialer.dial("127.0.0.1", self.port()).await.unwrap();
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(connection)).await;
+        let (mut sender, driver) = handshake.unwrap();
+        tokio::spawn(driver);
+        let mut request = Request::builder().method(method).uri(format!("https://node-1{path}"));
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let response = sender.send_request(request.body(String::new()).unwrap()).await.unwrap();
+        let code = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (code, String::from_utf8(body.to_vec()).unwrap())
     }
 
     /// Waits until `check` finds something.

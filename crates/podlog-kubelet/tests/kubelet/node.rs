@@ -1,5 +1,7 @@
 //! The node's object, its lease, and the endpoint's small routes.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::bench::Bench;
@@ -99,4 +101,30 @@ async fn nobody_gets_in_when_nobody_can_tell() {
         bench.get_as(Some("ann"), "/metrics").await,
         (500, "Authorization error (user=ann, verb=get, resource=nodes, subresource=metrics)".to_owned())
     );
+}
+
+#[tokio::test]
+async fn a_node_is_as_ready_as_its_runtime() {
+    let mut bench = Bench::idle().await;
+    bench.config.node_status_update_frequency = Duration::from_millis(50);
+    bench.start().await;
+    let ready = |bench: &Bench, status: &str, reason: &str, message: &str| {
+        let node = bench.api.get("nodes", "", "node-1")?;
+        let conditions = node["status"]["conditions"].as_array()?.clone();
+        let ready = conditions.into_iter().find(|condition| condition["type"] == "Ready")?;
+        let is_so = ready["status"] == status && ready["reason"] == reason && ready["message"] == message;
+        is_so.then_some(())
+    };
+    let well = "kubelet is posting ready status";
+    bench.wait("a ready node", |bench| ready(bench, "True", "KubeletReady", well)).await;
+    let not_ready = "container runtime not ready: RuntimeReady=false reason:Because message:busy";
+    for (down, why, message) in [(false, Some("busy"), not_ready), (true, None, "container runtime is down")]
+    {
+        bench.runtime.set_health(down, why);
+        bench.wait(message, |bench| ready(bench, "False", "KubeletNotReady", message)).await;
+        bench.wait_event("node-1", "NodeNotReady: Node node-1 status is now: NodeNotReady").await;
+        bench.runtime.set_health(false, None);
+        bench.wait("a ready node again", |bench| ready(bench, "True", "KubeletReady", well)).await;
+    }
+    bench.wait_event("node-1", "NodeReady: Node node-1 status is now: NodeReady").await;
 }

@@ -32,6 +32,9 @@ struct State {
     execs: Vec<String>,
     /// `stop_container` calls: name and grace.
     stops: Vec<(String, u64)>,
+    /// What the runtime says of itself; `None` when it does not answer.
+    down: bool,
+    not_ready: Option<&'static str>,
     /// With what every question for a container's status fails.
     broken: Option<&'static str>,
 }
@@ -73,6 +76,12 @@ impl FakeRuntime {
     /// Makes every question for a container's status fail.
     pub(crate) fn fail_statuses(&self, why: &'static str) {
         self.state.lock().broken = Some(why);
+    }
+
+    /// Whether it answers when it is asked how it is, and what keeps it from being ready.
+    pub(crate) fn set_health(&self, down: bool, not_ready: Option<&'static str>) {
+        let mut state = self.state.lock();
+        (state.down, state.not_ready) = (down, not_ready);
     }
 
     /// What commands that begin with this word end with.
@@ -142,6 +151,19 @@ impl ContainerRuntime for FakeRuntime {
 
     fn images(&self) -> Images {
         Images::Used
+    }
+
+    async fn conditions(&self) -> Result<Vec<RuntimeCondition>, RuntimeError> {
+        let state = self.state.lock();
+        if state.down {
+            return Err(RuntimeError::Unavailable("no such socket".into()));
+        }
+        Ok(vec![RuntimeCondition {
+            kind: "RuntimeReady".into(),
+            is_true: state.not_ready.is_none(),
+            reason: "Because".into(),
+            message: state.not_ready.unwrap_or_default().into(),
+        }])
     }
 
     async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
