@@ -183,7 +183,8 @@ fn throughput(options: &Options) -> anyhow::Result<Row> {
     write_log(&log, options.size(1 << 30, 4 << 20))?;
     let kubelet = servers.kubelet(&site, &log)?;
     let tls = ServerTls::load(site.pair("server"))?;
-    let reference = servers._runtime.block_on(Server::bind(([127, 0, 0, 1], 0).into(), tls, Limits::default()))?;
+    let reference =
+        servers._runtime.block_on(Server::bind(([127, 0, 0, 1], 0).into(), tls, Limits::default()))?;
     let (reference_port, end) = (reference.local_addr().port(), CancellationToken::new());
     servers._runtime.spawn(reference.serve(Arc::new(FileServer(log)), end.clone()));
     let client = site.client()?;
@@ -221,7 +222,8 @@ fn first_byte(options: &Options) -> anyhow::Result<Row> {
         anyhow::ensure!(first, "an empty log");
         millis.push(begun.elapsed().as_secs_f64() * 1e3);
     }
-    Ok(Row::new("kubelet", "first byte of tailLines=10, 10 GiB", median(&millis), "ms").target(Target::AtMost(5.0)))
+    Ok(Row::new("kubelet", "first byte of tailLines=10, 10 GiB", median(&millis), "ms")
+        .target(Target::AtMost(5.0)))
 }
 
 /// Followers of one container that prints ten lines a second.
@@ -271,7 +273,8 @@ fn followers(options: &Options) -> anyhow::Result<Vec<Row>> {
     })?;
     let used = Servers::cpu()?.saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64();
     Ok(vec![
-        Row::new("kubelet", format!("{count} followers at 10 lines/s"), used, "cores").target(Target::AtMost(1.0)),
+        Row::new("kubelet", format!("{count} followers at 10 lines/s"), used, "cores")
+            .target(Target::AtMost(1.0)),
     ])
 }
 
@@ -289,8 +292,10 @@ fn idle(options: &Options) -> anyhow::Result<Vec<Row>> {
     let percent = 100.0 * used / begun.elapsed().as_secs_f64();
     let resident = usage::memory(kubelet.pid())?.resident / 1024.0;
     Ok(vec![
-        Row::new("kubelet", format!("idle with {pods} pods, resident"), resident, "MiB").target(Target::AtMost(40.0)),
-        Row::new("kubelet", format!("idle with {pods} pods"), percent, "% of a core").target(Target::AtMost(1.0)),
+        Row::new("kubelet", format!("idle with {pods} pods, resident"), resident, "MiB")
+            .target(Target::AtMost(40.0)),
+        Row::new("kubelet", format!("idle with {pods} pods"), percent, "% of a core")
+            .target(Target::AtMost(1.0)),
     ])
 }
 
