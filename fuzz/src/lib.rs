@@ -4,6 +4,7 @@
 //! under test went another way, as far as its answer tells. The runner keeps inputs that go a new way and mutates them on.
 //! The functions can be called from a libFuzzer harness as they are.
 
+mod access;
 pub mod mutate;
 mod parsers;
 mod reader;
@@ -37,7 +38,38 @@ pub const TARGETS: &[Target] = &[
     Target { name: "websocket", run: sockets::websocket, dictionary: WEBSOCKET },
     Target { name: "renderer", run: reader::renderer, dictionary: RECORD },
     Target { name: "generations", run: reader::generations, dictionary: RECORD },
+    Target { name: "bearer", run: access::bearer, dictionary: BEARER },
+    Target { name: "certificate", run: access::certificate, dictionary: CERTIFICATE },
+    Target { name: "certificate-request", run: access::certificate_request, dictionary: CERTIFICATE },
+    Target { name: "roles", run: access::roles, dictionary: ROLES },
     Target { name: "attributes", run: reader::attributes, dictionary: ATTRIBUTES },
+];
+
+const BEARER: &[&str] = &["Bearer ", "bearer", "Basic ", " ", "\t", "a.b.c", "="];
+const CERTIFICATE: &[&str] = &[
+    "-----BEGIN CERTIFICATE-----\n",
+    "-----END CERTIFICATE-----\n",
+    "-----BEGIN CERTIFICATE REQUEST-----\n",
+    "MIIB",
+    "\x30\x03",
+    "\x02\x01\x00",
+    "\x06\x03U\x04\x03",
+    "\x0c\x02ab",
+    "\x31\x00",
+];
+const ROLES: &[&str] = &[
+    r#"{"kind":"ClusterRole","metadata":{"name":"r"},"rules":["#,
+    r#"{"kind":"ClusterRoleBinding","metadata":{"name":"b"},"roleRef":{"kind":"ClusterRole","name":"r"},"subjects":["#,
+    r#"{"kind":"User","name":"ann"}"#,
+    r#"{"kind":"Group","name":"devs"}"#,
+    r#"{"verbs":["*"],"apiGroups":[""],"resources":["pods/log"]}"#,
+    r#""resourceNames":["web"]"#,
+    r#""nonResourceURLs":["/x*"]"#,
+    "*",
+    "*/log",
+    ",",
+    "]",
+    "}",
 ];
 
 const RECORD: &[&str] = &[

@@ -55,10 +55,18 @@ impl SigningRequest {
     /// # Errors
     /// When it is something else, is damaged, or is not signed with its own key.
     pub fn parse(pem: &[u8]) -> Result<Self, UnreadableRequest> {
-        let wrong = |text: &str| UnreadableRequest(text.to_owned());
         let der = CertificateSigningRequestDer::from_pem_slice(pem)
-            .map_err(|_| wrong("PEM block type must be CERTIFICATE REQUEST"))?;
-        let (rest, request) = X509CertificationRequest::from_der(&der)
+            .map_err(|_| UnreadableRequest("PEM block type must be CERTIFICATE REQUEST".to_owned()))?;
+        Self::from_der(&der)
+    }
+
+    /// Reads a request without its PEM.
+    ///
+    /// # Errors
+    /// As [`SigningRequest::parse`].
+    pub fn from_der(der: &[u8]) -> Result<Self, UnreadableRequest> {
+        let wrong = |text: &str| UnreadableRequest(text.to_owned());
+        let (rest, request) = X509CertificationRequest::from_der(der)
             .map_err(|error| UnreadableRequest(format!("not a PKCS #10 request: {error}")))?;
         if !rest.is_empty() {
             return Err(wrong("there is something behind the PKCS #10 request"));
