@@ -246,7 +246,8 @@ fn issuer(config: &ApiServerConfig) -> Result<TokenIssuer, StartError> {
         .map_err(|source| StartError::Key { path: path.clone(), source })?;
     let mut issuer = TokenIssuer::new(config.service_account_issuer.clone(), &private, &public)
         .map_err(|reason| StartError::SigningKey { path, reason })?;
-    for path in &config.service_account_old_keys {
+    // The first may hold a key of before, too.
+    for path in [&config.service_account_public_key].into_iter().chain(&config.service_account_old_keys) {
         let unusable = |reason: String| StartError::VerifyingKey { path: path.clone(), reason };
         let pem = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
         issuer.believe(&pem).map_err(unusable)?;

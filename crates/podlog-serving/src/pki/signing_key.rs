@@ -7,7 +7,7 @@ use rcgen::KeyPair;
 use super::files::{PUBLIC, PkiError, SECRET, read_if_present, write_atomically};
 
 /// Loads or makes an ECDSA P-256 key (for ES256): the private one as PKCS #8 PEM, the public one as SPKI PEM, which is
-/// written again where it is missing. Returns both texts: private, public.
+/// written where it is missing; a file that holds another key is left alone. Returns both texts: private, public.
 ///
 /// # Errors
 /// When the files cannot be read, written or understood.
@@ -22,7 +22,7 @@ pub fn load_or_create_signing_key(private: &Path, public: &Path) -> Result<(Stri
         }
     };
     let public_pem = key.public_key_pem();
-    if read_if_present(public)?.as_deref() != Some(&public_pem) {
+    if read_if_present(public)?.is_none() {
         write_atomically(public, public_pem.as_bytes(), PUBLIC)?;
     }
     Ok((key.serialize_pem(), public_pem))
@@ -42,5 +42,12 @@ mod tests {
         assert!(first.0.starts_with("-----BEGIN PRIVATE KEY-----"));
         assert!(first.1.starts_with("-----BEGIN PUBLIC KEY-----"));
         assert_eq!(std::fs::read_to_string(&public).unwrap(), first.1);
+        std::fs::write(&public, "another key").unwrap();
+        assert_eq!(load_or_create_signing_key(&private, &public).unwrap(), first);
+        assert_eq!(
+            std::fs::read_to_string(&public).unwrap(),
+            "another key",
+            "it may verify tokens of before"
+        );
     }
 }

@@ -45,8 +45,8 @@ pub(crate) struct ApiServerArgs {
     /// Authorities of client certificates.
     #[arg(long, value_name = "FILE")]
     client_ca_file: PathBuf,
-    /// Public key that tokens of service accounts are verified with: the half of --service-account-signing-key-file, made
-    /// where it is missing. Given again, keys of before, whose tokens stay valid.
+    /// Public key that tokens of service accounts are verified with, besides that of --service-account-signing-key-file,
+    /// which is written there where the file is missing; may be repeated, for keys of before, whose tokens stay valid.
     #[arg(long, value_name = "FILE", required = true)]
     service_account_key_file: Vec<PathBuf>,
     /// Private key (P-256) that signs tokens of service accounts; made where it is missing. Servers that share a storage
