@@ -103,9 +103,12 @@ fn enter_cwd(process: &Process) -> Result<(), String> {
     chdir(cwd).map_err(failed(format!("chdir to cwd ({:?}) failed", cwd.display())))
 }
 
-/// Nobody waits for a command when its monitor is gone. The container's own program goes on: its copier becomes the next
-/// monitor.
-fn die_with(capture: Pid) -> Result<(), String> {
+/// Has the kernel kill this process when its parent, `capture`, ends: nobody waits for a command then. The container's own
+/// program goes on: its copier becomes the next monitor.
+///
+/// # Errors
+/// When the parent has ended already.
+pub(crate) fn die_with(capture: Pid) -> Result<(), String> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("set parent death signal"))?;
     if getppid() == Some(capture) { Ok(()) } else { Err("capture has ended".to_owned()) }
 }

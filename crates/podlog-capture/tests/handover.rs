@@ -7,9 +7,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::printer::{check, kill, pauses, printer};
+use common::printer::{Endless, check, kill, pauses};
 use common::{Scene, eventually, is_alive, read_replies};
 use podlog_container::control::{self, Exec, Program, Reply, Request};
 use podlog_container::{BackPressure, Build, Liveness, ProcessStat, REASON_UNKNOWN};
@@ -66,14 +66,12 @@ fn pair(scene: &Scene) -> Option<(i32, i32)> {
     };
     let name = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     let all = ProcessStat::all().expect("processes").into_iter().filter(is_capture);
-    let mut named: Vec<_> = all.map(|process| (name(process.pid), process.pid)).collect();
-    named.sort_unstable();
-    match &named[..] {
-        [(one, copier), (other, monitor)] if one == "podlog-copier\n" && other == "podlog-monitor\n" => {
-            Some((*monitor, *copier))
-        }
-        _ => None,
-    }
+    let mut named: Vec<_> = all.map(|process| (name(process.pid), process)).collect();
+    named.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    let [(first, copier), (second, monitor)] = &named[..] else { return None };
+    let are_both = first == "podlog-copier\n" && second == "podlog-monitor\n";
+    // A child of a monitor that has just been killed is none, though it has its name.
+    (are_both && copier.parent == monitor.pid).then_some((monitor.pid, copier.pid))
 }
 
 /// Waits until both processes run a program.
@@ -86,8 +84,8 @@ fn wait_for_program(scene: &Scene, program: &Path) -> (i32, i32) {
 
 #[test]
 fn lines_printed_at_full_speed_across_ten_hand_overs_arrive_once() {
-    const LINES: usize = 100_000;
-    let scene = printer(LINES).with(|process| {
+    let printer = Endless::new();
+    let scene = printer.scene().with(|process| {
         process.log.max_bytes = 1 << 20;
         process.log.max_files = 10_000;
     });
@@ -100,38 +98,33 @@ fn lines_printed_at_full_speed_across_ten_hand_overs_arrive_once() {
         assert_eq!(own_build(&scene), Build::of(program).expect("a build").to_string());
         assert_eq!(wait_for_program(&scene, program), before, "the processes are the same");
     }
-    assert_eq!(scene.dir.exit().expect("read exit"), None, "it still prints");
+    let lines = printer.stop();
     let exit = scene.exit();
     assert_eq!((exit.exit_code, exit.message.as_str(), exit.lost_bytes), (0, "", 0));
-    check(&scene, LINES);
+    check(&scene, lines);
 }
 
 #[test]
 fn either_process_may_be_killed_at_any_step() {
-    const LINES: usize = 200_000;
-    let scene = printer(LINES);
+    let printer = Endless::new();
+    let scene = printer.scene();
     scene.start();
     let builds = ["one", "another"].map(|name| build(&scene, name));
     let mut pause = pauses(12_000);
-    let (mut rounds, deadline) = (0, Instant::now() + Duration::from_secs(60));
-    while scene.dir.exit().expect("read exit").is_none() {
-        assert!(Instant::now() < deadline, "the container does not end");
+    for round in 0..60 {
         // Both at once is another story: it waits until there are two.
-        let Some((monitor, copier)) = pair(&scene) else { continue };
-        let Ok(socket) = scene.dir.connect_control() else { continue };
-        drop(socket);
-        let connection = request(&scene, &builds[rounds % 2]);
+        let (monitor, copier) = eventually("two processes", || pair(&scene));
+        let connection = request(&scene, &builds[round % 2]);
         std::thread::sleep(pause());
-        let victim = if rounds % 3 == 0 { copier } else { monitor };
+        let victim = if round % 3 == 0 { copier } else { monitor };
         kill(victim);
         eventually("its end", || (!is_alive(victim)).then_some(()));
         drop(connection);
-        rounds += 1;
     }
-    assert!(rounds > 10, "only {rounds} hand-overs");
+    let lines = printer.stop();
     let exit = scene.exit();
     assert!(exit.exit_code == 0 || exit.reason == REASON_UNKNOWN, "{exit:?}");
-    check(&scene, LINES);
+    check(&scene, lines);
 }
 
 #[test]

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal, waitpid};
+use rustix::process::{Signal, WaitOptions, getpid, waitpid};
 use rustix::stdio::{dup2_stderr, dup2_stdout};
 
 use super::{Errand, Packed};
 use crate::drain::timespec;
+use crate::launch::die_with;
 use crate::sys::{self, Fork};
 use crate::text::{failed, reason};
 
@@ -35,10 +36,14 @@ pub(crate) fn try_program(
     packed: &Packed,
 ) -> Result<(), String> {
     let (report, reporter) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("pipe"))?;
+    let monitor = getpid();
     let pid = match sys::fork().map_err(failed("fork"))? {
         Fork::Parent(pid) => pid,
         Fork::Child => {
-            let _ = set_parent_process_death_signal(Some(Signal::KILL));
+            // It has the monitor's end of the line to the copier, which is not to believe in a monitor that is dead.
+            if die_with(monitor).is_err() {
+                sys::exit_child(1);
+            }
             let _ = dup2_stdout(&reporter).and_then(|()| dup2_stderr(&reporter));
             let why = become_program(program, argv, dir, Errand::Trial, packed);
             let _ = rustix::io::write(&reporter, why.as_bytes());

@@ -1,11 +1,13 @@
 //! A program that prints numbered lines, and what its log must be.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use podlog_line::Stream;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Scene;
+use super::{Scene, eventually};
 
 /// Numbered lines of both streams as fast as `awk` can, of 0 to 300 bytes, some of 40,000, with pauses so that there is time
 /// for some kills on any machine.
@@ -15,8 +17,9 @@ pub(crate) const PRINTER: &str = r#"exec awk -v n=$LINES 'BEGIN {
         size = i % 1000 == 0 ? 40000 : (i * 7919) % 300
         printf "%d %s\n", i, substr(filler, 1, size)
         if (i % 3 == 0) printf "%d %s\n", i, substr(filler, 1, size) > "/dev/stderr"
-        if (i % 2000 == 0) { fflush(); system("sleep 0.03") }
+        if (i % 2000 == 0) { fflush(); if (system("sleep 0.03; [ -e \"$STOP\" ]") == 0) break }
     }
+    if (n == 1e9) print i > "$STOP"
 }'"#;
 
 /// What line `number` of a stream is.
@@ -27,6 +30,30 @@ pub(crate) fn line(number: usize) -> String {
 
 pub(crate) fn printer(lines: usize) -> Scene {
     Scene::script(&PRINTER.replace("$LINES", &lines.to_string()))
+}
+
+/// The same without an end, until it is told to stop.
+pub(crate) struct Endless(tempfile::TempDir);
+
+impl Endless {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    pub(crate) fn scene(&self) -> Scene {
+        let script = PRINTER.replace("$LINES", "1e9").replace("$STOP", &self.file().display().to_string());
+        Scene::script(&script)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("stop")
+    }
+
+    /// Tells it to stop, and returns how many lines it has printed.
+    pub(crate) fn stop(&self) -> usize {
+        fs::write(self.file(), "").expect("write");
+        eventually("the number of lines", || fs::read_to_string(self.file()).ok()?.trim().parse().ok())
+    }
 }
 
 pub(crate) fn kill(pid: i32) {
