@@ -1,4 +1,4 @@
-//! Draining a program into its log: throughput and CPU time, in turn with conmon and with cat.
+//! Draining a program into its log: throughput and CPU time, in turn with conmon, containerd and cat.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ struct Run {
 }
 
 pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<Row>> {
-    let mut others = vec![Logger::Conmon, Logger::Cat];
+    let mut others = vec![Logger::Conmon, Logger::Containerd, Logger::Cat];
     others.retain(|logger| {
         let is_installed = logger.is_installed();
         if !is_installed {

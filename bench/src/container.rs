@@ -12,13 +12,14 @@ use anyhow::Context;
 use podlog_container::{Config, ContainerDir, EnvVar, Log, Metadata, Process, STARTED};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{conmon::Conmon, usage};
+use crate::{conmon::Conmon, containerd::Containerd, usage};
 
 /// Who logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Logger {
     Podlog,
     Conmon,
+    Containerd,
     /// `cat > file`: what a pipe and a file cost, nothing else.
     Cat,
 }
@@ -28,13 +29,18 @@ impl Logger {
         match self {
             Logger::Podlog => "podlog",
             Logger::Conmon => "conmon",
+            Logger::Containerd => "containerd",
             Logger::Cat => "cat",
         }
     }
 
     /// Whether it is there on this machine.
     pub(crate) fn is_installed(self) -> bool {
-        self != Logger::Conmon || Conmon::is_installed()
+        match self {
+            Logger::Conmon => Conmon::is_installed(),
+            Logger::Containerd => Containerd::is_installed(),
+            Logger::Podlog | Logger::Cat => true,
+        }
     }
 
     /// Runs a program of this executable; its directory must be fresh.
@@ -45,6 +51,10 @@ impl Logger {
         let by = match self {
             Logger::Podlog => return start_rotated(directory, arguments, 1 << 40, 2),
             Logger::Conmon => By::Conmon(Conmon::start(directory, &log, &argv)?),
+            Logger::Containerd => {
+                let (containerd, log) = Containerd::start(directory, &argv)?;
+                return Ok(Running { log, by: By::Containerd(containerd) });
+            }
             Logger::Cat => By::Cat(Cat::start(&log, &argv)?),
         };
         Ok(Running { log, by })
@@ -75,6 +85,7 @@ pub(crate) struct Running {
 enum By {
     Podlog(Capture),
     Conmon(Conmon),
+    Containerd(Containerd),
     Cat(Cat),
 }
 
@@ -84,6 +95,7 @@ impl Running {
         match &self.by {
             By::Podlog(capture) => capture.processes(),
             By::Conmon(conmon) => vec![conmon.pid()],
+            By::Containerd(containerd) => containerd.processes(),
             By::Cat(cat) => vec![cat.cat.id()],
         }
     }
@@ -92,13 +104,18 @@ impl Running {
     pub(crate) fn pair(&self) -> Option<Pair> {
         match &self.by {
             By::Podlog(capture) => capture.pair(),
-            By::Conmon(_) | By::Cat(_) => None,
+            By::Conmon(_) | By::Containerd(_) | By::Cat(_) => None,
         }
     }
 
     /// CPU time that the loggers have used.
     pub(crate) fn time(&self) -> anyhow::Result<Duration> {
-        self.loggers().into_iter().map(usage::process_time).sum()
+        match &self.by {
+            By::Containerd(containerd) => containerd.time(),
+            By::Podlog(_) | By::Conmon(_) | By::Cat(_) => {
+                self.loggers().into_iter().map(usage::process_time).sum()
+            }
+        }
     }
 
     /// Waits until the log ends with a line that holds `text`.

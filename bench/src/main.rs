@@ -7,6 +7,7 @@ mod api;
 mod capture;
 mod conmon;
 mod container;
+mod containerd;
 mod disk;
 mod followers;
 mod kubelet;
@@ -77,7 +78,7 @@ enum Question {
     Read,
     /// Writing records, without a process or a pipe.
     Sink,
-    /// Draining a program into its log, against conmon and cat.
+    /// Draining a program into its log, against conmon, containerd and cat.
     Capture,
     /// How long a line takes to the file, and to a follower.
     Latency,
