@@ -1,7 +1,12 @@
 //! The whole engine: whatever is written, however it is cut into chunks, files and lives of writers, comes out once, in
 //! order, byte for byte; and what retention has deleted is missing at the beginning and nowhere else.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use podlog_driver::{CriFileSink, FileLimits, LogReader, LogSource, MAX_CONTENT, ReadState};
 use podlog_line::{Cursor, Gap, GapReason, Selection, Stream, Streams, Timestamp};
@@ -18,6 +23,8 @@ enum Step {
     Die,
     /// Somebody else rotates.
     Rename,
+    /// Old files are compressed, as far as that is possible.
+    Compress,
     /// The followers look.
     Look,
     /// The followers look, go, and come back where they were.
@@ -39,6 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::ShowPartial),
         1 => Just(Step::Die),
         1 => Just(Step::Rename),
+        1 => Just(Step::Compress),
         3 => Just(Step::Look),
         2 => Just(Step::Resume),
     ]
@@ -151,7 +159,27 @@ impl Scene {
                 fs::rename(self.path(), self.directory.path().join(rotated)).expect("a rename");
                 self.sink().reopen().expect("a new file");
             }
+            Step::Compress => self.wait_for_compression(),
             Step::Look | Step::Resume => {}
+        }
+    }
+
+    /// Names of rotated files: those that are plain, and those that are compressed.
+    fn rotated(&self) -> (usize, usize) {
+        let names = fs::read_dir(self.directory.path()).expect("a directory");
+        let names: Vec<String> =
+            names.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect();
+        let count = |is_counted: &dyn Fn(&str) -> bool| names.iter().filter(|name| is_counted(name)).count();
+        let is_plain =
+            |name: &str| name.starts_with("0.log.2") && !name.contains(".gz") && !name.ends_with(".tmp");
+        (count(&is_plain), count(&|name| name.ends_with(".gz")))
+    }
+
+    /// The newest stays plain. What somebody else has renamed is compressed when the writer rotates next.
+    fn wait_for_compression(&self) {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while self.rotated().0 > 1 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -276,6 +304,58 @@ fn config() -> ProptestConfig {
     if std::env::var_os("PROPTEST_CASES").is_some() { config } else { ProptestConfig { cases: 6, ..config } }
 }
 
+/// Carries out the steps while two followers look and resume, and compares all that is read with what was written. The
+/// log at the end.
+fn play(steps: &[Step], max_bytes: u64, tail: usize) -> Scene {
+    let mut scene = Scene::new(FileLimits { max_bytes, max_files: 100_000 });
+    let mut followers = Stream::ALL.map(|stream| Follower::new(&scene.path(), stream));
+    for step in steps {
+        scene.carry_out(step);
+        if matches!(step, Step::Look | Step::Resume) {
+            followers.iter_mut().for_each(Follower::look);
+        }
+        if matches!(step, Step::Resume) {
+            followers.iter_mut().for_each(|follower| follower.resume(&scene.path()));
+        }
+    }
+    scene.end();
+    check_order(&scene.path(), &scene.models);
+    for (stream, follower) in Stream::ALL.into_iter().zip(followers) {
+        let expected = &scene.models[stream.index()].expected;
+        assert_same("reader", &read(&scene.path(), &of(stream)), expected);
+        let selection = Selection { tail: Some(tail as u64), ..of(stream) };
+        assert_same("tail", &read(&scene.path(), &selection), last_lines(expected, tail));
+        assert_same("follower", &follower.end(), expected);
+    }
+    scene
+}
+
+#[test]
+fn followers_come_back_to_places_that_were_compressed_meanwhile() {
+    let write = |stream, lengths: &[usize], cut| Step::Write { stream, lengths: lengths.to_vec(), cut };
+    let many = [3000; 30];
+    let mut steps = vec![Step::Look, Step::Resume];
+    for stream in Stream::ALL {
+        steps.extend([
+            // Longer than a file, and cut within a line.
+            write(stream, &many, 100),
+            Step::Resume,
+            write(stream, &[1 << 20, 0, 70_000], 50_000),
+            Step::Compress,
+            Step::Resume,
+            Step::Die,
+            write(stream, &many, 0),
+            Step::Rename,
+            write(stream, &many, 10),
+            Step::Compress,
+            Step::Look,
+        ]);
+    }
+    let scene = play(&steps, 20_000, 50);
+    let (_, compressed) = scene.rotated();
+    assert!(compressed > 20, "only {compressed} files are compressed");
+}
+
 proptest! {
     #![proptest_config(config())]
 
@@ -285,26 +365,7 @@ proptest! {
         max_bytes in prop::sample::select(vec![20_000_u64, 100_000, 1 << 20]),
         tail in 1..200_usize,
     ) {
-        let mut scene = Scene::new(FileLimits { max_bytes, max_files: 100_000 });
-        let mut followers = Stream::ALL.map(|stream| Follower::new(&scene.path(), stream));
-        for step in &steps {
-            scene.carry_out(step);
-            if matches!(step, Step::Look | Step::Resume) {
-                followers.iter_mut().for_each(Follower::look);
-            }
-            if matches!(step, Step::Resume) {
-                followers.iter_mut().for_each(|follower| follower.resume(&scene.path()));
-            }
-        }
-        scene.end();
-        check_order(&scene.path(), &scene.models);
-        for (stream, follower) in Stream::ALL.into_iter().zip(followers) {
-            let expected = &scene.models[stream.index()].expected;
-            assert_same("reader", &read(&scene.path(), &of(stream)), expected);
-            let selection = Selection { tail: Some(tail as u64), ..of(stream) };
-            assert_same("tail", &read(&scene.path(), &selection), last_lines(expected, tail));
-            assert_same("follower", &follower.end(), expected);
-        }
+        play(&steps, max_bytes, tail);
     }
 
     #[test]
