@@ -42,7 +42,7 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<Row>> {
     sink.write(Stream::Stdout, b"another line\n", at)?;
     wait(&mut all_done);
     let cpu = usage::process_time(std::process::id())?.saturating_sub(cpu);
-    let instances = inotify_instances();
+    let instances = inotify_instances(std::process::id());
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     let each = |value: f64| value / count as f64;
     Ok(vec![
@@ -80,8 +80,8 @@ pub(crate) fn raise_open_files() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-fn inotify_instances() -> usize {
-    let descriptors = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+pub(crate) fn inotify_instances(pid: u32) -> usize {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
     let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
     targets.filter(|target| target.as_os_str() == "anon_inode:inotify").count()
 }

@@ -74,14 +74,14 @@ fn watch_file(options: &Options, logger: Logger) -> anyhow::Result<Vec<f64>> {
 
 /// What has arrived of the lines of [`spam`], whatever stands in front of each.
 #[derive(Default)]
-struct Arrivals {
+pub(crate) struct Arrivals {
     rest: Vec<u8>,
-    microseconds: Vec<f64>,
-    is_over: bool,
+    pub(crate) microseconds: Vec<f64>,
+    pub(crate) is_over: bool,
 }
 
 impl Arrivals {
-    fn take(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let now = spam::now();
         self.rest.extend_from_slice(bytes);
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {

@@ -10,6 +10,7 @@ mod container;
 mod containerd;
 mod disk;
 mod followers;
+mod https;
 mod kubelet;
 mod latency;
 mod logs;
@@ -84,6 +85,11 @@ enum Question {
     Latency,
     /// Many followers in one process.
     Followers,
+    /// Following through a kubelet's HTTPS.
+    Https,
+    /// A kubelet, for that.
+    #[command(hide = true)]
+    ServeHttps(https::Serve),
     /// What a capture at rest holds.
     Memory,
     /// The way of a log through the API server.
@@ -110,8 +116,8 @@ enum Question {
     Spam(spam::Spam),
 }
 
-const ALL: [&str; 9] =
-    ["read", "sink", "capture", "latency", "followers", "memory", "relay", "kubelet", "api"];
+const ALL: [&str; 10] =
+    ["read", "sink", "capture", "latency", "followers", "https", "memory", "relay", "kubelet", "api"];
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
@@ -131,6 +137,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(Question::Capture) => capture::measure(options)?,
         Some(Question::Latency) => latency::measure(options)?,
         Some(Question::Followers) => followers::measure(options)?,
+        Some(Question::Https) => https::measure(options)?,
+        Some(Question::ServeHttps(serve)) => return serve.run(),
         Some(Question::Memory) => memory::measure(options)?,
         Some(Question::Relay) => relay::measure(options)?,
         Some(Question::Kubelet) => kubelet::measure(options)?,

@@ -37,6 +37,7 @@ fn every_question_has_an_answer() {
         ("capture", 4),
         ("latency", 4),
         ("followers", 3),
+        ("https", 6),
         ("memory", 2),
         ("relay", 3),
         ("kubelet", 5),
