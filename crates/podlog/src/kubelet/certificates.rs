@@ -59,6 +59,13 @@ fn of_store(config: Kubeconfig, store: &CertificateStore) -> serde_json::Value {
     })
 }
 
+/// Whether the kubeconfig names the store's certificate: a new one would else be nobody's.
+pub(super) fn is_used(kubeconfig: Option<&Path>, store: &CertificateStore) -> bool {
+    let config = kubeconfig.and_then(|path| Kubeconfig::read_from(path).ok()).unwrap_or_default();
+    let mut users = config.auth_infos.iter().filter_map(|user| user.auth_info.as_ref());
+    users.any(|user| user.client_certificate.as_ref().is_some_and(|file| store.current() == Path::new(file)))
+}
+
 /// What the endpoint shows to its clients.
 pub(super) struct Serving<'a> {
     pub(super) config: &'a KubeletConfiguration,
@@ -93,5 +100,25 @@ impl Serving<'_> {
         ensure_self_signed(&files, &CertificateRequest::serving(self.node, names))
             .context("cannot make a certificate for the endpoint")?;
         ServerTls::load(files.clone()).with_context(|| unusable(&files.certificate))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_kept_fresh_for_those_who_show_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = CertificateStore::client(folder.path());
+        let path = folder.path().join("kubelet.conf");
+        let text = json!({"clusters": [{"name": "c", "cluster": {"server": "https://10.0.0.1"}}]});
+        let config: Kubeconfig = serde_json::from_value(text).unwrap();
+        std::fs::write(&path, of_store(config, &store).to_string()).unwrap();
+        assert!(is_used(Some(&path), &store));
+        let elsewhere = CertificateStore::client(&folder.path().join("other"));
+        assert!(!is_used(Some(&path), &elsewhere));
+        assert!(!is_used(Some(&folder.path().join("none")), &store));
+        assert!(!is_used(None, &store));
     }
 }

@@ -160,7 +160,12 @@ async fn start(
     let serving = serving.start(client, tasks, stop)?;
     if let (true, Some(client)) = (config.rotate_certificates, client) {
         let store = CertificateStore::client(&args.cert_dir());
-        tasks.spawn(store.keep(client.clone(), Wanted::client(node), stop.clone()));
+        if certificates::is_used(args.kubeconfig.as_deref(), &store) {
+            tasks.spawn(store.keep(client.clone(), Wanted::client(node), stop.clone()));
+        } else {
+            let file = store.current();
+            tracing::warn!(file = %file.display(), "rotateCertificates has no effect: the kubeconfig does not name this file");
+        }
     }
     let pod_logs_dir = config.pod_logs_dir.clone().unwrap_or_else(|| DEFAULT_POD_LOGS.into());
     let options = KubeletOptions {

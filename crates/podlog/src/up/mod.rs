@@ -84,10 +84,24 @@ fn kubelet_configuration(args: &UpArgs) -> anyhow::Result<KubeletConfiguration> 
     let Some(path) = &args.kubelet_config else { return Ok(KubeletConfiguration::default()) };
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read --kubelet-config {}", path.display()))?;
-    let (config, warnings) = KubeletConfiguration::parse(&text)
+    let (config, mut warnings) = KubeletConfiguration::parse(&text)
         .with_context(|| format!("--kubelet-config {} is not usable", path.display()))?;
+    warnings.extend(fields_of_a_kubelet_alone(&config));
     warn_of_fields(Some(path), &warnings);
     Ok(config)
+}
+
+/// Fields that `podlog kubelet` uses, and that are settled here.
+fn fields_of_a_kubelet_alone(config: &KubeletConfiguration) -> impl Iterator<Item = String> {
+    let given = [
+        ("containerRuntimeEndpoint", !config.container_runtime_endpoint.is_empty()),
+        ("rotateCertificates", config.rotate_certificates),
+        ("serverTLSBootstrap", config.server_tls_bootstrap),
+        ("tlsCertFile", config.tls_cert_file.is_some()),
+        ("tlsPrivateKeyFile", config.tls_private_key_file.is_some()),
+    ];
+    let given = given.into_iter().filter(|(_, is_given)| *is_given);
+    given.map(|(field, _)| format!("{field} has no effect here: it is for `podlog kubelet`"))
 }
 
 /// Says which fields of a kubelet's configuration, or flags, have no effect.
