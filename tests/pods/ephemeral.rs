@@ -8,7 +8,8 @@ pub(crate) async fn somebody_looks_around(cluster: &Cluster) {
     cluster.run("patient", json!({"containers": [shell("main", "echo main; exec sleep 98765")]})).await;
     cluster.wait_ready("patient").await;
     // Sees the processes of the other: its command line is in one of them.
-    let script = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q 'sleep 98765' && echo seen; exit 3";
+    let script =
+        "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q 'sleep 98765' && echo seen; exit 3";
     let debug = with(shell("debug", script), "targetContainerName", json!("main"));
     add(cluster, debug).await;
     let pod = cluster
