@@ -3,6 +3,7 @@
 //! A subcommand a question; without one, all of them, each in a process of its own. The table goes to stdout, and so does
 //! `--json`; what is going on goes to stderr. `bench/README.md` says what the rows mean.
 
+mod access;
 mod api;
 mod capture;
 mod conmon;
@@ -98,6 +99,8 @@ enum Question {
     Kubelet,
     /// The API server with many objects.
     Api,
+    /// Deciding by roles, with many bindings.
+    Access,
     /// An API server, for the other subcommands.
     #[command(hide = true)]
     ServeApi(site::Serve),
@@ -116,8 +119,19 @@ enum Question {
     Spam(spam::Spam),
 }
 
-const ALL: [&str; 10] =
-    ["read", "sink", "capture", "latency", "followers", "https", "memory", "relay", "kubelet", "api"];
+const ALL: [&str; 11] = [
+    "read",
+    "sink",
+    "capture",
+    "latency",
+    "followers",
+    "https",
+    "memory",
+    "relay",
+    "kubelet",
+    "api",
+    "access",
+];
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
@@ -143,6 +157,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(Question::Relay) => relay::measure(options)?,
         Some(Question::Kubelet) => kubelet::measure(options)?,
         Some(Question::Api) => api::measure(options)?,
+        Some(Question::Access) => access::measure(options)?,
         Some(Question::ServeApi(serve)) => return serve.run(),
         Some(Question::Disk) => disk::measure(options)?,
         Some(Question::ServeKubelet(serve)) => return serve.run(),
