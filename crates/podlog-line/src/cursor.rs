@@ -114,7 +114,7 @@ impl Cursor {
 }
 
 /// The texts of the places between lines of a file: only their offsets differ.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct CursorsBetweenLines {
     text: [u8; Cursor::MAX_LENGTH],
     /// The offset begins here.

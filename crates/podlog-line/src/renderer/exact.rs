@@ -41,6 +41,8 @@ pub(super) struct Exact {
     /// What the headers of the records that come next may look like.
     usual: Option<Usual>,
     file: FileStart,
+    /// The texts of its places between lines.
+    between_lines: CursorsBetweenLines,
     /// Markers of gaps that stand at a place which is not left yet.
     markers: Markers,
     /// A line later than `until` was met in this file.
@@ -154,6 +156,7 @@ impl Exact {
             ignore_before: [0; 2],
             usual: None,
             file: FileStart::default(),
+            between_lines: CursorsBetweenLines::new(FileMark::default()),
             markers: Markers::default(),
             met_later: false,
             first_malformed: None,
@@ -167,6 +170,7 @@ impl Exact {
 
     pub(super) fn begin_file(&mut self, mark: FileMark, offset: u64, position: u64) {
         self.file = FileStart { mark, offset, position };
+        self.between_lines = CursorsBetweenLines::new(mark);
         self.met_later = false;
     }
 
@@ -292,7 +296,7 @@ impl Exact {
         let Block { input, room, .. } = *block;
         // The input position of the place at the beginning of `input` is this, and its offset that.
         let input_offset = self.offset_of(position - block.done as u64);
-        let mut cursors = self.filter.cursors.then(|| CursorsBetweenLines::new(self.file.mark));
+        let mut cursors = self.filter.cursors.then_some(&mut self.between_lines);
         let cursor_room = if cursors.is_some() { CursorsBetweenLines::MAX_LENGTH } else { 0 };
         let mut headers = Headers::new(template);
         while let Some(header) = headers.read(&input[block.done..]) {
