@@ -1,5 +1,7 @@
 //! What decides who somebody is and what they may do.
 
+use std::collections::HashSet;
+
 use http::Request;
 use podlog_api::rbac::Policy;
 use podlog_api::{Attributes, Decision, Object, UserInfo};
@@ -34,11 +36,16 @@ pub(crate) fn certificate_request(input: &[u8]) -> u64 {
     }
 }
 
-/// Roles and bindings in JSON, one object a line.
+/// Roles and bindings in JSON, one object a line; of several with one name, as no store holds them, the first counts.
 pub(crate) fn roles(input: &[u8]) -> u64 {
     let lines = input.split(|byte| *byte == b'\n');
-    let objects: Vec<Object> =
-        lines.filter_map(|line| serde_json::from_slice(line).ok()).map(Object::new).collect();
+    let objects = lines.filter_map(|line| serde_json::from_slice(line).ok()).map(Object::new);
+    let mut names = HashSet::new();
+    let mut is_new = |object: &Object| {
+        let namespace = if object.kind().starts_with("Cluster") { "" } else { object.namespace() };
+        names.insert([object.kind(), namespace, object.name()].map(str::to_owned))
+    };
+    let objects: Vec<Object> = objects.filter(|object| is_new(object)).collect();
     let (policy, reversed) = (Policy::new(&objects), Policy::new(objects.iter().rev()));
     let somebody = |name: &str, group: &str| UserInfo {
         username: name.to_owned(),
