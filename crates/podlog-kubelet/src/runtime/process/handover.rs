@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use podlog_container::control::{Program, Reply, Request};
@@ -25,11 +26,14 @@ enum Outcome {
 }
 
 /// Has a running container's capture replaced by `command`, when it is of another build. What cannot be replaced goes on as it is.
-pub(super) async fn hand_over(record: &ContainerRecord, command: &[OsString]) {
+pub(super) async fn hand_over(record: &Arc<ContainerRecord>, command: &[OsString]) {
     let container = &record.metadata.id;
     match try_to_hand_over(&record.dir, command).await {
         Ok(Outcome::SameBuild) => {}
         Ok(Outcome::HandedOver) => tracing::info!(container, "this build's capture has taken over"),
+        Err(error) if record.has_ended().await => {
+            tracing::debug!(container, %error, "the container has ended meanwhile");
+        }
         Err(error) => {
             tracing::warn!(container, %error, "the capture of another build goes on until the container is restarted");
         }

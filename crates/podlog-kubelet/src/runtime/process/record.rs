@@ -70,7 +70,8 @@ impl ContainerRecord {
         events.emit(&self, ContainerState::Exited);
     }
 
-    async fn has_ended(self: &Arc<Self>) -> bool {
+    /// Whether it has; not if that cannot be found out, which is logged.
+    pub(super) async fn has_ended(self: &Arc<Self>) -> bool {
         let record = Arc::clone(self);
         let is_over = move || {
             let findings = record.findings()?;
