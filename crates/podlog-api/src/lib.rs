@@ -26,6 +26,7 @@ mod attributes;
 pub mod bootstrap_roles;
 mod compatibility;
 pub mod defaults;
+pub mod deleted_pods;
 pub mod discovery;
 mod error;
 pub mod go;

@@ -15,6 +15,8 @@ const MAX_PATTERNS: usize = 32;
 const MAX_PATTERN: usize = 1024;
 /// Bytes of a cursor.
 const MAX_CURSOR: usize = 100;
+/// Characters of a pod's uid.
+const MAX_UID: usize = 128;
 
 /// The part of a log that is wanted, beyond what Kubernetes can be asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +39,13 @@ pub struct LogExtensions {
     pub cursor: Option<String>,
     /// Whether the earlier instances of the container are wanted, too, oldest first (`allInstances`).
     pub all_instances: bool,
+    /// The instance that is wanted: its restart count, or how many instances before the newest, as a negative number
+    /// (`instance`).
+    pub instance: Option<i64>,
+    /// Whether a pod is meant that has been deleted (`deleted`).
+    pub deleted: bool,
+    /// Which of several deleted pods of a name (`uid`); the one that was deleted last otherwise.
+    pub uid: Option<String>,
 }
 
 impl LogExtensions {
@@ -56,10 +65,13 @@ impl LogExtensions {
             ("allInstances", self.all_instances),
             ("cursor", self.cursor.is_some()),
             ("cursors", self.cursors),
+            ("deleted", self.deleted),
             ("exclude", !self.exclude.is_empty()),
             ("fixedStrings", self.fixed_strings),
             ("frames", self.frames),
+            ("instance", self.instance.is_some()),
             ("match", !self.include.is_empty()),
+            ("uid", self.uid.is_some()),
             ("untilSeconds", self.until_seconds.is_some()),
             ("untilTime", self.until_time.is_some()),
         ];
@@ -77,6 +89,9 @@ impl LogExtensions {
             frames: query.flag("frames"),
             cursor: query.first("cursor").map(str::to_owned),
             all_instances: query.flag("allInstances"),
+            instance: query.integer("instance")?,
+            deleted: query.flag("deleted"),
+            uid: query.first("uid").map(str::to_owned),
         })
     }
 
@@ -86,6 +101,7 @@ impl LogExtensions {
             ("cursors", self.cursors),
             ("frames", self.frames),
             ("allInstances", self.all_instances),
+            ("deleted", self.deleted),
         ] {
             if is_set {
                 query.set(name, "true");
@@ -95,6 +111,8 @@ impl LogExtensions {
             ("untilSeconds", self.until_seconds.map(|seconds| seconds.to_string())),
             ("untilTime", self.until_time.map(|time| time.to_string())),
             ("cursor", self.cursor.clone()),
+            ("instance", self.instance.map(|instance| instance.to_string())),
+            ("uid", self.uid.clone()),
         ];
         for (name, text) in texts {
             if let Some(text) = text {
@@ -117,6 +135,9 @@ impl LogExtensions {
             self.check_cursor(tail_lines),
             (self.all_instances && previous)
                 .then(|| Cause::forbidden("[]", "`allInstances` and `previous` are mutually exclusive")),
+            (self.instance.is_some() && previous)
+                .then(|| Cause::forbidden("[]", "`instance` and `previous` are mutually exclusive")),
+            self.check_uid(),
         ]
         .into_iter()
         .flatten()
@@ -131,6 +152,16 @@ impl LogExtensions {
         }
         let seconds = self.until_seconds.filter(|seconds| *seconds < 0)?;
         Some(Cause::invalid_value("untilSeconds", seconds, "must be greater than or equal to 0"))
+    }
+
+    fn check_uid(&self) -> Option<Cause> {
+        let uid = self.uid.as_deref()?;
+        if !self.deleted {
+            return Some(Cause::forbidden("uid", "may only be specified together with `deleted`"));
+        }
+        let can_be = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let is_uid = !uid.is_empty() && uid.len() <= MAX_UID && uid.bytes().all(can_be);
+        (!is_uid).then(|| Cause::invalid_value("uid", go::quote(uid), "must be the uid of a pod"))
     }
 
     fn check_cursor(&self, tail_lines: Option<i64>) -> Option<Cause> {
@@ -196,6 +227,10 @@ mod tests {
                     "[]: Forbidden: `allInstances` and `previous` are mutually exclusive",
                 ],
             ),
+            ("instance=-3&allInstances=1&deleted&uid=0b-c", &[]),
+            ("instance=0&previous=1", &["[]: Forbidden: `instance` and `previous` are mutually exclusive"]),
+            ("uid=a", &["uid: Forbidden: may only be specified together with `deleted`"]),
+            ("deleted=1&uid=..", &["uid: Invalid value: \"..\": must be the uid of a pod"]),
         ] {
             assert_eq!(messages(query), expected, "{query}");
         }
@@ -203,7 +238,7 @@ mod tests {
 
     #[test]
     fn extensions_that_cannot_be_read_are_refused_unless_they_are_unknown() {
-        for query in ["untilSeconds=x", "untilTime=x", "untilTime="] {
+        for query in ["untilSeconds=x", "untilTime=x", "untilTime=", "instance=x"] {
             assert!(PodLogOptions::from_query(query, StreamRules::Exact).is_err(), "{query}");
             for rules in [StreamRules::Upstream, StreamRules::UpstreamSplitStreams] {
                 let options = PodLogOptions::from_query(query, rules).expect(query);
@@ -219,6 +254,7 @@ mod tests {
             ("match=a&exclude=b&untilSeconds=1&cursors", "cursors,exclude,match,untilSeconds"),
             ("fixedStrings=1&cursor=x&untilTime=2026-01-01T00:00:00Z", "cursor,fixedStrings,untilTime"),
             ("allInstances=true&frames=1", "allInstances,frames"),
+            ("deleted&uid=x&instance=0", "deleted,instance,uid"),
         ] {
             let options = PodLogOptions::from_query(query, StreamRules::Exact).expect(query);
             assert_eq!(options.extensions.names().join(","), expected);

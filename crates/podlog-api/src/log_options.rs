@@ -430,6 +430,7 @@ mod tests {
                 "cursor=x&cursors=true&exclude=c&match=b&match=a+b&untilSeconds=3&untilTime=2026-01-01T00%3A00%3A00.999Z",
             ),
             ("fixedStrings=1&allInstances=1&frames", "allInstances=true&fixedStrings=true&frames=true"),
+            ("instance=-1&uid=x&deleted=1", "deleted=true&instance=-1&uid=x"),
         ] {
             let options = PodLogOptions::from_query(query, StreamRules::Exact).expect(query);
             assert_eq!(options.to_kubelet_query(), expected, "{query}");
@@ -474,6 +475,7 @@ mod tests {
             seconds in proptest::option::of(-62_135_596_800_i64..253_000_000_000),
             stream in proptest::option::of("(All|Stdout|ö)"),
             more in any::<(Option<i64>, bool, bool, Option<String>, bool, bool)>(),
+            which in any::<(Option<i64>, bool, Option<String>)>(),
             nanoseconds in proptest::option::of(-62_135_596_800_000_000_000_i128..253_000_000_000_000_000_000),
             patterns in any::<Vec<String>>(),
         ) {
@@ -498,6 +500,9 @@ mod tests {
                     cursor: more.3,
                     all_instances: more.4,
                     frames: more.5,
+                    instance: which.0,
+                    deleted: which.1,
+                    uid: which.2,
                 },
             };
             prop_assert_eq!(PodLogOptions::from_query(&options.to_query(), StreamRules::Exact), Ok(options));

@@ -41,6 +41,11 @@ pub struct KubeletConfiguration {
     /// `containerLogPolicy`, `containerLogBufferSize`, `containerLogLinesPerSecond`, `containerLogBytesPerSecond`,
     /// `containerLogMaxRecordSize`.
     pub container_log_policy: LogPolicy,
+    /// Bytes of logs of deleted pods that are kept, the last deleted ones; zero keeps none. Default 1 GiB. podlog's own:
+    /// `deletedPodLogMaxSize`.
+    pub deleted_pod_log_max_bytes: u64,
+    /// For how long they are kept; zero keeps none. Default 24 h. podlog's own: `deletedPodLogMaxAge`.
+    pub deleted_pod_log_max_age: Duration,
     /// How often a pod is looked at when nothing happens. Default 1 m.
     pub sync_frequency: Duration,
     /// How often the node's status is computed. Default 10 s.
@@ -196,6 +201,8 @@ impl Default for KubeletConfiguration {
             container_log_max_bytes: Some(10 << 20),
             container_log_max_files: 5,
             container_log_policy: LogPolicy::default(),
+            deleted_pod_log_max_bytes: 1 << 30,
+            deleted_pod_log_max_age: Duration::from_secs(24 * 3600),
             sync_frequency: Duration::from_secs(60),
             node_status_update_frequency: Duration::from_secs(10),
             node_status_report_frequency: Duration::from_secs(300),
@@ -292,6 +299,9 @@ impl KubeletConfiguration {
             container_log_max_bytes: fields.log_max_bytes(default.container_log_max_bytes)?,
             container_log_max_files: fields.log_max_files(default.container_log_max_files, &mut problems)?,
             container_log_policy: fields.log_policy(default.container_log_policy)?,
+            deleted_pod_log_max_bytes: fields
+                .count("deletedPodLogMaxSize", default.deleted_pod_log_max_bytes)?,
+            deleted_pod_log_max_age: fields.age("deletedPodLogMaxAge", default.deleted_pod_log_max_age)?,
             sync_frequency: fields.duration("syncFrequency", default.sync_frequency)?,
             node_status_update_frequency: fields
                 .duration("nodeStatusUpdateFrequency", default.node_status_update_frequency)?,

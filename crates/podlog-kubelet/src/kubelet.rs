@@ -21,6 +21,7 @@ use crate::layout::Layout;
 use crate::node::{self, NodeAgent};
 use crate::objects::NoObjects;
 use crate::pods::{Context, PodManager, PodSources, Pods, StatusWriter};
+use crate::retained::{Budget, RetainedLogs};
 use crate::rotation::LogRotation;
 use crate::runtime::{self, ContainerRuntime, RuntimeError};
 use crate::server::{Gate, GateError, LogServer};
@@ -109,6 +110,7 @@ impl Kubelet {
     ) -> Result<Kubelet, KubeletError> {
         let version = runtime.version().await.map_err(KubeletError::Runtime)?;
         let layout = layout(&options)?;
+        let retained = RetainedLogs::open(layout.clone(), Budget::of(&options.config));
         let server = Server::bind(options.listen, options.serving.clone(), Limits::default()).await?;
         let local_addr = server.local_addr();
         let facts = facts(&options, local_addr);
@@ -124,6 +126,7 @@ impl Kubelet {
             statuses: statuses.clone(),
             node: facts.clone(),
             layout,
+            retained: retained.clone(),
             config: options.config.clone(),
             watcher: watcher(),
         });
@@ -143,6 +146,7 @@ impl Kubelet {
         if rotates {
             tasks.spawn(rotation.run(shutdown.clone()));
         }
+        tasks.spawn(retained.run(shutdown.clone()));
         let mirrors = Mirrors::default();
         if let Some(client) = client.clone() {
             let runtime = (context.runtime.clone(), version);

@@ -1,5 +1,6 @@
 //! Where things are on disk: pods' directories, log directories, and the symlinks for log collectors.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -10,6 +11,8 @@ use crate::runtime::ContainerId;
 
 /// Longest file name; a longer symlink name is cut before its `.log`.
 const NAME_MAX: usize = 255;
+/// What the names of log directories begin with that are being removed. No pod's does.
+const GOING: &str = ".going-";
 
 /// The directories of one kubelet.
 #[derive(Clone, Debug)]
@@ -78,9 +81,7 @@ impl Layout {
 
     /// Restart count for a container of which no record survives: one more than the highest number among its log files.
     pub(crate) fn next_attempt(&self, id: &PodId, container: &str) -> u32 {
-        let entries = fs::read_dir(self.pod_logs(id).join(container)).into_iter().flatten().flatten();
-        let numbers = entries.filter_map(|entry| log_number(entry.file_name().to_str()?));
-        numbers.max().map_or(0, |highest| highest.saturating_add(1))
+        self.instances(id, container).last().map_or(0, |highest| highest.saturating_add(1))
     }
 
     /// Makes the file for a container's termination message.
@@ -109,27 +110,37 @@ impl Layout {
         }
     }
 
-    /// Removes the log files of one instance of a container: the current one, rotated ones, and the symlink.
-    pub(crate) fn remove_instance_logs(
+    /// The instances of a container that have left a log, by restart count, in order.
+    pub(crate) fn instances(&self, id: &PodId, container: &str) -> BTreeSet<u32> {
+        log_files(&self.pod_logs(id).join(container)).map(|(number, _)| number).collect()
+    }
+
+    /// An instance of a container is forgotten by the runtime: removes the symlink to its log. The log itself stays as long as
+    /// the container has no more than `max_files`; of those that are forgotten, `attempt` and before, the oldest go first.
+    pub(crate) fn forget_instance(
         &self,
         id: &PodId,
         container: &str,
         instance: &ContainerId,
         attempt: u32,
+        max_files: usize,
     ) {
         let _ = fs::remove_file(self.links.join(link_name(id, container, instance)));
-        let prefix = format!("{attempt}.log");
-        let directory = self.pod_logs(id).join(container);
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let rest = name.to_str().and_then(|name| name.strip_prefix(&prefix));
-            if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
-                remove_logged(&entry.path(), fs::remove_file);
+        let mut files: BTreeMap<u32, Vec<PathBuf>> = BTreeMap::new();
+        for (number, path) in log_files(&self.pod_logs(id).join(container)) {
+            files.entry(number).or_default().push(path);
+        }
+        let mut count: usize = files.values().map(Vec::len).sum();
+        for forgotten in files.range(..=attempt).map(|(_, files)| files) {
+            if count <= max_files {
+                break;
             }
+            forgotten.iter().for_each(|path| remove_logged(path, fs::remove_file));
+            count -= forgotten.len();
         }
     }
 
-    /// Removes all that a pod left: its own directory, its log directory, and the symlinks into it.
+    /// Removes what a pod left besides its logs: its own directory, and the symlinks into its log directory.
     pub(crate) fn remove_pod(&self, id: &PodId) {
         remove_logged(&self.pod(&id.uid), fs::remove_dir_all);
         let directory = self.pod_logs(id);
@@ -139,8 +150,32 @@ impl Layout {
                 remove_logged(&entry.path(), fs::remove_file);
             }
         }
-        remove_logged(&directory, fs::remove_dir_all);
     }
+
+    /// Removes the logs of a pod, in one step for whoever makes the directory anew meanwhile.
+    pub(crate) fn remove_logs(&self, id: &PodId) {
+        let going = self.pod_logs.join(format!("{GOING}{}", id.uid));
+        match fs::rename(self.pod_logs(id), &going) {
+            Ok(()) => remove_logged(&going, fs::remove_dir_all),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(pod = %id, %error, "cannot remove the logs of a pod"),
+        }
+    }
+
+    /// Removes what a kubelet left that was killed while it removed logs.
+    pub(crate) fn finish_removals(&self) {
+        for entry in fs::read_dir(&self.pod_logs).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(GOING.as_bytes()) {
+                remove_logged(&entry.path(), fs::remove_dir_all);
+            }
+        }
+    }
+}
+
+/// Files of the logs in a container's directory, with the number of their instance.
+fn log_files(directory: &Path) -> impl Iterator<Item = (u32, PathBuf)> + use<> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((log_number(entry.file_name().to_str()?)?, entry.path())))
 }
 
 fn remove_logged(path: &Path, remove: impl Fn(PathBuf) -> io::Result<()>) {
@@ -166,7 +201,7 @@ fn parse_log_directory(name: &str) -> Option<PodId> {
 }
 
 /// The number in `<number>.log` and `<number>.log.<suffix>`.
-fn log_number(name: &str) -> Option<u32> {
+pub(crate) fn log_number(name: &str) -> Option<u32> {
     let (number, rest) = name.split_once(".log")?;
     (rest.is_empty() || rest.starts_with('.')).then(|| number.parse().ok())?
 }
@@ -217,13 +252,38 @@ mod tests {
             layout.link(&id(), "c", &ContainerId(instance.into()), &log);
         }
         assert!(root.path().join("containers/web_prod_c-aa.log").exists());
-        layout.remove_instance_logs(&id(), "c", &ContainerId("aa".into()), 0);
         let count = |path: &Path| fs::read_dir(path).unwrap().count();
+        layout.forget_instance(&id(), "c", &ContainerId("aa".into()), 0, 3);
         assert_eq!((count(&logs), count(&root.path().join("containers"))), (2, 1));
         assert_eq!(layout.logged_pods(), [id()]);
         layout.remove_pod(&id());
-        assert_eq!(count(&root.path().join("containers")), 0);
+        assert_eq!((count(&logs), count(&root.path().join("containers"))), (2, 0));
+        fs::create_dir(root.path().join("pods/.going-u-0")).unwrap();
+        layout.remove_logs(&id());
         assert!(layout.logged_pods().is_empty());
+        layout.finish_removals();
+        assert_eq!(count(&root.path().join("pods")), 0);
+    }
+
+    #[test]
+    fn earlier_instances_stay_within_the_files_of_a_log() {
+        for (forgotten, max_files, left) in [
+            (2, 5, &[0, 1, 2, 3, 4][..]),
+            (2, 4, &[1, 2, 3, 4]),
+            (2, 3, &[2, 3, 4]),
+            (2, 1, &[3, 4]),
+            (0, 1, &[1, 2, 3, 4]),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            let layout = layout(root.path());
+            layout.create_container_logs(&id(), "c").unwrap();
+            for number in 0..5 {
+                fs::write(layout.pod_logs(&id()).join(format!("c/{number}.log")), "").unwrap();
+            }
+            layout.forget_instance(&id(), "c", &ContainerId("aa".into()), forgotten, max_files);
+            let instances: Vec<u32> = layout.instances(&id(), "c").into_iter().collect();
+            assert_eq!(instances, left, "{forgotten} {max_files}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod node;
 mod objects;
 mod pods;
 mod probes;
+mod retained;
 mod rotation;
 pub mod runtime;
 mod server;

@@ -54,6 +54,8 @@ const WORKING: &[&str] = &[
     "containerLogPolicy",
     "containerRuntimeEndpoint",
     "crashLoopBackOff.maxContainerRestartPeriod",
+    "deletedPodLogMaxAge",
+    "deletedPodLogMaxSize",
     "enableDebuggingHandlers",
     "enableSystemLogHandler",
     "evictionHard",

@@ -50,13 +50,19 @@ impl Fields<'_> {
         })
     }
 
+    /// Zero is the default.
     pub(super) fn duration(&self, path: &str, default: Duration) -> Result<Duration, ConfigError> {
+        let value = self.age(path, default)?;
+        Ok(if value.is_zero() { default } else { value })
+    }
+
+    /// Zero is zero.
+    pub(super) fn age(&self, path: &str, default: Duration) -> Result<Duration, ConfigError> {
         let Some(text) = self.get::<String>(path)? else { return Ok(default) };
-        let value = go::parse_duration(&text).ok_or_else(|| ConfigError::Value {
+        go::parse_duration(&text).ok_or_else(|| ConfigError::Value {
             path: path.into(),
             why: format!("time: invalid duration {}", go::quote(&text)),
-        })?;
-        Ok(if value.is_zero() { default } else { value })
+        })
     }
 
     pub(super) fn port(&self, problems: &mut Problems) -> Result<Option<u16>, ConfigError> {

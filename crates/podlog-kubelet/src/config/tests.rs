@@ -64,6 +64,20 @@ fn what_is_kept_of_logs_can_be_chosen() {
 }
 
 #[test]
+fn what_is_kept_of_deleted_pods_can_be_chosen() {
+    let kept = |fields: &str| {
+        let config = parse(fields).unwrap().0;
+        (config.deleted_pod_log_max_bytes, config.deleted_pod_log_max_age.as_secs())
+    };
+    assert_eq!(kept(""), (1 << 30, 24 * 3600));
+    assert_eq!(kept("deletedPodLogMaxSize: 5Mi\ndeletedPodLogMaxAge: 90m\n"), (5 << 20, 5400));
+    assert_eq!(kept("deletedPodLogMaxSize: 0\ndeletedPodLogMaxAge: 0s\n"), (0, 0));
+    for fields in ["deletedPodLogMaxSize: -1\n", "deletedPodLogMaxAge: 1 day\n"] {
+        assert!(matches!(parse(fields), Err(ConfigError::Value { .. })), "{fields}");
+    }
+}
+
+#[test]
 fn fields_without_effect_are_named() {
     let (_, warnings) = parse("cgroupDriver: systemd\nevictionSoft: {memory.available: 100Mi}\n").unwrap();
     assert_eq!(

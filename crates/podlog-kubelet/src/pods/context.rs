@@ -9,6 +9,7 @@ use crate::env::NodeFacts;
 use crate::events::Events;
 use crate::layout::Layout;
 use crate::objects::ObjectSource;
+use crate::retained::RetainedLogs;
 use crate::runtime::ContainerRuntime;
 
 use super::status_writer::StatusWriter;
@@ -23,6 +24,7 @@ pub(crate) struct Context {
     pub(crate) statuses: StatusWriter,
     pub(crate) node: NodeFacts,
     pub(crate) layout: Layout,
+    pub(crate) retained: RetainedLogs,
     pub(crate) config: KubeletConfiguration,
     /// The one watcher of log files; `None` where the system has none left.
     pub(crate) watcher: Option<LogWatcher>,

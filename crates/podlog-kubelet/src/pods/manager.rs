@@ -262,13 +262,16 @@ impl PodManager {
         wanted.extend(manifests.iter().map(|pod| PodId::of(pod).uid));
         let known: HashSet<String> = self.pods.known.lock().keys().cloned().collect();
         let is_orphan = |uid: &str| !wanted.contains(uid) && !known.contains(uid);
+        let kept = self.context.retained.uids();
         let mut orphans: HashMap<String, PodId> = HashMap::new();
         if let Ok(sandboxes) = self.context.runtime.list_pod_sandboxes().await {
             let owners = sandboxes.iter().filter_map(|sandbox| labels::owner(&sandbox.config.labels));
             orphans.extend(owners.filter(|id| is_orphan(&id.uid)).map(|id| (id.uid.clone(), id)));
         }
         let logged = self.context.layout.logged_pods().into_iter();
-        orphans.extend(logged.filter(|id| is_orphan(&id.uid)).map(|id| (id.uid.clone(), id)));
+        orphans.extend(
+            logged.filter(|id| is_orphan(&id.uid) && !kept.contains(&id.uid)).map(|id| (id.uid.clone(), id)),
+        );
         for uid in self.context.layout.pods().into_iter().filter(|uid| is_orphan(uid)) {
             let nameless = PodId { namespace: String::new(), name: String::new(), uid: uid.clone() };
             orphans.entry(uid).or_insert(nameless);

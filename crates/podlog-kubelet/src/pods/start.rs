@@ -138,6 +138,10 @@ impl Start {
                 format!("create container log directory for container {} failed: {error}", container.name);
             self.fail(container, "CreateContainerConfigError", message)
         })?;
+        let (retained, pod) = (self.context.retained.clone(), self.pod.clone());
+        if let Err(error) = tokio::task::spawn_blocking(move || retained.begin(&pod)).await {
+            tracing::error!(pod = %id, %error, "writing down whose a log is failed");
+        }
         let runtime = &self.context.runtime;
         let created = runtime.create_container(sandbox, &config).await;
         let instance = created.map_err(|error| self.fail(container, "CreateContainerError", full(&error)))?;

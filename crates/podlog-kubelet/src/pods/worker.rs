@@ -359,8 +359,12 @@ impl Worker {
         if self.remove_sandboxes(view).await.is_err() {
             return Next::Wait(Instant::now() + RUNTIME_RETRY);
         }
-        let (layout, id) = (self.context.layout.clone(), self.id.clone());
-        let removed = tokio::task::spawn_blocking(move || layout.remove_pod(&id)).await;
+        let (context, id) = (self.context.clone(), self.id.clone());
+        let remove = move || {
+            context.layout.remove_pod(&id);
+            context.retained.keep(&id);
+        };
+        let removed = tokio::task::spawn_blocking(remove).await;
         if let Err(error) = removed {
             tracing::error!(pod = %self.id, %error, "removal task failed");
         }
@@ -503,10 +507,12 @@ impl Worker {
             tracing::warn!(pod = %self.id, container = name, error = full(&error), "cannot remove a container");
             return;
         }
-        let (layout, pod, name, id) =
-            (self.context.layout.clone(), self.id.clone(), name.to_owned(), id.clone());
-        let remove = move || layout.remove_instance_logs(&pod, &name, &id, attempt);
-        if let Err(error) = tokio::task::spawn_blocking(remove).await {
+        let (context, pod, name, id) = (self.context.clone(), self.id.clone(), name.to_owned(), id.clone());
+        let forget = move || {
+            let max_files = usize::try_from(context.config.container_log_max_files).unwrap_or(usize::MAX);
+            context.layout.forget_instance(&pod, &name, &id, attempt, max_files);
+        };
+        if let Err(error) = tokio::task::spawn_blocking(forget).await {
             tracing::error!(pod = %self.id, %error, "log removal task failed");
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Follows `validateContainerLogStatus` of `pkg/kubelet/kubelet_pods.go`.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
 use crate::go;
@@ -50,6 +52,30 @@ pub(super) fn container_id(
     })
 }
 
+/// Asks [`nth`] for the newest instance. No restart count is that high.
+pub(super) const NEWEST: i64 = i64::MAX;
+
+/// The instance that is asked for by its restart count, or by how many before the newest it is, as a negative number.
+pub(super) fn nth(there: &BTreeSet<u32>, asked: i64) -> Option<u32> {
+    let newest = *there.last()?;
+    let number = match asked {
+        NEWEST => i64::from(newest),
+        back if back < 0 => i64::from(newest).checked_add(back)?,
+        number => number,
+    };
+    u32::try_from(number).ok().filter(|number| there.contains(number))
+}
+
+/// What is said when it is not there.
+pub(super) fn unknown_instance(pod: &str, container: &str, asked: i64, there: &BTreeSet<u32>) -> String {
+    let (name, pod) = (go::quote(container), go::quote(pod));
+    if there.is_empty() {
+        return format!("no log of container {name} in pod {pod} is here");
+    }
+    let all: Vec<String> = there.iter().map(u32::to_string).collect();
+    format!("instance {asked} of container {name} in pod {pod} is not here; there are {}", all.join(", "))
+}
+
 fn find<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
     let lists =
         [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
@@ -72,6 +98,28 @@ mod tests {
             "name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
             "containerID": "process://now", "state": state, "lastState": last,
         }])
+    }
+
+    #[test]
+    fn instances_have_numbers_and_are_counted_back() {
+        let there = BTreeSet::from([3, 5, 6]);
+        for (asked, expected) in [
+            (NEWEST, Some(6)),
+            (3, Some(3)),
+            (4, None),
+            (7, None),
+            (-1, Some(5)),
+            (-2, None),
+            (-3, Some(3)),
+            (-7, None),
+            (i64::MIN, None),
+            (i64::from(u32::MAX) + 4, None),
+        ] {
+            assert_eq!(nth(&there, asked), expected, "{asked}");
+        }
+        assert_eq!(nth(&BTreeSet::new(), NEWEST), None);
+        let text = unknown_instance("web", "c", 4, &there);
+        assert_eq!(text, r#"instance 4 of container "c" in pod "web" is not here; there are 3, 5, 6"#);
     }
 
     #[test]

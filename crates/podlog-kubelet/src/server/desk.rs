@@ -1,6 +1,7 @@
 //! Logs of instances for clients, whoever found out which instance they mean.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode};
@@ -20,6 +21,24 @@ use super::reading::{Chunk, Instances, Reading, ReadingError, ReadingMetrics, Wa
 use super::selection::{nanoseconds, selection};
 use super::stream::LogStream;
 use crate::runtime::{ContainerId, ContainerRuntime, ContainerStatus};
+
+/// Which log is handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LogOf {
+    /// That of an instance which the runtime knows, `<runtime>://<id>`.
+    Instance(String),
+    /// That of an instance which the runtime has forgotten, by its current file: nothing is added to it any more.
+    Forgotten(PathBuf),
+}
+
+impl fmt::Display for LogOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogOf::Instance(instance) => f.write_str(instance),
+            LogOf::Forgotten(path) => path.display().fmt(f),
+        }
+    }
+}
 
 /// Hands out logs.
 pub(crate) struct LogDesk {
@@ -62,10 +81,10 @@ impl LogDesk {
         })
     }
 
-    /// The log of an instance, `<runtime>://<id>`.
+    /// A log.
     pub(crate) async fn answer(
         &self,
-        instance: &str,
+        log: &LogOf,
         options: &PodLogOptions,
         permit: Permit,
     ) -> Result<Response<Body>, Refused> {
@@ -77,7 +96,7 @@ impl LogDesk {
             instances: if extensions.all_instances { Instances::UpTo } else { Instances::Only },
             framing: if extensions.frames { Framing::Frames } else { Framing::Plain },
         };
-        let served = serve(self, instance, wanted, permit).await;
+        let served = serve(self, log, wanted, permit).await;
         let response = match (served, self.compatibility) {
             (Err(text), Compatibility::Upstream) => Response::new(text_body(text)),
             (served, _) => served.map_err(bad_request)?,
@@ -107,27 +126,36 @@ fn with_header(mut response: Response<Body>, name: &'static str, value: &str) ->
     response
 }
 
-/// Streams the log of an instance. A failure is one that Kubernetes prints into a 200.
+/// Streams a log. A failure is one that Kubernetes prints into a 200.
 async fn serve(
     desk: &LogDesk,
-    instance: &str,
-    wanted: Wanted,
+    log: &LogOf,
+    mut wanted: Wanted,
     permit: Permit,
 ) -> Result<Response<Body>, String> {
-    let status = instance_status(desk, instance).await?;
+    let (instance, path) = match log {
+        LogOf::Instance(instance) => {
+            let status = instance_status(desk, instance).await?;
+            (status.container.id, status.log_path)
+        }
+        LogOf::Forgotten(path) => {
+            wanted.selection.follow = false;
+            (ContainerId(String::new()), path.clone())
+        }
+    };
     let follow = wanted.selection.follow;
     let is_resumed = wanted.selection.after.is_some();
     let shareable = Shareable::of(&wanted, nanoseconds(Timestamp::now()));
-    let (reading, first) = open(desk, &status, wanted).await.map_err(|error| error.to_string())?;
+    let (reading, first) = open(desk, &path, wanted).await.map_err(|error| error.to_string())?;
     let resumed = is_resumed.then(|| reading.resumed());
     let ending = Ending {
         runtime: desk.runtime.clone(),
         endings: desk.endings.clone(),
-        instance: status.container.id.clone(),
+        instance,
         compatibility: desk.compatibility,
         asked: None,
     };
-    let source = Source { ending, watching: desk.watching(status.log_path.clone()) };
+    let source = Source { ending, watching: desk.watching(path) };
     let stream =
         LogStream { reading: Some(reading), source, follow, shareable, hub: desk.hub.clone(), permit };
     let (sender, body) = stream_body();
@@ -149,13 +177,9 @@ async fn instance_status(desk: &LogDesk, instance: &str) -> Result<ContainerStat
 }
 
 /// Opens the log and reads its first chunk, so that a log that cannot be read is refused in time.
-async fn open(
-    desk: &LogDesk,
-    status: &ContainerStatus,
-    wanted: Wanted,
-) -> Result<(Reading, Chunk), ReadingError> {
+async fn open(desk: &LogDesk, path: &Path, wanted: Wanted) -> Result<(Reading, Chunk), ReadingError> {
     let (indexes, metrics) = (desk.indexes.clone(), desk.readings.clone());
-    let mut reading = Reading::open(status.log_path.clone(), wanted, indexes, metrics).await?;
+    let mut reading = Reading::open(path.to_owned(), wanted, indexes, metrics).await?;
     let first = reading.chunk().await?;
     Ok((reading, first))
 }

@@ -23,14 +23,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::{Gate, GateError};
 use super::choose::container_id;
-use super::desk::LogDesk;
+use super::desk::{LogDesk, LogOf};
 use super::handler::{content, plain};
 use super::logs::names;
 use crate::config::KubeletConfiguration;
 use crate::kubelet::{ApiConnection, watcher};
 use crate::pods::PodId;
 use crate::runtime::{ContainerRuntime, ContainerState, RuntimeError};
-use choose::{Choice, Found, choose};
+use choose::{Choice, Found, choose, choose_instance};
 
 /// Where our own numbers are: the kubelet behind has nothing there.
 const METRICS: &str = "/podlog/metrics";
@@ -210,13 +210,21 @@ impl FrontServer {
         let options = self.desk.options(query).ok()?;
         let wanted = PodId { namespace: namespace.to_owned(), name: pod.to_owned(), uid: String::new() };
         let found = self.find(&wanted).await?;
-        let instance = match choose(&found, container, options.previous) {
+        let extensions = &options.extensions;
+        if extensions.deleted {
+            return None;
+        }
+        let choice = match extensions.instance {
+            Some(asked) => choose_instance(&found, container, asked),
+            None => choose(&found, container, options.previous),
+        };
+        let instance = match choice {
             Choice::Instance(id) => format!("{}://{}", self.runtime_name, id.0),
             Choice::StatusKnows => self.instance_by_status(&wanted, container, options.previous).await?,
             Choice::Unknown => return None,
         };
         tracing::debug!(user = permit.user().username, namespace, pod, container, instance, "serving a log");
-        let answer = self.desk.answer(&instance, &options, permit).await;
+        let answer = self.desk.answer(&LogOf::Instance(instance), &options, permit).await;
         Some(answer.unwrap_or_else(|(code, text)| plain(code, text)))
     }
 

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use podlog_api::Compatibility;
+use podlog_api::deleted_pods::Wanted;
+use podlog_api::{Compatibility, deleted_pods};
 use podlog_serving::metrics::{self, Counters, Gauges, Histograms, Registry};
 use podlog_serving::{Body, Handler, Peer, Permit, json_body, text_body};
 use serde_json::json;
@@ -69,6 +70,7 @@ const PATHS: &[&str] = &[
     "healthz",
     "logs",
     "metrics",
+    "podlog",
     "pods",
     "portForward",
     "run",
@@ -83,6 +85,7 @@ impl LogServer {
         registry.gauge_of("kubelet_desired_pods", "Number of pods bound to this node", move || {
             counted.all().len() as f64
         });
+        context.retained.register(&registry);
         let desk = LogDesk::new(
             context.runtime.clone(),
             pods.endings(),
@@ -98,11 +101,11 @@ impl LogServer {
         let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let debugging = self.context.config.enable_debugging_handlers;
         match segments.as_slice() {
-            ["exec" | "attach" | "portForward" | "run" | "containerLogs" | "runningpods" | "logs", ..]
-                if !debugging =>
-            {
-                plain(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n")
-            }
+            [
+                "exec" | "attach" | "portForward" | "run" | "containerLogs" | "runningpods" | "logs"
+                | "podlog",
+                ..,
+            ] if !debugging => plain(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n"),
             ["exec" | "attach" | "portForward" | "run", ..] => plain(
                 StatusCode::NOT_IMPLEMENTED,
                 format!("{} is not offered by podlog's kubelet: it serves logs.\n", segments[0]),
@@ -119,6 +122,7 @@ impl LogServer {
             ["stats", "summary"] => self.summary().await,
             ["configz"] if debugging => json_answer(&json!({ "kubeletconfig": self.context.config.source })),
             ["logs", rest @ ..] => self.system_logs(rest).await,
+            ["podlog", "deletedPods"] => self.deleted_pods(parts).await,
             ["containerLogs", rest @ ..] => super::logs::answer(self, parts, rest, permit).await,
             _ => plain(StatusCode::NOT_FOUND, "404: Page Not Found"),
         }
@@ -157,6 +161,16 @@ impl LogServer {
             items.push(pod);
         }
         json_answer(&json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }))
+    }
+
+    /// Deleted pods whose logs are here.
+    async fn deleted_pods(&self, parts: &Parts) -> Response<Body> {
+        let wanted = Wanted::of_query(parts.uri.query().unwrap_or_default());
+        let retained = self.context.retained.clone();
+        match tokio::task::spawn_blocking(move || retained.list(&wanted)).await {
+            Ok(pods) => json_answer(&deleted_pods::list(pods.into_iter().map(|pod| pod.0).collect(), &[])),
+            Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
     }
 
     async fn summary(&self) -> Response<Body> {

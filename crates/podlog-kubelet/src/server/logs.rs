@@ -4,14 +4,19 @@
 //! answered 200, and then prints into the log, is noticed before here: it is a 400 with the same text, unless
 //! [`Compatibility::Upstream`] is asked for.
 
+use std::path::PathBuf;
+
 use http::request::Parts;
 use http::{Response, StatusCode};
+use podlog_api::PodLogOptions;
 use podlog_serving::{Body, Permit};
 
-use super::choose::container_id;
+use super::choose::{NEWEST, container_id, nth, unknown_instance};
+use super::desk::LogOf;
 use super::handler::{LogServer, plain};
 use crate::go;
-use crate::pods::{PodId, find_container};
+use crate::layout::Layout;
+use crate::pods::{PodId, find_container, labels};
 
 /// A refusal: code and text.
 pub(super) type Refused = (StatusCode, String);
@@ -38,9 +43,9 @@ async fn log(
 ) -> Result<Response<Body>, Refused> {
     let (namespace, pod, container) = names(segments)?;
     let options = server.desk.options(query)?;
-    let instance = choose(server, namespace, pod, container, options.previous)?;
-    tracing::debug!(user = permit.user().username, namespace, pod, container, instance, "serving a log");
-    server.desk.answer(&instance, &options, permit).await
+    let log = choose(server, (namespace, pod, container), &options).await?;
+    tracing::debug!(user = permit.user().username, namespace, pod, container, %log, "serving a log");
+    server.desk.answer(&log, &options, permit).await
 }
 
 pub(super) fn bad_request(text: impl Into<String>) -> Refused {
@@ -61,14 +66,16 @@ pub(super) fn names<'a>(segments: &[&'a str]) -> Result<(&'a str, &'a str, &'a s
     Ok((namespace, pod, container))
 }
 
-/// The instance whose log is meant, `<runtime>://<id>`.
-fn choose(
+/// The log that is meant.
+async fn choose(
     server: &LogServer,
-    namespace: &str,
-    name: &str,
-    container: &str,
-    previous: bool,
-) -> Result<String, Refused> {
+    named: (&str, &str, &str),
+    options: &PodLogOptions,
+) -> Result<LogOf, Refused> {
+    if options.extensions.deleted {
+        return choose_deleted(server, named, options).await;
+    }
+    let (namespace, name, container) = named;
     let quoted = go::quote(name);
     let unknown_pod = || (StatusCode::NOT_FOUND, format!("pod {quoted} does not exist"));
     let pod = server.pods.find(namespace, name).ok_or_else(unknown_pod)?;
@@ -76,7 +83,62 @@ fn choose(
         let text = format!("container {} not found in pod {quoted}", go::quote(container));
         return Err((StatusCode::NOT_FOUND, text));
     }
-    let own = server.context.statuses.get(&PodId::of(&pod));
+    let id = PodId::of(&pod);
+    if let Some(asked) = options.extensions.instance {
+        return choose_instance(server, &id, container, asked).await;
+    }
+    let own = server.context.statuses.get(&id);
     let status = own.or_else(|| pod.status.clone()).unwrap_or_default();
-    container_id(name, &status, container, previous).map_err(bad_request)
+    container_id(name, &status, container, options.previous).map(LogOf::Instance).map_err(bad_request)
+}
+
+/// An instance by number, whether the runtime still knows it or not.
+async fn choose_instance(
+    server: &LogServer,
+    pod: &PodId,
+    container: &str,
+    asked: i64,
+) -> Result<LogOf, Refused> {
+    let (number, path) = on_disk(server, pod, container, asked).await?;
+    let runtime = &server.context.runtime;
+    let known = runtime.list_containers(Some((labels::POD_UID, &pod.uid))).await.unwrap_or_default();
+    let same = known.into_iter().find(|known| known.name == container && known.attempt == number);
+    Ok(match same {
+        Some(known) => LogOf::Instance(format!("{}://{}", server.context.runtime_name, known.id.0)),
+        None => LogOf::Forgotten(path),
+    })
+}
+
+/// An instance of a deleted pod: the newest unless another is asked for.
+async fn choose_deleted(
+    server: &LogServer,
+    (namespace, name, container): (&str, &str, &str),
+    options: &PodLogOptions,
+) -> Result<LogOf, Refused> {
+    let extensions = &options.extensions;
+    let Some(pod) = server.context.retained.find(namespace, name, extensions.uid.as_deref()) else {
+        let text = format!("no logs of a deleted pod {} are here", go::quote(name));
+        return Err((StatusCode::NOT_FOUND, text));
+    };
+    let asked = extensions.instance.or(options.previous.then_some(-1));
+    let (_, path) = on_disk(server, &pod, container, asked.unwrap_or(NEWEST)).await?;
+    Ok(LogOf::Forgotten(path))
+}
+
+/// The number of the instance that is asked for, and its log.
+async fn on_disk(
+    server: &LogServer,
+    pod: &PodId,
+    container: &str,
+    asked: i64,
+) -> Result<(u32, PathBuf), Refused> {
+    let layout = server.context.layout.clone();
+    let (id, name) = (pod.clone(), container.to_owned());
+    let there = tokio::task::spawn_blocking(move || layout.instances(&id, &name)).await;
+    let there = there.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let number = nth(&there, asked).ok_or_else(|| {
+        let text = unknown_instance(&pod.name, container, asked, &there);
+        (StatusCode::NOT_FOUND, text)
+    })?;
+    Ok((number, server.context.layout.pod_logs(pod).join(Layout::log_path(container, number))))
 }

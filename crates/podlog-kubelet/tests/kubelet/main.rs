@@ -10,5 +10,6 @@ mod logs;
 mod node;
 mod pods;
 mod probes;
+mod retained;
 mod runtime;
 mod table;

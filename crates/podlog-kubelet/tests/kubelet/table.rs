@@ -38,6 +38,8 @@ const ROUTES: &[(&str, &str, u16, &str, bool)] = &[
     ("/configz", "configz proxy", 200, "{\"kubeletconfig\":{", false),
     ("/runningpods/", "pods proxy", 200, "\"name\":\"web\"", false),
     ("/containerLogs/default/web/c", "proxy", 200, "", false),
+    ("/podlog/deletedPods", "proxy", 200, "\"kind\":\"DeletedPodList\"", false),
+    ("/podlog", "proxy", 404, "404", false),
     ("/logs/", "log", 405, "logs endpoint is disabled.", false),
     ("/exec/default/web/c", "proxy", 501, "exec is not offered", false),
     ("/attach/default/web/c", "proxy", 501, "attach is not offered", false),

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use super::super::choose::nth;
 use crate::pods::{PodId, labels};
 use crate::runtime::{Container, ContainerId, ContainerRuntime, ContainerState, RuntimeError};
 
@@ -52,6 +53,19 @@ pub(super) fn choose(found: &Found, container: &str, previous: bool) -> Choice {
     }
 }
 
+/// Chooses by number among those that the runtime knows.
+pub(super) fn choose_instance(found: &Found, container: &str, asked: i64) -> Choice {
+    let instances: Vec<&Container> = found
+        .0
+        .iter()
+        .filter(|instance| instance.name == container && instance.state != ContainerState::Created)
+        .collect();
+    let numbers = instances.iter().map(|instance| instance.attempt).collect();
+    let number = nth(&numbers, asked);
+    let chosen = instances.into_iter().find(|instance| Some(instance.attempt) == number);
+    chosen.map_or(Choice::Unknown, |chosen| Choice::Instance(chosen.id.clone()))
+}
+
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
@@ -76,6 +90,11 @@ mod tests {
             let found = Found(instances.collect());
             assert_eq!(choose(&found, "c", previous), expected, "{states:?} {previous}");
             assert_eq!(choose(&found, "other", previous), Choice::Unknown);
+            let last = states.iter().rposition(|state| *state != Created);
+            let by_number =
+                last.map_or(Choice::Unknown, |last| Choice::Instance(ContainerId(last.to_string())));
+            assert_eq!(choose_instance(&found, "c", last.unwrap_or(0) as i64), by_number, "{states:?}");
+            assert_eq!(choose_instance(&found, "c", -9), Choice::Unknown);
         };
         let instance = |number: u32| Choice::Instance(ContainerId(number.to_string()));
         check(&[], false, Choice::Unknown);
