@@ -8,6 +8,7 @@
 
 mod attacks;
 mod clients;
+mod deleted;
 mod front;
 mod harness;
 mod kubelet;

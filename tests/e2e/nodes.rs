@@ -180,6 +180,16 @@ impl Cluster {
         self.kubectl_command(arguments).output().unwrap()
     }
 
+    /// `podlog` as the administrator, to its end.
+    pub(crate) fn podlog(&self, arguments: &[&str]) -> Output {
+        let file = |name: &str| self.path(name).display().to_string();
+        let user = json!({"client-certificate": file("admin.crt"), "client-key": file("admin.key")});
+        let kubeconfig = self.kubeconfig("admin.conf", user);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_podlog"));
+        command.args(arguments).env("KUBECONFIG", kubeconfig).env("HOME", self.home.path());
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let output = self.kubectl(arguments);
         assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stderr), self.messages());

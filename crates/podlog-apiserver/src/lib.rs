@@ -11,6 +11,7 @@ mod auth;
 mod bootstrap;
 mod config;
 pub mod controllers;
+mod deleted_pods;
 mod http;
 mod log_coding;
 mod logs;

@@ -16,6 +16,7 @@ use podlog_serving::metrics::Held;
 use podlog_serving::{NodeBody, Verify, relay_body};
 use serde_json::Value;
 
+use crate::deleted_pods;
 use crate::http::{Answer, App, Call, ReadError, Target, first, no_content, read_limited};
 use crate::log_coding::Coding;
 
@@ -32,10 +33,16 @@ pub(crate) async fn answer(
     if !accept::wants_log_media_type(first(&call.headers, ACCEPT)) {
         call.wanted(Endpoint::Log)?;
     }
-    let options = PodLogOptions::from_query(&call.raw_query, app.stream_rules)?;
+    let mut options = PodLogOptions::from_query(&call.raw_query, app.stream_rules)?;
     options.validate(&target.name, app.stream_rules)?;
     app.metrics.log_requested(options.insecure_skip_tls_verify_backend);
-    let pod = app.registry.get(target.resource, &target.namespace, &target.name)?;
+    let pod = if options.extensions.deleted {
+        let pod = deleted_pods::find_one(app, &call, target, options.extensions.uid.as_deref()).await?;
+        options.extensions.uid = Some(pod.uid().to_owned());
+        pod
+    } else {
+        app.registry.get(target.resource, &target.namespace, &target.name)?
+    };
     let container = choose_container(&pod, &options.container)?;
     let node_name = pod.text("/spec/nodeName");
     if node_name.is_empty() {

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::answer::{self, Answer};
 use super::{App, Call, Target, discovery, health, list, options, watch, write};
 use crate::registry::{Part, certificates, scale};
-use crate::{logs, node_proxy, reviews};
+use crate::{deleted_pods, logs, node_proxy, reviews};
 
 /// Answers a request that is allowed.
 pub(crate) async fn answer(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
@@ -71,6 +71,9 @@ async fn object(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, 
         (None | Some("status" | "approval" | "ephemeralcontainers"), "get") => {
             let object = registry.get(target.resource, &target.namespace, &target.name)?;
             list::one(call, target.resource, &object, StatusCode::OK)
+        }
+        (None, "list") if deleted_pods::is_listed(app, call, target) => {
+            deleted_pods::list(app, call, target).await
         }
         (None, "list") => list_off_thread(app, call, target).await,
         (None, "create") => write::create(registry, call, target).await,

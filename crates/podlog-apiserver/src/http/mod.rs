@@ -25,4 +25,5 @@ pub(crate) use in_flight::InFlight;
 pub(crate) use list::value as json_answer;
 pub(crate) use metrics::Metrics;
 pub(crate) use negotiation::first;
+pub(crate) use options::Selection;
 pub(crate) use write::decode;

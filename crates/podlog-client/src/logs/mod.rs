@@ -6,6 +6,7 @@
 mod by_frame;
 mod by_time;
 mod containers;
+mod deleted;
 mod first_pod;
 #[cfg(test)]
 mod kubectl_tests;

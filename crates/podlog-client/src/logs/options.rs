@@ -107,6 +107,18 @@ pub struct LogsOptions {
     /// Print the logs of the container's earlier instances, too, oldest first.
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
     pub all_instances: bool,
+    /// Print the log of this instance of the container: its restart count, or how many instances before the newest, e.g. -2.
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = go::parse_int)]
+    pub instance: Option<i64>,
+    /// Print the logs of a pod that has been deleted, or of those of a workload or selector; without any, list which there are.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
+    pub deleted: bool,
+    /// Which of several deleted pods of a name [default: the one that was deleted last].
+    #[arg(long, value_name = "UID", requires = "deleted")]
+    pub uid: Option<String>,
+    /// List deleted pods of all namespaces.
+    #[arg(short = 'A', long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
+    pub all_namespaces: bool,
     /// Accept any certificate of the kubelet.
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
     pub insecure_skip_tls_verify_backend: bool,
@@ -145,6 +157,10 @@ impl Default for LogsOptions {
             cursors: false,
             cursor: None,
             all_instances: false,
+            instance: None,
+            deleted: false,
+            uid: None,
+            all_namespaces: false,
             insecure_skip_tls_verify_backend: false,
             colour: Colour::Never,
         }
@@ -179,6 +195,12 @@ impl LogsOptions {
         let log = self.log_options(inline)?;
         self.check(&log, inline).map_err(|text| ClientError::Invalid(text.into_owned()))?;
         Ok(Plan { asked, log })
+    }
+
+    /// Whether only a list of deleted pods is wanted.
+    pub(super) fn lists_deleted(&self) -> bool {
+        let has_selector = self.selector.as_ref().is_some_and(|selector| !selector.is_empty());
+        self.deleted && self.arguments.is_empty() && !has_selector
     }
 
     /// Whether lines begin with pod and container.
@@ -225,6 +247,9 @@ impl LogsOptions {
             frames: false,
             cursor: self.cursor.clone(),
             all_instances: self.all_instances,
+            instance: self.instance,
+            deleted: self.deleted,
+            uid: self.uid.clone(),
         })
     }
 
@@ -263,6 +288,15 @@ impl LogsOptions {
         }
         if log.extensions.until_seconds.is_some_and(|seconds| seconds < 0) {
             return Err("--until must be greater than or equal to 0".into());
+        }
+        if self.all_namespaces {
+            return Err(
+                "--all-namespaces is for the list of deleted pods: --deleted, and nothing that names pods"
+                    .into(),
+            );
+        }
+        if self.instance.is_some() && self.previous {
+            return Err("at most one of --instance and --previous may be specified".into());
         }
         if self.until.is_some() && self.until_time.is_some() {
             return Err("at most one of `untilTime` or `untilSeconds` may be specified".into());

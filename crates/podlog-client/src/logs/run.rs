@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
+use super::deleted;
 use super::options::LogsOptions;
 use super::resume::{Patience, ResumingLog};
 use super::target::{Log, Logs, resolve};
@@ -36,6 +37,9 @@ pub async fn run(
     options: &LogsOptions,
     streams: Streams,
 ) -> Result<(), ClientError> {
+    if options.lists_deleted() {
+        return deleted::print_list(connection, options, streams).await;
+    }
     let plan = options.plan()?;
     let Logs { logs, notes } = resolve(connection, options, &plan).await?;
     let Streams { out, mut err } = streams;

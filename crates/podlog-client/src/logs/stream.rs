@@ -108,13 +108,16 @@ fn is_in(honoured: &str, name: &str) -> bool {
 }
 
 /// Flags by the names of their parameters.
-const FLAGS: [(&str, &str); 8] = [
+const FLAGS: [(&str, &str); 11] = [
     ("allInstances", "--all-instances"),
     ("cursor", "--cursor"),
     ("cursors", "--cursors"),
+    ("deleted", "--deleted"),
     ("exclude", "--exclude"),
     ("fixedStrings", "--fixed-strings"),
+    ("instance", "--instance"),
     ("match", "--match"),
+    ("uid", "--uid"),
     ("untilSeconds", "--until"),
     ("untilTime", "--until-time"),
 ];

@@ -11,6 +11,7 @@ use podlog_api::selector::LabelSelector;
 use podlog_api::{Object, PodLogOptions};
 
 use super::containers::{self, Choice, Notes};
+use super::deleted;
 use super::first_pod;
 use super::options::{Asked, LogsOptions, Plan};
 use crate::error::Subject;
@@ -53,6 +54,10 @@ pub(super) async fn resolve(
     plan: &Plan,
 ) -> Result<Logs, ClientError> {
     let mut found = Logs::default();
+    if options.deleted {
+        found.add_deleted(connection, options, plan).await?;
+        return Ok(found);
+    }
     match &plan.asked {
         Asked::Selector(selector) => {
             let pods = list_pods(connection, connection.namespace(), selector).await?;
@@ -77,6 +82,49 @@ pub(super) async fn resolve(
 }
 
 impl Logs {
+    /// Pods that are gone: the one of a name, the last one of a workload or all of them, those of a selector.
+    async fn add_deleted(
+        &mut self,
+        connection: &Connection,
+        options: &LogsOptions,
+        plan: &Plan,
+    ) -> Result<(), ClientError> {
+        let namespace = connection.namespace();
+        let (wanted, selector, of) = match &plan.asked {
+            Asked::Selector(selector) => (deleted::Which::All, selector.clone(), None),
+            Asked::Argument(argument) => {
+                let (kind, name) = split_argument(argument)?;
+                if kind.kind == "Pod" {
+                    (deleted::Which::Last, String::new(), Some(name))
+                } else {
+                    let object = get(connection, kind, name).await?;
+                    let which = if options.all_pods { deleted::Which::All } else { deleted::Which::Last };
+                    (which, selector_of(kind, &object)?.to_string(), None)
+                }
+            }
+        };
+        let mut listed = match (deleted::list(connection, namespace, &selector).await, of) {
+            (Err(ClientError::Status(status)), Some(pod))
+                if status.code == 403 && !options.all_containers =>
+            {
+                // Whoever may not list pods may still read this one's log: the server chooses.
+                let (namespace, pod) = (namespace.to_owned(), pod.to_owned());
+                self.logs.push(Log { namespace, pod, options: plan.log.clone() });
+                return Ok(());
+            }
+            (listed, _) => listed?,
+        };
+        listed.pods.retain(|pod| of.is_none_or(|name| pod.name() == name));
+        let (pods, notes) = listed.choose(wanted, options.uid.as_deref(), namespace)?;
+        self.notes.extend(notes);
+        for pod in &pods {
+            let mut log = plan.log.clone();
+            log.extensions.uid = Some(pod.uid().to_owned());
+            self.add(pod, options, &log)?;
+        }
+        Ok(())
+    }
+
     async fn add_pods_of(
         &mut self,
         connection: &Connection,
