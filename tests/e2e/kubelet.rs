@@ -119,6 +119,11 @@ fn static_pods_run_without_a_server_and_are_mirrored_with_one() {
     assert_eq!(pid_of(&cluster), pid, "what is mirrored was not touched");
 
     std::fs::remove_file(manifests.join("counter.yaml")).unwrap();
+    wait_for("the log of the deleted pod", || {
+        let output =
+            cluster.podlog(&["logs", "counter-node-a", "--deleted", "--until-time=2999-01-01T00:00:00Z"]);
+        output.stdout.starts_with(b"line 0\n").then_some(())
+    });
     wait_for("the mirror to go", || uid(&cluster).is_empty().then_some(()));
     wait_for("the container to end", || {
         (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())

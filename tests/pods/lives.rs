@@ -144,28 +144,25 @@ pub(crate) async fn a_crash_loop_backs_off(cluster: &Cluster) {
     cluster.remove("loop").await;
 }
 
-/// Of the dead, the last but one is kept, and its log.
+/// Of the dead, the last but one is kept. The logs of all stay as long as they fit, and longer than their pod.
 pub(crate) async fn dead_containers_are_collected(cluster: &Cluster) {
     cluster.run("many", json!({"containers": [shell("c", "echo life; exit 1")]})).await;
-    let pod = cluster
-        .wait("many", "four restarts", |pod| status(pod, "c")["restartCount"].as_i64() >= Some(4))
-        .await;
-    let uid = pod["metadata"]["uid"].as_str().unwrap();
-    let logs = cluster.data_dir().join(format!("pods/default_many_{uid}/c"));
+    cluster.wait("many", "four restarts", |pod| status(pod, "c")["restartCount"].as_i64() >= Some(4)).await;
     let begun = Instant::now();
-    loop {
-        let mut names: Vec<String> = fs::read_dir(&logs)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        if names.len() <= 3 && !names.contains(&"0.log".to_owned()) {
-            break;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(30), "too many are kept: {names:?}");
+    let links = || {
+        let links = fs::read_dir(cluster.data_dir().join("containers")).unwrap().flatten();
+        links.filter(|link| link.file_name().to_string_lossy().starts_with("many_")).count()
+    };
+    while links() > 3 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "too many are kept: {}", links());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    assert_eq!(cluster.log("many", "instance=0").await.unwrap(), "life\n");
     cluster.remove("many").await;
+    for query in ["deleted=true&instance=0", "deleted=true&instance=-1", "deleted=true"] {
+        assert_eq!(cluster.wait_log("many", query, "life\n").await, "life\n", "{query}");
+    }
+    assert!(cluster.log("many", "").await.is_err());
 }
 
 pub(crate) async fn hooks_run_around_a_container(cluster: &Cluster) {

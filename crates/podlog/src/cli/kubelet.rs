@@ -93,6 +93,12 @@ struct NodeArgs {
     /// `spec.providerID` of the Node object.
     #[arg(long, value_name = "ID")]
     provider_id: Option<String>,
+    /// Bytes of logs of deleted pods that are kept, e.g. 512Mi; 0 keeps none [default: 1Gi].
+    #[arg(long, value_name = "SIZE")]
+    deleted_pod_log_max_size: Option<String>,
+    /// For how long they are kept, e.g. 36h; 0s keeps none [default: 24h].
+    #[arg(long, value_name = "DURATION")]
+    deleted_pod_log_max_age: Option<String>,
 }
 
 /// The HTTPS endpoint.
@@ -203,6 +209,8 @@ impl KubeletArgs {
             ("clusterDomain", node.cluster_domain.as_ref().map(|name| json!(name))),
             ("providerID", node.provider_id.as_ref().map(|id| json!(id))),
             ("containerRuntimeEndpoint", socket),
+            ("deletedPodLogMaxSize", node.deleted_pod_log_max_size.as_ref().map(|size| json!(size))),
+            ("deletedPodLogMaxAge", node.deleted_pod_log_max_age.as_ref().map(|age| json!(age))),
         ];
         given.into_iter().filter_map(|(path, value)| Some((path, value?))).collect()
     }
@@ -311,6 +319,10 @@ mod tests {
             json!({"registerWithTaints": [
                 {"key": "a", "value": "b", "effect": "NoSchedule"}, {"key": "c", "effect": "NoExecute"},
             ]}),
+        );
+        check(
+            "--deleted-pod-log-max-size=1Mi --deleted-pod-log-max-age 5m",
+            json!({"deletedPodLogMaxSize": "1Mi", "deletedPodLogMaxAge": "5m"}),
         );
         check(
             "--container-runtime-endpoint unix:///run/x.sock",
