@@ -6,23 +6,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use podlog_line::Stream;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use serde::{Deserialize, Serialize};
 
 use crate::drain::{Drain, Lost, timespec};
 use crate::intake::Intake;
-use crate::memory::Memory;
+use crate::memory;
+use crate::outlet::Outlet;
+use crate::pace::Pace;
 use crate::plumbing::Plumbing;
 use crate::policy::{Buffer, Overflow};
 use crate::queue::{self, Queue};
+use crate::readers::{self, Common, Readers};
 use crate::sys;
 
 /// Longest message between monitor and copier, in bytes; a longer text is cut off.
 const MAX_MESSAGE: usize = 2000;
-/// What the writer of a buffered log needs, in bytes; of that it touches a part.
-const WRITER_STACK: usize = 256 * 1024;
-
 /// How often to see whether there is nothing on its way, when the copier is to become another program.
 const RENEWAL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -199,8 +201,7 @@ impl Report {
 
 /// Copies the program's output into its log until the monitor says that it has ended, or has ended itself.
 pub(crate) fn run(plumbing: &Plumbing, line: &Line) -> End {
-    // A rest of some microseconds is to be no longer than that.
-    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+    readers::sleep_exactly();
     let drain = match Drain::open(plumbing) {
         Ok(drain) => drain,
         Err(why) => {
@@ -211,7 +212,7 @@ pub(crate) fn run(plumbing: &Plumbing, line: &Line) -> End {
     line.say(&Report::Ready.text());
     // When the end is told, the log's files keep their names: its compressor has ended with the drain.
     let end = match plumbing.overflow() {
-        None => Copier::new(plumbing, drain, line).run(),
+        None => copy(plumbing, drain, line),
         Some(overflow) => run_buffered(plumbing, drain, line, overflow),
     };
     if let End::Finished(lost) = &end {
@@ -225,16 +226,13 @@ fn run_buffered(plumbing: &Plumbing, drain: Drain<'_>, line: &Line, overflow: Ov
     let capacity = usize::try_from(plumbing.log.buffer_bytes).unwrap_or(usize::MAX);
     let queue = &Queue::new(Buffer::new(overflow, capacity));
     thread::scope(|scope| {
-        let builder = thread::Builder::new().name("podlog-writer".to_owned()).stack_size(WRITER_STACK);
+        let builder = thread::Builder::new().name("podlog-writer".to_owned()).stack_size(readers::STACK);
         let tell = move |result| line.say(&Report::Reopened(result).text());
         let writer = builder.spawn_scoped(scope, move || queue::write(drain, queue, tell));
         let intake = writer.and_then(|writer| Intake::open(plumbing, queue, writer));
         let end = match intake {
-            Ok(intake) => Copier::new(plumbing, intake, line).run(),
-            Err(error) => {
-                line.say(&Report::Failed(format!("buffer output: {error}")).text());
-                End::Failed
-            }
+            Ok(intake) => copy(plumbing, intake, line),
+            Err(error) => fail(line, "buffer output", &error),
         };
         // What can be written at once is; the rest is declared by the next copier.
         queue.close(Instant::now());
@@ -250,19 +248,34 @@ pub(crate) fn finish(plumbing: &Plumbing) {
     }
 }
 
+fn fail(line: &Line, what: &str, error: &io::Error) -> End {
+    line.say(&Report::Failed(format!("{what}: {error}")).text());
+    End::Failed
+}
+
 /// Where the program's output goes.
 pub(crate) trait Output {
-    /// The program's streams that have not ended and may be read; a place in the list is what [`read`](Self::read) takes.
-    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>>;
-    /// How long until [`flush`](Self::flush) has something to do; `None` while nothing waits.
-    fn hold(&self) -> Option<Duration>;
-    /// Reads once from each of these that has something to say. Returns for how long the next look is better put off.
-    fn read(&mut self, ready: &[usize]) -> Option<Duration>;
+    /// Whether more can be taken. Otherwise that is tried again when it is [due](Self::due).
+    fn can_take(&self) -> bool;
+    /// Takes what is in a work pipe.
+    ///
+    /// # Errors
+    /// When there is less in it.
+    fn take(&mut self, outlet: &Outlet, length: usize) -> Result<(), Errno>;
+    /// Nothing more will come of a stream.
+    fn ended(&mut self, stream: Stream);
+    /// Reads a terminal once. 0: it has ended.
+    ///
+    /// # Errors
+    /// When it says nothing, or cannot be read.
+    fn read_terminal(&mut self, terminal: &Outlet) -> Result<usize, Errno>;
+    /// When [`flush`](Self::flush) has something to do; `None` while nothing waits.
+    fn due(&self) -> Option<Instant>;
     /// Goes on with what has waited long enough.
     fn flush(&mut self);
     /// Opens the log file anew; `None` when somebody else will do that, and tell.
     fn reopen(&mut self) -> Option<Result<(), String>>;
-    /// Takes what is left to the log, after the last process has ended.
+    /// Takes what is left to the log, after the last process has ended. No other thread reads.
     fn finish(&mut self) -> Lost;
     /// Whether [`finish`](Self::finish) has given up somebody who writes and does not come back.
     fn is_stuck(&self) -> bool {
@@ -272,11 +285,38 @@ pub(crate) trait Output {
     fn is_settled(&mut self) -> bool;
 }
 
+/// Copies until something ends that.
+fn copy<O: Output + Send>(plumbing: &Plumbing, output: O, line: &Line) -> End {
+    let common = match Common::new(output) {
+        Ok(common) => common,
+        Err(error) => return fail(line, "wait for output", &error),
+    };
+    let end = thread::scope(|scope| match Readers::start(scope, &common, plumbing) {
+        Ok(_readers) => Copier::new(plumbing, &common, line).run(),
+        Err(error) => Some(fail(line, "read output", &error)),
+    });
+    end.unwrap_or_else(|| finish_output(common.into_output(), line))
+}
+
+fn finish_output(mut output: impl Output, line: &Line) -> End {
+    let lost = output.finish();
+    if output.is_stuck() {
+        line.say(&Report::Finished(lost).text());
+        // Whoever is stuck would be waited for otherwise.
+        sys::exit_child(0);
+    }
+    End::Finished(lost)
+}
+
+/// The main thread.
 struct Copier<'a, O> {
     plumbing: &'a Plumbing,
-    output: O,
+    common: &'a Common<O>,
     line: &'a Line,
-    memory: Memory,
+    /// Until that ends.
+    terminal: Option<&'a Outlet>,
+    /// How fast that says something.
+    pace: Pace,
     renewal: Option<Due>,
 }
 
@@ -288,31 +328,50 @@ struct Due {
 }
 
 /// What `poll` found.
+#[derive(Default)]
 struct Found {
     /// The monitor has said something, or has ended.
     line: bool,
-    /// Places in the list of outputs.
-    outputs: Vec<usize>,
+    /// Another thread has something to do for this one.
+    wake: bool,
+    /// The terminal has said something.
+    terminal: bool,
+}
+
+/// What the monitor's word leads to.
+enum Obeyed {
+    GoOn,
+    /// The container has ended.
+    Finish,
+    /// There is no monitor any more.
+    Orphaned,
 }
 
 impl<'a, O: Output> Copier<'a, O> {
-    fn new(plumbing: &'a Plumbing, output: O, line: &'a Line) -> Self {
-        Self { plumbing, output, line, memory: Memory::new(Instant::now()), renewal: None }
+    fn new(plumbing: &'a Plumbing, common: &'a Common<O>, line: &'a Line) -> Self {
+        let terminal = plumbing.terminal();
+        let pace = Pace::new(Instant::now(), terminal.map_or(0, Outlet::pipe_bytes));
+        Self { plumbing, common, line, terminal, pace, renewal: None }
     }
 
-    fn run(mut self) -> End {
+    /// Runs until somebody else is to go on here, or, `None`, until the container has ended.
+    fn run(mut self) -> Option<End> {
         loop {
             let found = self.wait();
-            self.note_activity(&found);
-            if found.line
-                && let Some(end) = self.obey()
-            {
-                return end;
+            if found.wake {
+                self.common.is_awake();
             }
-            let rest = self.output.read(&found.outputs);
-            self.output.flush();
+            if found.line {
+                match self.obey() {
+                    Obeyed::GoOn => {}
+                    Obeyed::Finish => return None,
+                    Obeyed::Orphaned => return Some(End::Orphaned),
+                }
+            }
+            let rest = if found.terminal { self.read_terminal() } else { None };
+            self.look_after(found.line);
             if let Some(renewal) = self.renewed() {
-                return End::Renewed(renewal);
+                return Some(End::Renewed(renewal));
             }
             if let Some(rest) = rest {
                 thread::sleep(rest);
@@ -321,60 +380,82 @@ impl<'a, O: Output> Copier<'a, O> {
     }
 
     fn wait(&self) -> Found {
-        let line = std::iter::once(self.line.as_fd());
-        let mut polled: Vec<_> = line
-            .chain(self.output.descriptors())
-            .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
-            .collect();
-        let patience = self.memory.patience(Instant::now());
-        let renewal = self.renewal.as_ref().map(|due| due.at.saturating_duration_since(Instant::now()));
-        let timeout = [self.output.hold(), patience, renewal].into_iter().flatten().min().map(timespec);
+        let mut state = self.common.lock();
+        let renewal = self.renewal.as_ref().map(|due| due.at);
+        state.planned = [state.due(), renewal].into_iter().flatten().min();
+        let planned = state.planned;
+        let terminal = self.terminal.filter(|_| state.output.can_take());
+        drop(state);
+        let sources = [self.line.as_fd(), self.common.wake()].into_iter().chain(terminal.map(AsFd::as_fd));
+        let mut polled: Vec<_> =
+            sources.map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN)).collect();
+        let timeout = planned.map(|planned| timespec(planned.saturating_duration_since(Instant::now())));
         if poll(&mut polled, timeout.as_ref()).is_err() {
-            return Found { line: false, outputs: Vec::new() };
+            return Found::default();
         }
-        let is_ready = |index: &usize| !polled[*index].revents().is_empty();
-        Found {
-            line: is_ready(&0),
-            outputs: (1..polled.len()).filter(is_ready).map(|index| index - 1).collect(),
+        let is_ready = |index: usize| polled.get(index).is_some_and(|polled| !polled.revents().is_empty());
+        Found { line: is_ready(0), wake: is_ready(1), terminal: is_ready(2) }
+    }
+
+    fn read_terminal(&mut self) -> Option<Duration> {
+        let mut state = self.common.lock();
+        let now = Instant::now();
+        state.memory.touch(now);
+        match state.output.read_terminal(self.terminal?) {
+            Ok(length @ 1..) => self.pace.rest(length as u64, now),
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            // A terminal says so when its last user is gone.
+            Ok(0) | Err(_) => {
+                state.output.ended(self.terminal.take()?.stream);
+                None
+            }
         }
     }
 
-    fn note_activity(&mut self, found: &Found) {
-        let is_quiet = !found.line && found.outputs.is_empty();
-        self.memory.note(Instant::now(), is_quiet, self.output.hold().is_some());
+    /// Does what is due.
+    fn look_after(&self, is_touched: bool) {
+        let mut state = self.common.lock();
+        let could_take = state.output.can_take();
+        state.output.flush();
+        if !could_take && state.output.can_take() {
+            self.common.resume();
+        }
+        let now = Instant::now();
+        if is_touched {
+            state.memory.touch(now);
+        }
+        let is_due = state.memory.is_due(now);
+        drop(state);
+        if is_due {
+            memory::release();
+        }
     }
 
     /// Does what the monitor says.
-    fn obey(&mut self) -> Option<End> {
-        let Ok(message) = self.line.hear() else { return Some(End::Orphaned) };
-        match Order::parse(&String::from_utf8_lossy(&message?))? {
-            Order::Reopen => {
-                if let Some(result) = self.output.reopen() {
+    fn obey(&mut self) -> Obeyed {
+        let Ok(message) = self.line.hear() else { return Obeyed::Orphaned };
+        match message.and_then(|message| Order::parse(&String::from_utf8_lossy(&message))) {
+            None => {}
+            Some(Order::Reopen) => {
+                if let Some(result) = self.common.lock().output.reopen() {
                     self.line.say(&Report::Reopened(result).text());
                 }
-                None
             }
-            Order::Finish => {
+            Some(Order::Finish) => {
                 self.plumbing.let_go();
-                let lost = self.output.finish();
-                if self.output.is_stuck() {
-                    self.line.say(&Report::Finished(lost).text());
-                    // Whoever is stuck would be waited for otherwise.
-                    sys::exit_child(0);
-                }
-                Some(End::Finished(lost))
+                return Obeyed::Finish;
             }
-            Order::Renew(renewal) => {
-                self.renewal = Some(Due { renewal, at: Instant::now() });
-                None
-            }
+            Some(Order::Renew(renewal)) => self.renewal = Some(Due { renewal, at: Instant::now() }),
         }
+        Obeyed::GoOn
     }
 
-    /// Which program to become now.
+    /// Which program to become now; then nothing more is begun here.
     fn renewed(&mut self) -> Option<Renewal> {
         let due = self.renewal.as_mut().filter(|due| due.at <= Instant::now())?;
-        if self.output.is_settled() {
+        let mut state = self.common.lock();
+        if state.output.is_settled() {
+            self.common.close(state);
             return self.renewal.take().map(|due| due.renewal);
         }
         due.at = Instant::now() + RENEWAL_INTERVAL;

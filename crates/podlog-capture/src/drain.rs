@@ -1,24 +1,24 @@
 //! From the program's pipes into the log.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use podlog_driver::{Content, CriFileSink, SinkError, content_since};
 use podlog_line::{Gap, GapReason, Stream, Timestamp};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, ioctl_fionread};
+use rustix::event::Timespec;
+use rustix::io::Errno;
 
 use crate::copier::Output;
-use crate::journal::{CHUNK, Journal, Ledger, Moving, Note, Work};
-use crate::pace::Pace;
+use crate::journal::{CHUNK, Journal, Ledger, Note, Work};
+use crate::last_words;
+use crate::outlet::Outlet;
 use crate::plumbing::{Plumbing, sink_options};
 use crate::policy::{MAX_POPPED, RateLimit};
 
 /// How long an unfinished line waits for its end before it is shown as it is, such as a prompt.
 pub(crate) const HOLD: Duration = Duration::from_millis(250);
 /// How often to try again to write what could not be written.
-const RETRY: Duration = Duration::from_millis(200);
+pub(crate) const RETRY: Duration = Duration::from_millis(200);
 /// How long in all, after the last process has ended, to wait for the end of its output, the time to write it not
 /// counted. It is there at once, unless somebody outside the container holds the other end of the pipe.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -36,8 +36,6 @@ const _: () = assert!(MAX_POPPED <= CHUNK);
 /// Whatever it has in its hands is noted in the [`Journal`], so that the next one goes on where this one is killed.
 pub(crate) struct Drain<'a> {
     plumbing: &'a Plumbing,
-    /// None with a buffer.
-    sources: Vec<Source<'a>>,
     journal: Journal,
     sink: CriFileSink,
     /// How much is logged; a buffer's is elsewhere.
@@ -54,20 +52,11 @@ pub(crate) struct Drain<'a> {
     held_since: [Option<Instant>; 2],
     /// What the sink could not write.
     stalled: Option<Stalled>,
-    pace: Pace,
     first_error: Option<String>,
     /// Records and bytes that earlier copiers dropped.
     lost_before: [u64; 2],
     /// Bytes that were never read.
     abandoned: u64,
-}
-
-/// One of the program's streams.
-pub(crate) struct Source<'a> {
-    pub(crate) stream: Stream,
-    pub(crate) descriptor: BorrowedFd<'a>,
-    /// What may still be read of it after the container's end, in bytes; no limit before.
-    pub(crate) allowance: u64,
 }
 
 /// The log cannot be written; the program is not read meanwhile.
@@ -118,14 +107,13 @@ impl<'a> Drain<'a> {
         let take_over = |error| format!("take over from the last copier: {}", describe(&error));
         let options = sink_options(log);
         // What has left the work pipe on its way to a buffer is counted before it is asked for.
-        Ledger::open(&plumbing.memory, plumbing.in_work()).map_err(take_over)?;
+        Ledger::open(&plumbing.memory, |stream| plumbing.in_work(stream)).map_err(take_over)?;
         let journal = Journal::open(&plumbing.memory, options.max_content()).map_err(take_over)?;
         let written = count_written(plumbing, &journal).map_err(take_over)?;
         let sink = CriFileSink::open_with(&log.path, options).map_err(|error| describe(&error))?;
         let is_buffered = plumbing.overflow().is_some();
         let mut drain = Self {
             plumbing,
-            sources: if is_buffered { Vec::new() } else { Source::all(plumbing) },
             limit: plumbing.limit().filter(|_| !is_buffered),
             owed: Vec::new(),
             buffered_at: None,
@@ -138,7 +126,6 @@ impl<'a> Drain<'a> {
                 .map_or(CHUNK, |size| size.clamp(1, CHUNK)),
             held_since: [None; 2],
             stalled: None,
-            pace: Pace::new(Instant::now(), plumbing.pipe_bytes()),
             first_error: None,
             abandoned: 0,
         };
@@ -153,25 +140,17 @@ impl<'a> Drain<'a> {
         for stream in Stream::ALL.into_iter().filter(|stream| Some(*stream) != note.stream()) {
             self.hold_again(stream, 0);
         }
-        let was_moving = self.journal.was_moving();
         match note.work {
             _ if note.gap.is_some() => self.take_over_marker(written.unwrap_or_default()),
-            Work::None => {
-                if let Moving::Stream(stream) = was_moving
-                    && !self.is_buffered()
-                    && self.plumbing.in_work() > 0
-                {
-                    self.begin_chunk(stream, self.plumbing.in_work())?;
-                }
-            }
+            Work::None => {}
             Work::Flush { stream } => {
                 let kept = self.hold_again(stream, written.map_or(u64::MAX, |written| written.bytes));
                 self.journal.advance(Work::None, self.sink.position(), stream, &kept);
             }
             Work::Chunk { stream, filled, from } => {
-                if !self.is_buffered() {
-                    let missing = self.plumbing.in_work().min(filled);
-                    self.plumbing.fetch(&mut self.journal.buffer_mut()[filled - missing..filled])?;
+                if let Some(outlet) = self.plumbing.outlet(stream).filter(|_| !self.is_buffered()) {
+                    let missing = outlet.in_work().min(filled);
+                    outlet.fetch(&mut self.journal.buffer_mut()[filled - missing..filled])?;
                 }
                 let held = self.journal.held(stream).len();
                 let written = written.map_or(usize::MAX, |written| saturating_usize(written.bytes));
@@ -181,7 +160,7 @@ impl<'a> Drain<'a> {
                 self.journal.advance(work, self.sink.position(), stream, &kept);
             }
         }
-        self.owe_losses(note, written, was_moving);
+        self.owe_losses(note, written);
         self.write_out();
         Ok(())
     }
@@ -199,7 +178,7 @@ impl<'a> Drain<'a> {
     }
 
     /// Declares what is gone with the predecessor.
-    fn owe_losses(&mut self, note: Note, written: Option<Content>, was_moving: Moving) {
+    fn owe_losses(&mut self, note: Note, written: Option<Content>) {
         let reason = if self.is_buffered() { GapReason::CaptureKilled } else { GapReason::RateLimit };
         for stream in Stream::ALL {
             let declared = self.journal.note().gap.filter(|gap| gap.stream == Some(stream));
@@ -211,8 +190,8 @@ impl<'a> Drain<'a> {
         }
         // Of these nobody knows how much it is, or whether it is anything.
         let unknown = |stream| Gap { stream: Some(stream), ..Gap::new(GapReason::CaptureKilled) };
-        if was_moving == Moving::Terminal && (self.is_buffered() || note.work == Work::None) {
-            self.journal.moving(Moving::Nothing);
+        if self.journal.is_at_terminal() && (self.is_buffered() || note.work == Work::None) {
+            self.journal.set_at_terminal(false);
             self.owed.push(unknown(Stream::Stdout));
         }
         if let (None, None, Some(stream)) = (written, note.gap, note.stream()) {
@@ -224,13 +203,8 @@ impl<'a> Drain<'a> {
         self.plumbing.overflow().is_some()
     }
 
-    /// Whether the log cannot be written just now.
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.stalled.is_some()
-    }
-
     /// Takes what comes out of a buffer, [`MAX_POPPED`] bytes at most, which were read `at` a time. Not to be called while
-    /// the log [cannot be written](Self::is_stalled).
+    /// the log [cannot be written](Output::can_take).
     pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8], at: Timestamp) {
         self.buffered_at = Some(at);
         self.journal.begin_buffered(stream, bytes, self.sink.position());
@@ -260,58 +234,6 @@ impl<'a> Drain<'a> {
         self.note_error(result);
         self.held_since[stream.index()] = (!kept.is_empty()).then(Instant::now);
         kept
-    }
-
-    fn read_one(&mut self, index: usize) -> Progress {
-        let Source { stream, descriptor, .. } = self.sources[index];
-        let taken = if self.plumbing.is_terminal() {
-            self.read_terminal(stream, descriptor)
-        } else {
-            self.read_pipe(stream, descriptor)
-        };
-        match taken {
-            Ok(0) => Progress::Ended,
-            Ok(length) => {
-                let source = &mut self.sources[index];
-                source.allowance = source.allowance.saturating_sub(length as u64);
-                Progress::Open(length)
-            }
-            Err(Errno::AGAIN | Errno::INTR) => Progress::Open(0),
-            // A terminal says so when its last user is gone.
-            Err(_) => Progress::Ended,
-        }
-    }
-
-    fn read_pipe(&mut self, stream: Stream, descriptor: BorrowedFd<'_>) -> Result<usize, Errno> {
-        self.journal.moving(Moving::Stream(stream));
-        let length = self.plumbing.take(descriptor)?;
-        if length > 0 {
-            self.begin_chunk(stream, length)?;
-        }
-        Ok(length)
-    }
-
-    /// There is no way to move what a terminal says that cannot be interrupted: what was being read when a copier was
-    /// killed is gone.
-    fn read_terminal(&mut self, stream: Stream, descriptor: BorrowedFd<'_>) -> Result<usize, Errno> {
-        self.journal.moving(Moving::Terminal);
-        let taken = rustix::io::read(descriptor, self.journal.buffer_mut());
-        if let Ok(filled @ 1..) = taken {
-            self.journal.begin(Work::Chunk { stream, filled, from: 0 }, self.sink.position());
-        }
-        self.journal.moving(Moving::Nothing);
-        self.limit();
-        self.write_out();
-        taken
-    }
-
-    /// Takes what is in the work pipe to the log.
-    fn begin_chunk(&mut self, stream: Stream, filled: usize) -> Result<(), Errno> {
-        self.journal.begin(Work::Chunk { stream, filled, from: 0 }, self.sink.position());
-        self.plumbing.fetch(&mut self.journal.buffer_mut()[..filled])?;
-        self.limit();
-        self.write_out();
-        Ok(())
     }
 
     /// Drops what the rate limit does not let through of the chunk in the buffer.
@@ -434,37 +356,18 @@ impl<'a> Drain<'a> {
     }
 
     /// Drains what is left after the last process has ended: all of what it has written, however slow the disk is.
-    pub(crate) fn finish_within(&mut self, mut words: Duration, room: Duration) -> Lost {
-        for source in &mut self.sources {
-            source.allowance = source.unread() + CHUNK as u64;
-        }
+    pub(crate) fn finish_within(&mut self, words: Duration, room: Duration) -> Lost {
         let last_room = Instant::now() + room;
-        while self.stalled.is_some() || self.sources.iter().any(|source| source.allowance > 0) {
-            let begun = Instant::now();
-            if self.stalled.is_some() {
-                if begun >= last_room {
-                    break;
-                }
-                std::thread::sleep(RETRY);
-                self.retry();
-                continue;
-            }
-            let ready = self.ready(words);
-            if ready.is_empty() {
-                break;
-            }
-            words = words.saturating_sub(begun.elapsed());
-            self.read(&ready);
-        }
-        self.abandon();
+        // What comes out of a buffer is read by somebody else.
+        let outlets = if self.is_buffered() { &[] } else { self.plumbing.outlets() };
+        let unread = last_words::read(outlets, self, words, last_room);
+        self.abandon(unread);
         self.lost()
     }
 
-    /// Somebody else writes to what is left, or may do so one day; or there is no room for it.
-    fn abandon(&mut self) {
-        for source in std::mem::take(&mut self.sources) {
-            self.abandoned += source.unread();
-        }
+    /// `unread`: somebody else writes to what is left, or may do so one day; or there is no room for it.
+    fn abandon(&mut self, unread: u64) {
+        self.abandoned += unread;
         if self.abandoned > 0 {
             self.first_error.get_or_insert_with(|| "somebody outside the container writes on".to_owned());
         }
@@ -495,49 +398,48 @@ impl<'a> Drain<'a> {
             why: self.first_error.clone().unwrap_or_default(),
         }
     }
-
-    fn ready(&self, timeout: Duration) -> Vec<usize> {
-        let mut polled: Vec<_> = self
-            .descriptors()
-            .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
-            .collect();
-        let _ = poll(&mut polled, Some(&timespec(timeout)));
-        (0..polled.len()).filter(|&index| !polled[index].revents().is_empty()).collect()
-    }
 }
 
 impl Output for Drain<'_> {
-    /// None while the log cannot be written: then the program waits.
-    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let sources = if self.stalled.is_none() { &self.sources[..] } else { &[] };
-        sources.iter().map(|source| source.descriptor)
+    fn can_take(&self) -> bool {
+        self.stalled.is_none()
     }
 
-    fn read(&mut self, ready: &[usize]) -> Option<Duration> {
-        let mut bytes = 0;
-        // From the last to the first: an ended source leaves the list.
-        for &index in ready.iter().rev() {
-            if self.stalled.is_some() {
-                return None;
-            }
-            match self.read_one(index) {
-                Progress::Open(length) => bytes += length as u64,
-                Progress::Ended => {
-                    let ended = self.sources.remove(index);
-                    self.flush_line(ended.stream);
-                }
-            }
+    fn take(&mut self, outlet: &Outlet, length: usize) -> Result<(), Errno> {
+        let work = Work::Chunk { stream: outlet.stream, filled: length, from: 0 };
+        self.journal.begin(work, self.sink.position());
+        outlet.fetch(&mut self.journal.buffer_mut()[..length])?;
+        self.limit();
+        self.write_out();
+        Ok(())
+    }
+
+    fn ended(&mut self, stream: Stream) {
+        self.flush_line(stream);
+    }
+
+    /// There is no way to move what a terminal says that cannot be interrupted: what was being read when a copier was
+    /// killed is gone.
+    fn read_terminal(&mut self, terminal: &Outlet) -> Result<usize, Errno> {
+        self.journal.set_at_terminal(true);
+        let taken = rustix::io::read(terminal, self.journal.buffer_mut());
+        if let Ok(filled @ 1..) = taken {
+            let work = Work::Chunk { stream: terminal.stream, filled, from: 0 };
+            self.journal.begin(work, self.sink.position());
         }
-        if bytes == 0 { None } else { self.pace.rest(bytes, Instant::now()) }
+        self.journal.set_at_terminal(false);
+        self.limit();
+        self.write_out();
+        taken
     }
 
-    fn hold(&self) -> Option<Duration> {
-        let due = match self.stalled {
+    fn due(&self) -> Option<Instant> {
+        let line = match self.stalled {
             Some(stalled) => Some(stalled.until),
             None => self.held_since.into_iter().flatten().min().map(|since| since + self.patience),
         };
-        let line = due.map(|due| due.saturating_duration_since(Instant::now()));
-        let losses = self.limit.as_ref().filter(|limit| limit.has_losses()).map(|_| HOLD);
+        let has_losses = self.limit.as_ref().is_some_and(RateLimit::has_losses);
+        let losses = has_losses.then(|| Instant::now() + HOLD);
         [line, losses].into_iter().flatten().min()
     }
 
@@ -587,25 +489,6 @@ fn saturating_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-impl<'a> Source<'a> {
-    /// All of a program's.
-    pub(crate) fn all(plumbing: &'a Plumbing) -> Vec<Self> {
-        let source = |(stream, descriptor)| Source { stream, descriptor, allowance: u64::MAX };
-        plumbing.outputs().map(source).collect()
-    }
-
-    /// Bytes that wait in the pipe. A terminal does not tell all.
-    pub(crate) fn unread(&self) -> u64 {
-        ioctl_fionread(self.descriptor).unwrap_or(0)
-    }
-}
-
-enum Progress {
-    /// So many bytes were read; there may be more.
-    Open(usize),
-    Ended,
-}
-
 /// An error with its causes.
 pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
@@ -624,7 +507,7 @@ pub(crate) fn now() -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
     use std::io::{PipeWriter, Write};
     use std::path::Path;
@@ -636,7 +519,7 @@ mod tests {
     use crate::stdio::Ours;
 
     /// The plumbing of a program whose log is in a directory, and the program's end of its stdout.
-    fn plumbing(directory: &Path) -> (Plumbing, PipeWriter) {
+    pub(crate) fn plumbing(directory: &Path) -> (Plumbing, PipeWriter) {
         let log = Log { path: directory.join("0.log"), max_bytes: u64::MAX, max_files: 5, ..Log::default() };
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let (errors, _) = std::io::pipe().expect("a pipe");
@@ -647,6 +530,20 @@ mod tests {
 
     fn lines(directory: &Path) -> usize {
         fs::read_to_string(directory.join("0.log")).expect("a log").matches(" stdout F line\n").count()
+    }
+
+    #[test]
+    fn what_a_thread_has_taken_comes_before_what_it_has_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (plumbing, mut program) = plumbing(directory.path());
+        program.write_all(b"one\ntwo\n").expect("room");
+        assert_eq!(plumbing.outlets()[0].take(), Ok(8));
+        program.write_all(b"three\n").expect("room");
+        let mut drain = Drain::open(&plumbing).expect("a log");
+        assert_eq!(drain.finish_within(Duration::ZERO, Duration::ZERO), Lost::default());
+        let log = fs::read_to_string(directory.path().join("0.log")).expect("a log");
+        let words: Vec<_> = log.lines().map(|line| line.rsplit(' ').next().expect("a word")).collect();
+        assert_eq!(words, ["one", "two", "three"]);
     }
 
     #[test]
@@ -681,7 +578,7 @@ mod tests {
         let (plumbing, mut outsider) = plumbing(directory.path());
         outsider.write_all(b"line\n").expect("room");
         let mut drain = Drain::open(&plumbing).expect("a log");
-        drain.abandon();
+        drain.abandon(plumbing.outlets()[0].unread());
         let why = "somebody outside the container writes on".to_owned();
         assert_eq!(drain.lost(), Lost { records: 0, bytes: 5, why });
     }

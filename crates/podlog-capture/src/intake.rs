@@ -1,18 +1,17 @@
 //! From the program's pipes into a buffer, whatever the log does: a program that must not wait does not.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use podlog_line::Stream;
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::copier::Output;
-use crate::drain::{HOLD, LAST_ROOM, LAST_WORDS, Lost, Source, now, timespec};
-use crate::journal::{CHUNK, Journal, Ledger, Moving};
-use crate::pace::Pace;
+use crate::drain::{HOLD, LAST_ROOM, LAST_WORDS, Lost, now};
+use crate::journal::{CHUNK, Journal, Ledger};
+use crate::last_words;
+use crate::outlet::Outlet;
 use crate::plumbing::{Plumbing, sink_options};
 use crate::policy::RateLimit;
 use crate::queue::Queue;
@@ -23,7 +22,6 @@ const SETTLING: Duration = Duration::from_millis(50);
 /// The program's output on its way into a buffer. Each byte is counted in the [`Ledger`] before it leaves the work pipe.
 pub(crate) struct Intake<'a, 'scope> {
     plumbing: &'a Plumbing,
-    sources: Vec<Source<'a>>,
     ledger: Ledger,
     queue: &'a Queue,
     writer: Option<ScopedJoinHandle<'scope, Lost>>,
@@ -31,7 +29,6 @@ pub(crate) struct Intake<'a, 'scope> {
     limit: Option<RateLimit>,
     /// Since when a line waits for its end.
     begun: Option<Instant>,
-    pace: Pace,
     is_stuck: bool,
 }
 
@@ -39,40 +36,23 @@ impl<'a, 'scope> Intake<'a, 'scope> {
     /// Goes on where the last one was killed, if there was one. `writer` empties the queue.
     ///
     /// # Errors
-    /// When there is no memory, or the work pipe cannot be read.
+    /// When there is no memory.
     pub(crate) fn open(
         plumbing: &'a Plumbing,
         queue: &'a Queue,
         writer: ScopedJoinHandle<'scope, Lost>,
     ) -> io::Result<Self> {
-        let left = plumbing.in_work();
-        let ledger = Ledger::open(&plumbing.memory, left)?;
-        let was_moving = ledger.was_moving();
-        let mut intake = Self {
+        let ledger = Ledger::open(&plumbing.memory, |stream| plumbing.in_work(stream))?;
+        Ok(Self {
             plumbing,
-            sources: Source::all(plumbing),
             ledger,
             queue,
             writer: Some(writer),
             chunk: vec![0; CHUNK],
             limit: plumbing.limit(),
             begun: None,
-            pace: Pace::new(Instant::now(), plumbing.pipe_bytes()),
             is_stuck: false,
-        };
-        if let (Moving::Stream(stream), 1..) = (was_moving, left) {
-            intake.fetch(stream, left)?;
-        }
-        Ok(intake)
-    }
-
-    /// Moves what is in the work pipe to the buffer.
-    fn fetch(&mut self, stream: Stream, length: usize) -> Result<(), Errno> {
-        self.ledger.coming(stream, length);
-        self.plumbing.fetch(&mut self.chunk[..length])?;
-        self.ledger.came(stream);
-        self.push(stream, length);
-        Ok(())
+        })
     }
 
     fn push(&mut self, stream: Stream, length: usize) {
@@ -88,103 +68,48 @@ impl<'a, 'scope> Intake<'a, 'scope> {
         self.begun = has_begun.then(|| self.begun.unwrap_or_else(Instant::now));
     }
 
-    /// Reads once. `None`: the stream has ended.
-    fn read_one(&mut self, index: usize) -> Option<usize> {
-        let Source { stream, descriptor, .. } = self.sources[index];
-        let taken = if self.plumbing.is_terminal() {
-            self.read_terminal(stream, descriptor)
-        } else {
-            self.read_pipe(stream, descriptor)
-        };
-        match taken {
-            Ok(0) => None,
-            Ok(length) => {
-                let source = &mut self.sources[index];
-                source.allowance = source.allowance.saturating_sub(length as u64);
-                Some(length)
-            }
-            Err(Errno::AGAIN | Errno::INTR) => Some(0),
-            // A terminal says so when its last user is gone.
-            Err(_) => None,
-        }
-    }
-
-    fn read_pipe(&mut self, stream: Stream, descriptor: BorrowedFd<'_>) -> Result<usize, Errno> {
-        self.ledger.moving(Moving::Stream(stream));
-        let length = self.plumbing.take(descriptor)?;
-        if length > 0 {
-            self.fetch(stream, length)?;
-        }
-        Ok(length)
-    }
-
-    fn read_terminal(&mut self, stream: Stream, descriptor: BorrowedFd<'_>) -> Result<usize, Errno> {
-        self.ledger.moving(Moving::Terminal);
-        let taken = rustix::io::read(descriptor, &mut self.chunk[..]);
-        if let Ok(length @ 1..) = taken {
-            self.ledger.coming(stream, length);
-            self.ledger.came(stream);
-            self.push(stream, length);
-        }
-        self.ledger.moving(Moving::Nothing);
-        taken
-    }
-
     /// What a writer that is stuck has not written, as far as it has noted that.
     fn unwritten(&self) -> Lost {
         let max_held = sink_options(&self.plumbing.log).max_content();
         let bytes = Journal::open(&self.plumbing.memory, max_held).map_or(0, |journal| journal.unwritten());
         Lost { records: 0, bytes, why: "the log's file system does not answer".to_owned() }
     }
-
-    fn ready(&self, timeout: Duration) -> Vec<usize> {
-        let mut polled: Vec<_> = self
-            .descriptors()
-            .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
-            .collect();
-        let _ = poll(&mut polled, Some(&timespec(timeout)));
-        (0..polled.len()).filter(|&index| !polled[index].revents().is_empty()).collect()
-    }
-
-    /// Reads what the program has written, all of it, and for a while what somebody else writes.
-    fn read_last_words(&mut self) {
-        for source in &mut self.sources {
-            source.allowance = source.unread() + CHUNK as u64;
-        }
-        let mut patience = LAST_WORDS;
-        while self.sources.iter().any(|source| source.allowance > 0) {
-            let begun = Instant::now();
-            let ready = self.ready(patience);
-            if ready.is_empty() {
-                break;
-            }
-            patience = patience.saturating_sub(begun.elapsed());
-            self.read(&ready);
-        }
-    }
 }
 
 impl Output for Intake<'_, '_> {
-    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sources.iter().map(|source| source.descriptor)
+    /// What does not fit the buffer is dropped.
+    fn can_take(&self) -> bool {
+        true
     }
 
-    fn hold(&self) -> Option<Duration> {
-        let line = self.begun.map(|begun| (begun + HOLD).saturating_duration_since(Instant::now()));
-        let losses = self.limit.as_ref().filter(|limit| limit.has_losses()).map(|_| HOLD);
-        [line, losses].into_iter().flatten().min()
+    fn take(&mut self, outlet: &Outlet, length: usize) -> Result<(), Errno> {
+        self.ledger.coming(outlet.stream, length);
+        outlet.fetch(&mut self.chunk[..length])?;
+        self.ledger.came(outlet.stream);
+        self.push(outlet.stream, length);
+        Ok(())
     }
 
-    fn read(&mut self, ready: &[usize]) -> Option<Duration> {
-        let mut bytes = 0;
-        // From the last to the first: an ended source leaves the list.
-        for &index in ready.iter().rev() {
-            match self.read_one(index) {
-                Some(length) => bytes += length as u64,
-                None => drop(self.sources.remove(index)),
-            }
+    /// A line that has not ended waits as any other.
+    fn ended(&mut self, _stream: Stream) {}
+
+    fn read_terminal(&mut self, terminal: &Outlet) -> Result<usize, Errno> {
+        self.ledger.set_at_terminal(true);
+        let taken = rustix::io::read(terminal, &mut self.chunk[..]);
+        if let Ok(length @ 1..) = taken {
+            self.ledger.coming(terminal.stream, length);
+            self.ledger.came(terminal.stream);
+            self.push(terminal.stream, length);
         }
-        if bytes == 0 { None } else { self.pace.rest(bytes, Instant::now()) }
+        self.ledger.set_at_terminal(false);
+        taken
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let line = self.begun.map(|begun| begun + HOLD);
+        let has_losses = self.limit.as_ref().is_some_and(RateLimit::has_losses);
+        let losses = has_losses.then(|| Instant::now() + HOLD);
+        [line, losses].into_iter().flatten().min()
     }
 
     fn flush(&mut self) {
@@ -205,13 +130,12 @@ impl Output for Intake<'_, '_> {
     }
 
     fn finish(&mut self) -> Lost {
-        self.read_last_words();
+        let unread = last_words::read(self.plumbing.outlets(), self, LAST_WORDS, Instant::now());
         while let Some(gap) = self.limit.as_mut().and_then(RateLimit::finish) {
             self.queue.push_gap(gap, now());
         }
         self.queue.settle(now());
         self.queue.close(Instant::now() + LAST_ROOM);
-        let unread: u64 = self.sources.iter().map(Source::unread).sum();
         let written = if self.queue.wait_until_over(LAST_ROOM) {
             self.writer.take().and_then(|writer| writer.join().ok()).unwrap_or_default()
         } else {

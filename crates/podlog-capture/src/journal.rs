@@ -3,7 +3,8 @@
 //! Bytes are always in exactly one of these places: the program's pipe, the *work pipe*, the [`Journal`]'s buffer, the log.
 //! Each step between two places is one system call of which the journal can tell afterwards whether it was done:
 //!
-//! 1. `splice` moves a chunk from the program's pipe to the work pipe. What is there before a note was made is simply next.
+//! 1. `splice` moves a chunk from the program's pipe to the work pipe. Each stream has its own: what is there before a note was
+//!    made is simply that stream's next chunk.
 //! 2. The note says how long the chunk is, and where the log ends. Then `read` moves it to the buffer: what is missing in
 //!    the work pipe is in the buffer.
 //! 3. The sink writes to the log: what stands behind the noted end is there.
@@ -34,8 +35,8 @@ pub(crate) const CHUNK: usize = 128 * 1024;
 
 /// Which note is valid: 0 or 1.
 const VALID: usize = 0;
-/// What is about to come out of the program: a stream's number, or [`TERMINAL`].
-const MOVING: usize = 1;
+/// Whether something is being read from a terminal, which tells nobody how much that was: 0 or [`READING`].
+const TERMINAL: usize = 1;
 /// Records and bytes that were dropped by this copier and those before.
 const LOST: [usize; 2] = [2, 3];
 /// Bytes of each stream that a buffer has taken in,
@@ -45,10 +46,7 @@ const COMING: [usize; 2] = [6, 7];
 /// Where the two notes begin.
 const NOTES: [usize; 2] = [8, 32];
 
-/// Nothing is about to come.
-const NOTHING: u64 = 0;
-/// Something is being read from a terminal, which tells nobody how much that was.
-const TERMINAL: u64 = 3;
+const READING: u64 = 3;
 
 /// What is being done with a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -105,16 +103,6 @@ struct Held {
     length: usize,
 }
 
-/// What came out of the program before a note was made of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Moving {
-    Nothing,
-    /// It is in the work pipe, if there is anything.
-    Stream(Stream),
-    /// It is gone, if there was anything.
-    Terminal,
-}
-
 /// The notes, the buffer and the held parts of lines.
 pub(crate) struct Journal {
     shared: Shared,
@@ -147,14 +135,14 @@ impl Journal {
         self.note
     }
 
-    /// Something is about to come out of the program.
-    pub(crate) fn moving(&self, what: Moving) {
-        self.store(MOVING, what.number());
+    /// Something is about to be read from a terminal, or that has been noted.
+    pub(crate) fn set_at_terminal(&self, is_reading: bool) {
+        set_at_terminal(&self.shared, is_reading);
     }
 
-    /// What [`moving`](Self::moving) was called with last.
-    pub(crate) fn was_moving(&self) -> Moving {
-        Moving::from_number(self.load(MOVING))
+    /// What [`set_at_terminal`](Self::set_at_terminal) was called with last. What was being read is gone, if it was anything.
+    pub(crate) fn is_at_terminal(&self) -> bool {
+        self.load(TERMINAL) == READING
     }
 
     /// Where a chunk goes.
@@ -282,6 +270,10 @@ fn load(shared: &Shared, index: usize) -> u64 {
     shared.number(index).load(Ordering::Acquire)
 }
 
+fn set_at_terminal(shared: &Shared, is_reading: bool) {
+    store(shared, TERMINAL, if is_reading { READING } else { 0 });
+}
+
 fn store(shared: &Shared, index: usize, number: u64) {
     shared.number(index).store(number, Ordering::Release);
 }
@@ -292,28 +284,24 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Takes the numbers over; so much is `in_work`, the work pipe.
-    pub(crate) fn open(memory: impl AsFd, in_work: usize) -> io::Result<Self> {
+    /// Takes the numbers over; so many bytes of a stream are `in_work`, its work pipe.
+    pub(crate) fn open(memory: impl AsFd, in_work: impl Fn(Stream) -> usize) -> io::Result<Self> {
         let ledger = Self { shared: Shared::map(memory, 0)? };
-        for (taken, coming) in TAKEN.into_iter().zip(COMING) {
+        for stream in Stream::ALL {
+            let (taken, coming) = (TAKEN[stream.index()], COMING[stream.index()]);
             let target = load(&ledger.shared, coming);
             if target > load(&ledger.shared, taken) {
                 // The chunk was on its way to memory; what has not left the pipe will be counted again.
-                store(&ledger.shared, taken, target.saturating_sub(in_work as u64));
+                store(&ledger.shared, taken, target.saturating_sub(in_work(stream) as u64));
             }
             store(&ledger.shared, coming, load(&ledger.shared, taken));
         }
         Ok(ledger)
     }
 
-    /// As [`Journal::moving`].
-    pub(crate) fn moving(&self, what: Moving) {
-        store(&self.shared, MOVING, what.number());
-    }
-
-    /// As [`Journal::was_moving`].
-    pub(crate) fn was_moving(&self) -> Moving {
-        Moving::from_number(load(&self.shared, MOVING))
+    /// As [`Journal::set_at_terminal`].
+    pub(crate) fn set_at_terminal(&self, is_reading: bool) {
+        set_at_terminal(&self.shared, is_reading);
     }
 
     /// A chunk is in the work pipe, and about to leave it.
@@ -325,25 +313,6 @@ impl Ledger {
     /// The chunk is in memory.
     pub(crate) fn came(&self, stream: Stream) {
         store(&self.shared, TAKEN[stream.index()], load(&self.shared, COMING[stream.index()]));
-    }
-}
-
-impl Moving {
-    fn number(self) -> u64 {
-        match self {
-            Self::Nothing => NOTHING,
-            Self::Stream(stream) => 1 + stream.index() as u64,
-            Self::Terminal => TERMINAL,
-        }
-    }
-
-    fn from_number(number: u64) -> Self {
-        match number {
-            1 => Self::Stream(Stream::ALL[0]),
-            2 => Self::Stream(Stream::ALL[1]),
-            TERMINAL => Self::Terminal,
-            _ => Self::Nothing,
-        }
     }
 }
 
@@ -374,11 +343,12 @@ impl Note {
             Work::Flush { .. } => [WORK_FLUSH, 0, 0],
         };
         let [out, err] = self.held;
-        let FilePosition { device, inode, length } = self.end;
         let held = [out.place, out.length, err.place, err.length].map(|number| number as u64);
+        let FilePosition { device, inode, length } = self.end;
         let work = [kind, stream, filled, from, device, inode, length];
-        let rest = [&held[..], &self.balance, &gap_to_numbers(self.gap)].concat();
-        std::array::from_fn(|index| work.get(index).copied().unwrap_or_else(|| rest[index - work.len()]))
+        let gap = gap_to_numbers(self.gap);
+        let mut numbers = work.into_iter().chain(held).chain(self.balance).chain(gap);
+        std::array::from_fn(|_| numbers.next().unwrap_or(0))
     }
 
     /// Numbers that nobody can have stored are taken for the largest that make sense.
@@ -441,8 +411,8 @@ mod tests {
         let end = FilePosition { device: 7, inode: 8, length: u64::MAX };
         let mut journal = Journal::open(&memory, MAX_HELD).expect("a journal");
         assert_eq!(
-            (journal.note(), journal.was_moving(), journal.lost()),
-            (Note::default(), Moving::Nothing, [0, 0])
+            (journal.note(), journal.is_at_terminal(), journal.lost()),
+            (Note::default(), false, [0, 0])
         );
         journal.buffer_mut()[..3].copy_from_slice(b"abc");
         for (work, stream, held) in [
@@ -456,14 +426,14 @@ mod tests {
         ] {
             let other = Stream::ALL[1 - stream.index()];
             let untouched = journal.held(other).to_vec();
-            journal.moving(Moving::Stream(stream));
+            journal.set_at_terminal(stream == Stream::Stdout);
             journal.advance(work, end, stream, held);
             let successor = Journal::open(&memory, MAX_HELD).expect("a journal");
             assert_eq!((successor.note().work, successor.note().end), (work, end));
             assert_eq!((successor.held(stream), successor.held(other)), (held, &untouched[..]));
             assert_eq!(
-                (successor.was_moving(), &successor.buffer()[..3]),
-                (Moving::Stream(stream), &b"abc"[..])
+                (successor.is_at_terminal(), &successor.buffer()[..3]),
+                (stream == Stream::Stdout, &b"abc"[..])
             );
         }
     }
@@ -495,18 +465,18 @@ mod tests {
         let memory = create(MAX_HELD).expect("memory");
         let mut journal = Journal::open(&memory, MAX_HELD).expect("a journal");
         let missing = || Journal::open(&memory, MAX_HELD).expect("a journal").missing(Stream::Stdout);
-        let ledger = Ledger::open(&memory, 0).expect("a ledger");
+        let ledger = Ledger::open(&memory, |_| 0).expect("a ledger");
         ledger.coming(Stream::Stdout, 100);
         // 40 of 100 bytes have left the work pipe: the rest comes again.
         let ledger = {
             drop(ledger);
-            Ledger::open(&memory, 60).expect("a ledger")
+            Ledger::open(&memory, |_| 60).expect("a ledger")
         };
         assert_eq!(missing(), 40);
         ledger.coming(Stream::Stdout, 60);
         let ledger = {
             drop(ledger);
-            Ledger::open(&memory, 0).expect("a ledger")
+            Ledger::open(&memory, |_| 0).expect("a ledger")
         };
         assert_eq!(missing(), 100, "all of it had left");
         ledger.coming(Stream::Stdout, 5);
@@ -540,7 +510,7 @@ mod tests {
             journal.store(NOTES[1], kind);
             let successor = Journal::open(&memory, MAX_HELD).expect("a journal");
             assert_eq!(successor.held(Stream::Stderr).len(), MAX_HELD);
-            assert_eq!(successor.was_moving(), Moving::Nothing);
+            assert!(!successor.is_at_terminal());
         }
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! It is the program's parent and the reaper of all its descendants, so that nothing else has to live for a container to
 //! be looked after, and so that no process of a container is left behind: when the first process ends, the rest of its
-//! process tree is killed. One `poll` loop and blocking file I/O; other threads are the log's compressor, while it has work,
-//! and the writer of a log for which the program must not wait.
+//! process tree is killed. The monitor is one `poll` loop; the copier has a thread for each pipe (see `readers`), and blocking file
+//! I/O; other threads are the log's compressor, while it has work, and the writer of a log for which the program must not wait.
 //!
 //! Signals sent to capture itself are ignored. At the shutdown of a machine the programs get theirs too, and somebody has
 //! to write down their last words; capture ends when they have. Only SIGKILL ends it, and its program with it.
@@ -23,13 +23,16 @@ mod drain;
 mod handover;
 mod intake;
 mod journal;
+mod last_words;
 mod launch;
 mod memory;
+mod outlet;
 mod pace;
 mod plumbing;
 pub mod policy;
 mod program;
 mod queue;
+mod readers;
 mod respawn;
 mod run;
 mod shared;

@@ -15,45 +15,43 @@ const INTERVAL: Duration = Duration::from_secs(30);
 /// When memory is given back.
 #[derive(Debug)]
 pub(crate) struct Memory {
+    /// When something happened since memory was given back: first and last.
+    touched: Option<(Instant, Instant)>,
     /// Not again before.
     next: Instant,
-    /// Even if there is always something to do.
-    overdue: Instant,
-    is_released: bool,
 }
 
 impl Memory {
     pub(crate) fn new(now: Instant) -> Self {
-        Memory { next: now, overdue: now + START, is_released: false }
+        Memory { touched: Some((now, now)), next: now }
     }
 
-    /// How long to wait before [`note`](Self::note) gives something back; `None` when there is nothing to give back.
-    pub(crate) fn patience(&self, now: Instant) -> Option<Duration> {
-        (!self.is_released && now >= self.next).then_some(IDLE)
+    /// Something happens, for which code is needed.
+    pub(crate) fn touch(&mut self, now: Instant) {
+        let first = self.touched.map_or(now, |(first, _)| first);
+        self.touched = Some((first, now));
     }
 
-    /// Whether it is time although something happens all the while.
-    fn is_overdue(&self, now: Instant) -> bool {
-        !self.is_released && now >= self.overdue
+    /// When [`is_due`](Self::is_due) says yes; `None` while there is nothing to give back.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let (first, last) = self.touched?;
+        Some((last + IDLE).min(first + START).max(self.next))
     }
 
-    /// Takes note of a turn: when it was quiet, nothing happened, which needed no code, and the wait was as long as the
-    /// shortest patience; that was this one's unless something else `waits`.
-    pub(crate) fn note(&mut self, now: Instant, quiet: bool, waits: bool) {
-        self.is_released &= quiet;
-        if (quiet && !waits && self.patience(now).is_some()) || self.is_overdue(now) {
-            self.release(now);
+    /// Whether to [`release`] now. That is said once.
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.due().is_some_and(|due| due <= now);
+        if is_due {
+            *self = Memory { touched: None, next: now + INTERVAL };
         }
+        is_due
     }
+}
 
-    /// Gives back code and constants, most of which were needed to start.
-    fn release(&mut self, now: Instant) {
-        let mappings = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
-        clean_file_ranges(&mappings).into_iter().for_each(sys::release);
-        self.next = now + INTERVAL;
-        self.overdue = now + INTERVAL;
-        self.is_released = true;
-    }
+/// Gives back code and constants, most of which were needed to start.
+pub(crate) fn release() {
+    let mappings = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    clean_file_ranges(&mappings).into_iter().for_each(sys::release);
 }
 
 /// Part of the address space that mirrors a file.
@@ -119,15 +117,22 @@ mod tests {
     fn waits_for_the_right_moment() {
         let start = Instant::now();
         let mut memory = Memory::new(start);
-        assert_eq!(memory.patience(start), Some(IDLE));
-        assert!(!memory.is_overdue(start));
-        assert!(memory.is_overdue(start + START), "a program that always prints");
-        memory.release(start);
-        assert_eq!(memory.patience(start), None);
-        memory.note(start + IDLE, false, false);
-        assert_eq!(memory.patience(start + IDLE), None, "not again so soon");
-        assert!(!memory.is_overdue(start + START));
-        assert_eq!(memory.patience(start + INTERVAL), Some(IDLE));
-        assert!(memory.is_overdue(start + INTERVAL));
+        assert_eq!(memory.due(), Some(start + IDLE));
+        let busy = start + START - IDLE / 4;
+        memory.touch(busy);
+        assert_eq!(memory.due(), Some(start + START), "a program that always prints");
+        assert!(!memory.is_due(busy));
+        let released = start + START;
+        assert!(memory.is_due(released));
+        assert_eq!((memory.due(), memory.is_due(released)), (None, false));
+        memory.touch(released + IDLE);
+        assert_eq!(memory.due(), Some(released + INTERVAL), "not again so soon");
+        memory.touch(released + INTERVAL / 2);
+        assert!(!memory.is_due(released + INTERVAL - IDLE));
+        assert!(memory.is_due(released + INTERVAL));
+        assert_eq!(memory.due(), None);
+        let later = released + INTERVAL * 3;
+        memory.touch(later);
+        assert_eq!(memory.due(), Some(later + IDLE));
     }
 }

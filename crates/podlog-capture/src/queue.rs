@@ -186,8 +186,9 @@ impl State {
 pub(crate) fn write(mut drain: Drain<'_>, queue: &Queue, tell: impl Fn(Result<(), String>)) -> Lost {
     let mut bytes = Vec::new();
     loop {
-        let log = if drain.is_stalled() { Log::Stalled } else { Log::Writable };
-        match queue.next(log, drain.hold(), &mut bytes) {
+        let log = if drain.can_take() { Log::Writable } else { Log::Stalled };
+        let patience = drain.due().map(|due| due.saturating_duration_since(Instant::now()));
+        match queue.next(log, patience, &mut bytes) {
             Next::Chunk { stream, at } => drain.write(stream, &bytes, at),
             Next::Gap(gap) => drain.declare(gap),
             Next::Reopen => tell(drain.reopen_log()),

@@ -16,7 +16,7 @@ const PIPE_SIZES: [usize; 3] = [1 << 20, 1 << 18, 1 << 16];
 
 /// Capture's ends.
 pub(crate) struct Ours {
-    /// What the program writes to stdout, or to its terminal. Reading does not block.
+    /// What the program writes to stdout, or to its terminal, whose reading does not block.
     pub(crate) stdout: OwnedFd,
     /// What it writes to stderr; `None` with a terminal.
     pub(crate) stderr: Option<OwnedFd>,
@@ -89,7 +89,6 @@ pub(crate) fn silence() -> io::Result<()> {
 
 fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-    ioctl_fionbio(&reader, true)?;
     // A pipe of the default size does as well.
     let _ = PIPE_SIZES.into_iter().find(|size| fcntl_setpipe_size(&writer, *size).is_ok());
     Ok((reader, writer))

@@ -24,7 +24,7 @@ use crate::copier::{Order, Report};
 use crate::copying::Copier;
 use crate::drain::{Lost, describe, timespec};
 use crate::launch::{self, Place};
-use crate::memory::Memory;
+use crate::memory::{self, Memory};
 use crate::plumbing::Plumbing;
 use crate::respawn::Respawn;
 use crate::stdio::{self, Stdin};
@@ -212,7 +212,13 @@ impl Supervisor {
         }
         let mut may_reap = matches!(self.phase, Phase::Ending { .. });
         let ready = self.wait();
-        self.memory.note(Instant::now(), ready.is_empty(), false);
+        let now = Instant::now();
+        if !ready.is_empty() {
+            self.memory.touch(now);
+        }
+        if self.memory.is_due(now) {
+            memory::release();
+        }
         for ready in ready {
             match ready {
                 Ready::Signals => {
@@ -311,8 +317,8 @@ impl Supervisor {
         let now = Instant::now();
         let interval = matches!(self.phase, Phase::Ending { .. }).then_some(KILL_INTERVAL);
         let respawn = self.copier.is_none().then(|| self.respawn.patience(now));
-        let timeout =
-            [interval, respawn, self.memory.patience(now)].into_iter().flatten().min().map(timespec);
+        let memory = self.memory.due().map(|due| due.saturating_duration_since(now));
+        let timeout = [interval, respawn, memory].into_iter().flatten().min().map(timespec);
         if poll(&mut polled, timeout.as_ref()).is_err() {
             return Vec::new();
         }

@@ -1,5 +1,5 @@
 //! The few system calls that neither std nor rustix offers safely.
-#![expect(unsafe_code, reason = "fork, exec, alarm, signalfd and mount_setattr have no safe interface")]
+#![expect(unsafe_code, reason = "fork, exec, signals and mount_setattr have no safe interface")]
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
@@ -101,6 +101,42 @@ pub(crate) fn reset_signals() -> io::Result<()> {
         };
     }
     set_mask(&signal_set(libc::sigemptyset))
+}
+
+/// What [`interrupt`] sends. Whoever else sends it to this process changes nothing: who is interrupted begins again.
+const INTERRUPTION: i32 = libc::SIGURG;
+
+/// Has [`INTERRUPTION`] end the waiting of a thread that [allows](allow_interruption) that, and do nothing else.
+///
+/// # Errors
+/// When the kernel does not want that.
+pub(crate) fn prepare_interruption() -> io::Result<()> {
+    extern "C" fn nothing(_signal: i32) {}
+    // SAFETY: the structure is plain numbers, for which zero is a value: no flags, so that calls are not begun again, and no
+    // other signals blocked. The handler touches nothing.
+    let result = unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
+        libc::sigaction(INTERRUPTION, &raw const action, ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// This thread may be interrupted.
+pub(crate) fn allow_interruption() {
+    let mut set = signal_set(libc::sigemptyset);
+    // SAFETY: the set is initialised, and the signal's handler touches nothing; the old mask is not asked for.
+    unsafe {
+        libc::sigaddset(&raw mut set, INTERRUPTION);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut());
+    }
+}
+
+/// Interrupts the waiting of a thread of this process, if it has that id and waits.
+pub(crate) fn interrupt(thread: i32) {
+    let process = rustix::process::getpid().as_raw_nonzero().get();
+    // SAFETY: no memory is involved; a thread of another process is not meant by this call.
+    unsafe { libc::syscall(libc::SYS_tgkill, process, thread, INTERRUPTION) };
 }
 
 fn signal_set(fill: unsafe extern "C" fn(*mut libc::sigset_t) -> i32) -> libc::sigset_t {

@@ -49,6 +49,47 @@ fn numbered_lines_on_two_streams() {
     }
 }
 
+/// Once polled, a pipe costs its writer more for as long as it lives.
+#[test]
+fn a_pipe_is_waited_for_without_being_polled() {
+    let scene = Scene::script("echo up; echo up >&2; exec sleep 1000");
+    scene.start();
+    scene.wait_for("up");
+    let (_, copier) = eventually("a copier", || scene.processes(scene.capture_pid().cast_signed()));
+    let expected = [
+        ("podlog-copier".to_owned(), Some((libc::SYS_ppoll, 2))),
+        ("podlog-stderr".to_owned(), Some((libc::SYS_splice, 0))),
+        ("podlog-stdout".to_owned(), Some((libc::SYS_splice, 0))),
+    ];
+    eventually("two threads that wait in splice", || (waits(copier) == expected).then_some(()));
+}
+
+/// The threads of a process by name: the system call in which each waits, and of how many descriptors if that is `poll`.
+fn waits(pid: i32) -> Vec<(String, Option<(i64, u64)>)> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads");
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let mut waits: Vec<_> = tasks
+        .map(|task| {
+            let path = task.expect("a thread").path();
+            let call = read(path.join("syscall"));
+            let mut words = call.split(' ');
+            let number: Option<i64> = words.next().and_then(|number| number.parse().ok());
+            let count =
+                words.nth(1).and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+            let wait = number.map(|number| match number {
+                libc::SYS_splice => (libc::SYS_splice, 0),
+                // Both are poll; the one has its timeout as a structure.
+                #[cfg(target_arch = "x86_64")]
+                libc::SYS_poll => (libc::SYS_ppoll, count.unwrap_or(0)),
+                _ => (number, count.unwrap_or(0)),
+            });
+            (read(path.join("comm")).trim().to_owned(), wait)
+        })
+        .collect();
+    waits.sort();
+    waits
+}
+
 #[test]
 fn a_prompt_becomes_visible() {
     let scene = Scene::script("printf 'password: '; sleep 1000");

@@ -13,7 +13,7 @@ use crate::sys;
 use crate::text::failed;
 
 /// Of what is in a parcel. Who changes that counts it up, and goes on reading what is older.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// No parcel is longer, in bytes: 64 clients with a request each that has not quite come.
 const MAX_BYTES: u64 = 256 << 20;
 
