@@ -107,7 +107,7 @@ fn make_bundle(bundle: &Path, directory: &Path, argv: &[String]) -> anyhow::Resu
     config["root"]["readonly"] = json!(false);
     let namespaces = config["linux"]["namespaces"].as_array_mut().context("namespaces")?;
     namespaces.retain(|namespace| !matches!(namespace["type"].as_str(), Some("network" | "cgroup")));
-    let program = Path::new(&argv[0]).parent().context("a program without a directory")?;
+    let program = &crate::container::directory()?;
     let mounts = config["mounts"].as_array_mut().context("mounts")?;
     for path in [Path::new("/usr"), program, directory] {
         mounts.push(json!({ "destination": path, "source": path, "type": "bind", "options": ["rbind"] }));

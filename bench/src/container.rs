@@ -45,8 +45,7 @@ impl Logger {
 
     /// Runs a program of this executable; its directory must be fresh.
     pub(crate) fn start(self, directory: &Path, arguments: &[String]) -> anyhow::Result<Running> {
-        let mut argv = vec![std::env::current_exe()?.display().to_string()];
-        argv.extend_from_slice(arguments);
+        let argv = argv(arguments)?;
         let log = directory.join("0.log");
         let by = match self {
             Logger::Podlog => return start_rotated(directory, arguments, 1 << 40, 2),
@@ -61,6 +60,20 @@ impl Logger {
     }
 }
 
+/// The words of `spam`, by this executable, which prints as most programs do: to a pipe that the program itself has never polled. Rust's
+/// runtime polls the three standard descriptors when it begins, and that changes what a pipe costs its writer for ever.
+fn argv(arguments: &[String]) -> anyhow::Result<Vec<String>> {
+    let own = std::env::current_exe()?.display().to_string();
+    let script = "exec 3>&1 >/dev/null && exec \"$0\" \"$@\" --output=/proc/self/fd/3";
+    let shell = ["/bin/sh", "-c", script].map(str::to_owned);
+    Ok(shell.into_iter().chain([own]).chain(arguments.iter().cloned()).collect())
+}
+
+/// Where this executable is, which a container has to see.
+pub(crate) fn directory() -> anyhow::Result<PathBuf> {
+    Ok(std::env::current_exe()?.parent().context("a program without a directory")?.to_owned())
+}
+
 /// As [`Logger::start`] for podlog, with a log of files of that size and number.
 pub(crate) fn start_rotated(
     directory: &Path,
@@ -69,8 +82,7 @@ pub(crate) fn start_rotated(
     max_files: u32,
 ) -> anyhow::Result<Running> {
     let path = directory.join("0.log");
-    let mut argv = vec![std::env::current_exe()?.display().to_string()];
-    argv.extend_from_slice(arguments);
+    let argv = argv(arguments)?;
     let log = Log { path: path.clone(), max_bytes, max_files, ..Log::default() };
     Ok(Running { log: path, by: By::Podlog(Capture::start(directory, log, argv)?) })
 }

@@ -115,7 +115,7 @@ fn sandbox(logs: &Path) -> PodSandboxConfig {
 
 /// A container that sees the host's libraries, the program and the directory of the test.
 fn container(directory: &Path, argv: &[String]) -> anyhow::Result<ContainerConfig> {
-    let program = Path::new(&argv[0]).parent().context("a program without a directory")?;
+    let program = &crate::container::directory()?;
     let mount = |container: &Path, host: &Path| Mount {
         container_path: container.display().to_string(),
         host_path: host.display().to_string(),

@@ -1,8 +1,9 @@
 //! The program whose output is captured.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ const NOISY_LINES: usize = 4096;
 /// Every line is so long, line feed included.
 pub(crate) const LINE: usize = 100;
 
-/// Prints lines of 100 bytes to stdout, then [`LAST`], reports, and sleeps until it is killed.
+/// Prints lines of 100 bytes, then [`LAST`], reports, and sleeps until it is killed.
 #[derive(clap::Args)]
 pub(crate) struct Spam {
     /// How many lines.
@@ -37,6 +38,9 @@ pub(crate) struct Spam {
     /// Lines a second, each with the time of its writing in front; as fast as possible without.
     #[arg(long)]
     rate: Option<u64>,
+    /// Where to print; to stdout without.
+    #[arg(long)]
+    output: Option<PathBuf>,
     /// Where to say how long it took.
     #[arg(long)]
     report: Option<PathBuf>,
@@ -53,17 +57,19 @@ pub(crate) struct SpamReport {
 
 impl Spam {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let out = match &self.output {
+            Some(path) => File::options().write(true).open(path)?.into(),
+            None => io::stdout().as_fd().try_clone_to_owned()?,
+        };
         let begin = Instant::now();
         match self.rate {
-            Some(rate) => self.pace(rate)?,
-            None if self.numbered => self.count()?,
-            None => self.flood()?,
+            Some(rate) => self.pace(&out, rate)?,
+            None if self.numbered => self.count(&out)?,
+            None => self.flood(&out)?,
         }
         let seconds = begin.elapsed().as_secs_f64();
         let cpu_seconds = usage::thread_time().as_secs_f64();
-        let mut out = io::stdout().lock();
-        out.write_all(&padded(LAST))?;
-        out.flush()?;
+        write_all(&out, &padded(LAST))?;
         if let Some(path) = &self.report {
             write_report(path, &SpamReport { seconds, cpu_seconds })?;
         }
@@ -72,7 +78,7 @@ impl Spam {
         }
     }
 
-    fn flood(&self) -> io::Result<()> {
+    fn flood(&self, out: &OwnedFd) -> io::Result<()> {
         let chunk = self.chunk.max(1);
         // Whole lines, and at least a chunk from wherever in the first of them.
         let lines = (chunk / LINE + 2).max(if self.noise { NOISY_LINES } else { 0 });
@@ -83,30 +89,30 @@ impl Spam {
         while written < total {
             let from = (written % places) as usize;
             let size = chunk.min(usize::try_from(total - written).unwrap_or(usize::MAX));
-            written += rustix::io::write(rustix::stdio::stdout(), &text[from..from + size])? as u64;
+            written += rustix::io::write(out, &text[from..from + size])? as u64;
         }
         Ok(())
     }
 
-    fn count(&self) -> io::Result<()> {
+    fn count(&self, out: &OwnedFd) -> io::Result<()> {
         let lines_at_once = (self.chunk / LINE).max(1) as u64;
         let mut number = 0;
         while number < self.lines {
             let end = (number + lines_at_once).min(self.lines);
             let text: Vec<u8> = (number..end).flat_map(|number| padded(&format!("{number} "))).collect();
-            write_all(&text)?;
+            write_all(out, &text)?;
             number = end;
         }
         Ok(())
     }
 
-    fn pace(&self, rate: u64) -> io::Result<()> {
+    fn pace(&self, out: &OwnedFd, rate: u64) -> io::Result<()> {
         exact_sleep();
         let begin = Instant::now();
         for number in 0..self.lines {
             let due = begin + Duration::from_nanos(number * 1_000_000_000 / rate.max(1));
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            write_all(&padded(&format!("{} ", now())))?;
+            write_all(out, &padded(&format!("{} ", now())))?;
         }
         Ok(())
     }
@@ -143,10 +149,10 @@ fn padded(text: &str) -> Vec<u8> {
     format!("{text:x<width$.width$}\n").into_bytes()
 }
 
-/// By one call a line, whatever stdout's buffer thinks.
-fn write_all(mut bytes: &[u8]) -> io::Result<()> {
+/// By one call a line, whatever the buffer of stdout would think.
+fn write_all(out: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        let count = rustix::io::write(rustix::stdio::stdout(), bytes)?;
+        let count = rustix::io::write(out, bytes)?;
         bytes = &bytes[count..];
     }
     Ok(())
