@@ -87,10 +87,15 @@ impl ProcessStat {
         }
     }
 
-    /// The command name in parentheses may hold anything, parentheses included: fields count from the last one.
-    fn parse(pid: i32, stat: &[u8]) -> Option<Self> {
+    /// The fields behind the command name, which stands in parentheses and may hold anything, parentheses included: fields count
+    /// from the last one.
+    pub(crate) fn fields(stat: &[u8]) -> Option<impl Iterator<Item = &str>> {
         let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
-        let mut fields = std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace();
+        Some(std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace())
+    }
+
+    pub(crate) fn parse(pid: i32, stat: &[u8]) -> Option<Self> {
+        let mut fields = Self::fields(stat)?;
         let parent = fields.nth(1)?.parse().ok()?;
         let session = fields.nth(1)?.parse().ok()?;
         let start_ticks = fields.nth(15)?.parse().ok()?;

@@ -17,6 +17,7 @@ pub mod control;
 mod directory;
 mod files;
 mod identity;
+mod usage;
 
 /// What capture writes to stdout when the container's program runs.
 pub const STARTED: &[u8] = b"started\n";
@@ -29,3 +30,4 @@ pub use files::{
     UNKNOWN_EXIT_CODE, User,
 };
 pub use identity::{ProcessIdentity, ProcessStat};
+pub use usage::ProcessUsage;

@@ -5,6 +5,7 @@
 
 mod eviction;
 mod fields;
+mod images;
 mod read;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,8 +17,9 @@ use serde_json::Value;
 
 use crate::go;
 use crate::runtime::LogPolicy;
-pub use eviction::{EvictionThresholds, Threshold};
+pub use eviction::{Eviction, EvictionThreshold, Signal, Threshold};
 use fields::Support;
+pub use images::ImageGc;
 use podlog_driver::FileLimits;
 use read::{Fields, Problems};
 
@@ -96,10 +98,13 @@ pub struct KubeletConfiguration {
     pub healthz_bind_address: IpAddr,
     /// The plain health port; zero is none, `None` leaves it to whoever starts the kubelet.
     pub healthz_port: Option<u16>,
-    /// What must be left of memory, disk and processes: the node reports pressure below (`evictionHard`).
-    pub eviction_hard: EvictionThresholds,
-    /// For how long pressure is reported after it was last seen. Default 5 m.
-    pub eviction_pressure_transition_period: Duration,
+    /// What must be left of memory, disk and processes, and what happens when it is not (`evictionHard` and its like).
+    pub eviction: Eviction,
+    /// Whether pods that use more local storage than their limits allow are evicted (`localStorageCapacityIsolation`).
+    /// Default true.
+    pub local_storage_isolation: bool,
+    /// When images that nobody uses are removed.
+    pub image_gc: ImageGc,
     /// What was read, for `/configz`.
     pub source: Value,
 }
@@ -236,8 +241,9 @@ impl Default for KubeletConfiguration {
             file_check_frequency: Duration::from_secs(20),
             healthz_bind_address: Ipv4Addr::LOCALHOST.into(),
             healthz_port: None,
-            eviction_hard: EvictionThresholds::default(),
-            eviction_pressure_transition_period: Duration::from_secs(300),
+            eviction: Eviction::default(),
+            local_storage_isolation: true,
+            image_gc: ImageGc::default(),
             source: serde_json::json!({ "kind": KIND, "apiVersion": API_VERSION }),
         }
     }
@@ -332,9 +338,9 @@ impl KubeletConfiguration {
                 .parsed("healthzBindAddress")?
                 .unwrap_or(default.healthz_bind_address),
             healthz_port: fields.healthz_port(&mut problems)?,
-            eviction_hard: fields.eviction_hard(&mut problems)?,
-            eviction_pressure_transition_period: fields
-                .duration("evictionPressureTransitionPeriod", default.eviction_pressure_transition_period)?,
+            eviction: fields.eviction(&mut problems)?,
+            local_storage_isolation: fields.get("localStorageCapacityIsolation")?.unwrap_or(true),
+            image_gc: fields.image_gc(&mut problems)?,
             source: Value::Null,
         };
         problems.none().map(|()| config)

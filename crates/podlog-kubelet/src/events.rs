@@ -1,6 +1,6 @@
 //! Events about pods and the node. The same event again raises the count of the first one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
@@ -46,6 +46,7 @@ pub(crate) struct Record {
     pub(crate) level: Level,
     pub(crate) reason: &'static str,
     pub(crate) message: String,
+    pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) at: Timestamp,
 }
 
@@ -63,6 +64,19 @@ impl Events {
     /// About a pod.
     pub(crate) fn pod(&self, pod: &Pod, level: Level, reason: &'static str, message: impl Into<String>) {
         self.send(pod_reference(pod), level, reason, message.into());
+    }
+
+    /// About a pod, with more for programs.
+    pub(crate) fn annotated(
+        &self,
+        pod: &Pod,
+        level: Level,
+        reason: &'static str,
+        message: String,
+        annotations: BTreeMap<String, String>,
+    ) {
+        let about = pod_reference(pod);
+        self.record(Record { about, level, reason, message, annotations, at: Timestamp::now() });
     }
 
     /// About a container of a pod.
@@ -96,7 +110,11 @@ impl Events {
     }
 
     fn send(&self, about: ObjectReference, level: Level, reason: &'static str, message: String) {
-        let record = Record { about, level, reason, message, at: Timestamp::now() };
+        let annotations = BTreeMap::new();
+        self.record(Record { about, level, reason, message, annotations, at: Timestamp::now() });
+    }
+
+    fn record(&self, record: Record) {
         if let Err(error) = self.0.try_send(record) {
             let record = error.into_inner();
             tracing::warn!(
@@ -199,6 +217,7 @@ impl Writer {
             metadata: ObjectMeta {
                 name: Some(format!("{about}.{:x}", record.at.as_nanosecond())),
                 namespace: Some(namespace.to_owned()),
+                annotations: (!record.annotations.is_empty()).then(|| record.annotations.clone()),
                 ..ObjectMeta::default()
             },
             involved_object: record.about.clone(),

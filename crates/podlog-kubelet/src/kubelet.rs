@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use podlog_api::Compatibility;
 use podlog_driver::LogWatcher;
+use podlog_serving::metrics::Registry;
 use podlog_serving::{Limits, ServeError, Server, ServerTls};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::KubeletConfiguration;
 use crate::env::NodeFacts;
 use crate::events::{Events, write_events};
+use crate::eviction::{EvictionManager, Pressures};
 use crate::healthz;
 use crate::layout::Layout;
 use crate::node::{self, NodeAgent};
@@ -124,6 +126,7 @@ impl Kubelet {
             objects: client.clone().map_or_else(|| Arc::new(NoObjects) as _, |client| Arc::new(client) as _),
             events: events.clone(),
             statuses: statuses.clone(),
+            pressures: Pressures::default(),
             node: facts.clone(),
             layout,
             retained: retained.clone(),
@@ -137,7 +140,11 @@ impl Kubelet {
         };
         let pods = Pods::default();
         let gate = Gate::new(&options.config, options.client_ca.as_deref(), client.as_ref(), &facts.name)?;
-        let handler = Arc::new(LogServer::new(context.clone(), pods.clone(), gate, options.compatibility));
+        let metrics = Registry::new();
+        let mut eviction = EvictionManager::new(context.clone(), pods.clone(), &metrics);
+        eviction.prepare().await;
+        let pressures = context.pressures.clone();
+        let handler = LogServer::new(context.clone(), pods.clone(), gate, options.compatibility, metrics);
 
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -150,9 +157,8 @@ impl Kubelet {
         let mirrors = Mirrors::default();
         if let Some(client) = client.clone() {
             let runtime = (context.runtime.clone(), version);
-            let root_dir = options.root_dir.clone();
-            let agent =
-                NodeAgent::new(&options.config, facts.clone(), local_addr.port(), runtime, root_dir, events);
+            let port = local_addr.port();
+            let agent = NodeAgent::new(&options.config, facts.clone(), port, runtime, pressures, events);
             let (node, mirrors) = (facts.name.clone(), mirrors.clone());
             tasks.spawn(write_events(client.clone(), node.clone(), event_queue, shutdown.clone()));
             tasks.spawn(agent.run(client.clone(), shutdown.clone()));
@@ -165,6 +171,7 @@ impl Kubelet {
             tasks.spawn(Directory::new(path, facts.name.clone(), look).run(sender, shutdown.clone()));
             receiver
         });
+        tasks.spawn(eviction.run(shutdown.clone()));
         let manager = PodManager::new(context, pods, mirrors, shutdown.clone());
         tasks.spawn(manager.run(PodSources { api: client, manifests }, facts.name));
         if let Some(address) = options.healthz {
@@ -172,7 +179,7 @@ impl Kubelet {
         }
         let serving = shutdown.clone();
         tasks.spawn(async move {
-            let drained = server.serve(handler, serving).await;
+            let drained = server.serve(Arc::new(handler), serving).await;
             if drained.cut > 0 {
                 tracing::info!(streams = drained.cut, "log streams were cut by the shutdown");
             }

@@ -7,8 +7,10 @@ pub mod certificates;
 pub mod config;
 mod env;
 mod events;
+mod eviction;
 mod go;
 mod healthz;
+mod images;
 mod kubelet;
 mod layout;
 mod node;
@@ -20,6 +22,7 @@ mod rotation;
 pub mod runtime;
 mod server;
 mod static_pods;
+mod usage;
 mod volumes;
 
 pub use kubelet::{ApiConnection, Kubelet, KubeletError, KubeletOptions};

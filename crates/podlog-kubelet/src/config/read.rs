@@ -7,7 +7,7 @@ use podlog_api::quantity::Quantity;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Authentication, Authorization, AuthorizationMode, ConfigError, EvictionThresholds};
+use super::{Authentication, Authorization, AuthorizationMode, ConfigError, Eviction, ImageGc, eviction};
 use crate::go;
 use crate::runtime::LogPolicy;
 use crate::runtime::log_policy::{parse_number, parse_policy};
@@ -79,12 +79,56 @@ impl Fields<'_> {
         Ok(self.get::<PathBuf>(path)?.filter(|path| !path.as_os_str().is_empty()))
     }
 
-    pub(super) fn eviction_hard(&self, problems: &mut Problems) -> Result<EvictionThresholds, ConfigError> {
-        let Some(signals) = self.get("evictionHard")? else { return Ok(EvictionThresholds::default()) };
-        Ok(EvictionThresholds::parse(&signals).unwrap_or_else(|text| {
-            problems.add(format!("evictionHard (--eviction-hard) {text}"));
-            EvictionThresholds::default()
-        }))
+    pub(super) fn eviction(&self, problems: &mut Problems) -> Result<Eviction, ConfigError> {
+        let default = Eviction::default();
+        let given = eviction::Given {
+            hard: self.get("evictionHard")?,
+            soft: self.get("evictionSoft")?.unwrap_or_default(),
+            soft_grace: self.get("evictionSoftGracePeriod")?.unwrap_or_default(),
+            min_reclaim: self.get("evictionMinimumReclaim")?.unwrap_or_default(),
+            merge: self.get("mergeDefaultEvictionSettings")?.unwrap_or(false),
+        };
+        let thresholds = eviction::thresholds(&given).unwrap_or_else(|text| {
+            problems.add(text);
+            Vec::new()
+        });
+        let pressure_transition_period =
+            self.duration("evictionPressureTransitionPeriod", default.pressure_transition_period)?;
+        let max_pod_grace_seconds = self.get::<i32>("evictionMaxPodGracePeriod")?.map_or(0, i64::from);
+        Ok(Eviction { thresholds, pressure_transition_period, max_pod_grace_seconds })
+    }
+
+    pub(super) fn image_gc(&self, problems: &mut Problems) -> Result<ImageGc, ConfigError> {
+        let default = ImageGc::default();
+        let percent = |path: &str, default: u8| -> Result<i32, ConfigError> {
+            Ok(self.get::<i32>(path)?.unwrap_or_else(|| i32::from(default)))
+        };
+        let high = percent("imageGCHighThresholdPercent", default.high_percent)?;
+        let low = percent("imageGCLowThresholdPercent", default.low_percent)?;
+        let is_share = |share: i32| (0..=100).contains(&share);
+        if !is_share(high) {
+            problems.add(format!(
+                "imageGCHighThresholdPercent (--image-gc-high-threshold) {high} must be between 0 and 100, inclusive"
+            ));
+        }
+        if !is_share(low) {
+            problems.add(format!(
+                "imageGCLowThresholdPercent (--image-gc-low-threshold) {low} must be between 0 and 100, inclusive"
+            ));
+        }
+        if low >= high {
+            problems.add(format!(
+                "imageGCLowThresholdPercent (--image-gc-low-threshold) {low} must be less than \
+                 imageGCHighThresholdPercent (--image-gc-high-threshold) {high}"
+            ));
+        }
+        let maximum_age = self.duration("imageMaximumGCAge", Duration::ZERO)?;
+        Ok(ImageGc {
+            high_percent: u8::try_from(high).unwrap_or(default.high_percent),
+            low_percent: u8::try_from(low).unwrap_or(default.low_percent),
+            minimum_age: self.duration("imageMinimumGCAge", default.minimum_age)?,
+            maximum_age: (!maximum_age.is_zero()).then_some(maximum_age),
+        })
     }
 
     pub(super) fn healthz_port(&self, problems: &mut Problems) -> Result<Option<u16>, ConfigError> {

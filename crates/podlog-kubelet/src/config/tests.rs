@@ -78,13 +78,31 @@ fn what_is_kept_of_deleted_pods_can_be_chosen() {
 }
 
 #[test]
+fn eviction_and_image_collection_can_be_chosen() {
+    let fields = "evictionHard: {nodefs.available: 1Gi}\nevictionSoft: {memory.available: 10%}\n\
+                  evictionSoftGracePeriod: {memory.available: 1m}\nevictionMaxPodGracePeriod: 20\n\
+                  evictionPressureTransitionPeriod: 1s\nevictionMinimumReclaim: {nodefs.available: 10Mi}\n\
+                  imageGCHighThresholdPercent: 60\nimageGCLowThresholdPercent: 50\nimageMaximumGCAge: 1h\n";
+    let (config, warnings) = parse(fields).unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    let [soft, hard] = config.eviction.thresholds[..] else { panic!("{:?}", config.eviction) };
+    assert_eq!((soft.signal, soft.grace), (Signal::MemoryAvailable, Duration::from_secs(60)));
+    assert_eq!((hard.is_hard(), hard.min_reclaim), (true, Some(Threshold::Amount(10 << 20))));
+    assert_eq!(config.eviction.max_pod_grace_seconds, 20);
+    assert_eq!(config.eviction.pressure_transition_period, Duration::from_secs(1));
+    let gc = config.image_gc;
+    assert_eq!((gc.high_percent, gc.low_percent, gc.maximum_age), (60, 50, Some(Duration::from_secs(3600))));
+    assert_eq!(parse("").unwrap().0.eviction, Eviction::default());
+}
+
+#[test]
 fn fields_without_effect_are_named() {
-    let (_, warnings) = parse("cgroupDriver: systemd\nevictionSoft: {memory.available: 100Mi}\n").unwrap();
+    let (_, warnings) = parse("cgroupDriver: systemd\nkernelMemcgNotification: true\n").unwrap();
     assert_eq!(
         warnings,
         [
             "cgroupDriver has no effect here: podlog's kubelet does not use it",
-            "evictionSoft has no effect here: podlog's kubelet does not use it",
+            "kernelMemcgNotification has no effect here: podlog's kubelet does not use it",
         ]
     );
 }
@@ -107,9 +125,11 @@ fn what_is_wrong_is_refused() {
             "port: 70000\n",
             "invalid configuration: port (--port) 70000 must be between 1 and 65535, inclusive",
         ),
+        ("evictionHard: {disk: 1Gi}\n", "invalid configuration: unsupported eviction signal disk"),
         (
-            "evictionHard: {disk: 1Gi}\n",
-            "invalid configuration: evictionHard (--eviction-hard) unsupported eviction signal disk",
+            "imageGCHighThresholdPercent: 50\n",
+            "invalid configuration: imageGCLowThresholdPercent (--image-gc-low-threshold) 80 must be less than \
+             imageGCHighThresholdPercent (--image-gc-high-threshold) 50",
         ),
         ("podLogsDir: logs\n", r#"invalid configuration: pod logs path "logs" must be absolute path"#),
         ("podLogsDir: /a/../b\n", r#"invalid configuration: pod logs path "/a/../b" must be normalized"#),

@@ -33,7 +33,7 @@ fn memory_kib() -> u64 {
 }
 
 /// Memory that is free or can be made so, and all there is, in bytes.
-pub(super) fn memory() -> Option<(u64, u64)> {
+pub(crate) fn memory() -> Option<(u64, u64)> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     Some((field(&text, "MemAvailable:") * 1024, field(&text, "MemTotal:") * 1024))
 }
@@ -50,15 +50,15 @@ fn root_space_kib() -> Option<u64> {
 
 /// A file system, and what is left of it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
-    pub(super) bytes: u64,
-    pub(super) free_bytes: u64,
-    pub(super) inodes: u64,
-    pub(super) free_inodes: u64,
+pub(crate) struct Room {
+    pub(crate) bytes: u64,
+    pub(crate) free_bytes: u64,
+    pub(crate) inodes: u64,
+    pub(crate) free_inodes: u64,
 }
 
 /// The file system of a path. One that has no inodes to count has enough of them.
-pub(super) fn room(path: &Path) -> Option<Room> {
+pub(crate) fn room(path: &Path) -> Option<Room> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(Room {
         bytes: stat.f_blocks * stat.f_frsize,
@@ -69,11 +69,13 @@ pub(super) fn room(path: &Path) -> Option<Room> {
 }
 
 /// Processes now, and how many there may be.
-pub(super) fn processes() -> Option<(u64, u64)> {
+pub(crate) fn processes() -> Option<(u64, u64)> {
     let load = std::fs::read_to_string("/proc/loadavg").ok()?;
     let now = load.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
-    let limit = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()?;
-    Some((now, limit))
+    let limit = |name: &str| -> Option<u64> {
+        std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?.trim().parse().ok()
+    };
+    Some((now, limit("pid_max").into_iter().chain(limit("threads-max")).min()?))
 }
 
 #[cfg(test)]

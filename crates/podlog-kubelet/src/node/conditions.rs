@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{NodeCondition, NodeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::pressure::Pressure;
+use crate::eviction::Pressure;
 
 /// The conditions of this machine now; `complaint` is what keeps it from being ready.
 pub(super) fn now(

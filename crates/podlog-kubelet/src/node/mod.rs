@@ -7,11 +7,9 @@ mod conditions;
 mod info;
 mod lease;
 mod object;
-mod pressure;
 mod runtime_health;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::KubeletConfiguration;
 use crate::env::NodeFacts;
 use crate::events::{Events, Level};
+use crate::eviction::Pressures;
 use crate::objects::api_message;
 use crate::runtime::{ContainerRuntime, RuntimeVersion};
-use pressure::PressureGauge;
 use runtime_health::RuntimeHealth;
 
 /// Pauses between attempts to register: doubling from the first to the last.
@@ -55,13 +53,8 @@ pub(crate) struct NodeAgent {
     runtime: RuntimeVersion,
     events: Events,
     config: KubeletConfiguration,
-    health: Mutex<Health>,
-}
-
-/// What conditions are made of.
-struct Health {
-    runtime: RuntimeHealth,
-    pressure: PressureGauge,
+    health: Mutex<RuntimeHealth>,
+    pressures: Pressures,
 }
 
 impl NodeAgent {
@@ -70,20 +63,12 @@ impl NodeAgent {
         facts: NodeFacts,
         port: u16,
         runtime: (Arc<dyn ContainerRuntime>, RuntimeVersion),
-        root_dir: PathBuf,
+        pressures: Pressures,
         events: Events,
     ) -> Self {
         let (runtime, version) = runtime;
-        let health = Health {
-            runtime: RuntimeHealth::new(runtime, config.node_status_update_frequency),
-            pressure: PressureGauge::new(
-                config.eviction_hard.clone(),
-                root_dir,
-                config.eviction_pressure_transition_period,
-            ),
-        };
-        let (config, health) = (config.clone(), Mutex::new(health));
-        NodeAgent { facts, port, runtime: version, events, config, health }
+        let health = Mutex::new(RuntimeHealth::new(runtime, config.node_status_update_frequency));
+        NodeAgent { facts, port, runtime: version, events, config: config.clone(), health, pressures }
     }
 
     /// Registers the node, then keeps status and lease until shutdown.
@@ -158,7 +143,18 @@ impl NodeAgent {
         let mut ticks = interval(self.config.node_status_update_frequency);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut written: Option<(NodeStatus, Instant)> = None;
-        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        let mut pressures = self.pressures.subscribe();
+        loop {
+            // What presses is known to the scheduler at once.
+            let next = async {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    Ok(()) = pressures.changed() => {}
+                }
+            };
+            if shutdown.run_until_cancelled(next).await.is_none() {
+                return;
+            }
             match shutdown.run_until_cancelled(self.write(&api, &mut written)).await {
                 None => return,
                 Some(Ok(())) => {}
@@ -223,8 +219,8 @@ impl NodeAgent {
 
     async fn status(&self, old: Option<&NodeStatus>) -> NodeStatus {
         let mut health = self.health.lock().await;
-        let complaint = health.runtime.complaint().await;
-        let pressure = health.pressure.look();
+        let complaint = health.complaint().await;
+        let pressure = self.pressures.now();
         let conditions = conditions::now(old, Timestamp::now(), pressure, complaint.as_deref());
         object::status(&self.facts, self.port, &self.runtime, &self.config, conditions)
     }

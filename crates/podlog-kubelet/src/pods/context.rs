@@ -7,6 +7,7 @@ use podlog_driver::LogWatcher;
 use crate::config::KubeletConfiguration;
 use crate::env::NodeFacts;
 use crate::events::Events;
+use crate::eviction::Pressures;
 use crate::layout::Layout;
 use crate::objects::ObjectSource;
 use crate::retained::RetainedLogs;
@@ -22,6 +23,8 @@ pub(crate) struct Context {
     pub(crate) objects: Arc<dyn ObjectSource>,
     pub(crate) events: Events,
     pub(crate) statuses: StatusWriter,
+    /// What presses on this node.
+    pub(crate) pressures: Pressures,
     pub(crate) node: NodeFacts,
     pub(crate) layout: Layout,
     pub(crate) retained: RetainedLogs,

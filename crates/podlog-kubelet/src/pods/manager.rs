@@ -16,8 +16,9 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
+use super::ending::Ending;
 use super::labels;
-use super::spec::PodId;
+use super::spec::{self, PodId};
 use super::worker::{Wanted, Worker};
 use crate::runtime::{ContainerEvent, ContainerId, ContainerState, SandboxId};
 use crate::static_pods::{Mirrors, is_mirror, is_static};
@@ -64,6 +65,27 @@ impl Pods {
             (&a.metadata.namespace, &a.metadata.name).cmp(&(&b.metadata.namespace, &b.metadata.name))
         });
         pods
+    }
+
+    /// Pods that have not ended and are not being ended by the kubelet itself.
+    pub(crate) fn active(&self) -> Vec<Arc<Pod>> {
+        let known = self.known.lock();
+        let wanted = known.values().map(|known| known.wanted.borrow());
+        let active = wanted
+            .filter(|wanted| !wanted.removed && wanted.ending.is_none() && !spec::is_terminal(&wanted.pod));
+        active.map(|wanted| wanted.pod.clone()).collect()
+    }
+
+    /// Has a pod ended. Returns whether there is one that was not being ended already.
+    pub(crate) fn end(&self, uid: &str, ending: Ending) -> bool {
+        let known = self.known.lock();
+        known.get(uid).is_some_and(|known| {
+            known.wanted.send_if_modified(|wanted| {
+                let is_news = wanted.ending.is_none();
+                wanted.ending.get_or_insert(ending);
+                is_news
+            })
+        })
     }
 
     /// Changes whenever some container has ended.
@@ -238,12 +260,12 @@ impl PodManager {
             known.wanted.send_if_modified(|wanted| {
                 let changed =
                     !Arc::ptr_eq(&wanted.pod, &pod) && wanted.pod != pod || wanted.removed != removed;
-                *wanted = Wanted { pod, removed };
+                (wanted.pod, wanted.removed) = (pod, removed);
                 changed
             });
             return;
         }
-        let (sender, receiver) = watch::channel(Wanted { pod, removed });
+        let (sender, receiver) = watch::channel(Wanted { pod, removed, ending: None });
         let wake = Arc::new(Notify::new());
         let worker = Worker::new(self.context.clone(), receiver, wake.clone());
         let (shutdown, uid) = (self.shutdown.clone(), id.uid.clone());

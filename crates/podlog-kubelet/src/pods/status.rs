@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus as ApiStatus, HostIP, Pod, PodC
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::decide::Health;
+use super::ending::Ending;
 use super::spec::{self, RestartPolicy, Role};
 use super::view::PodView;
 use super::{conditions, container_status};
@@ -32,8 +33,8 @@ pub(crate) struct Report<'a> {
     pub(crate) node_ip: IpAddr,
     /// Nothing runs any more and nothing will.
     pub(crate) terminal: bool,
-    /// The kubelet ended the pod: reason and message of its status.
-    pub(crate) evicted: Option<(&'a str, &'a str)>,
+    /// The kubelet has decided to end the pod.
+    pub(crate) ending: Option<&'a Ending>,
 }
 
 impl Report<'_> {
@@ -45,6 +46,27 @@ impl Report<'_> {
 
 /// Makes the status.
 pub(crate) fn status(report: &Report<'_>) -> PodStatus {
+    match report.ending {
+        Some(ending) if ending.is_refusal => refused(report, ending),
+        _ => full(report),
+    }
+}
+
+/// Of a pod that never started: there is nothing to say about its containers (`rejectPod` of `pkg/kubelet/kubelet.go`).
+fn refused(report: &Report<'_>, ending: &Ending) -> PodStatus {
+    PodStatus {
+        phase: Some("Failed".into()),
+        reason: Some(ending.reason.to_owned()),
+        message: Some(ending.message.clone()),
+        start_time: start_time(report),
+        qos_class: Some(qos_class(report)),
+        observed_generation: report.pod.metadata.generation,
+        conditions: report.old.and_then(|old| old.conditions.clone()),
+        ..PodStatus::default()
+    }
+}
+
+fn full(report: &Report<'_>) -> PodStatus {
     let init = container_status::init(report);
     let regular = container_status::regular(report);
     let phase = final_phase(report, phase(report, init.as_deref().unwrap_or_default(), &regular));
@@ -67,9 +89,9 @@ pub(crate) fn status(report: &Report<'_>) -> PodStatus {
         status.reason.clone_from(&old.reason);
         status.message.clone_from(&old.message);
     }
-    if let Some((reason, message)) = report.evicted {
-        status.reason = Some(reason.to_owned());
-        status.message = Some(message.to_owned());
+    if let Some(ending) = report.ending.filter(|_| report.terminal) {
+        status.reason = Some(ending.reason.to_owned());
+        status.message = Some(ending.message.clone());
     }
     status.conditions = Some(all_conditions(report, &status));
     status
@@ -96,13 +118,16 @@ fn qos_class(report: &Report<'_>) -> String {
     set.unwrap_or_else(|| spec::qos_class(report.pod).to_owned())
 }
 
-/// A pod that has ended never comes back, and one that the kubelet ended has failed.
+/// A pod that has ended never comes back, and one that the kubelet ended has failed as soon as nothing of it runs.
 fn final_phase(report: &Report<'_>, phase: &'static str) -> &'static str {
     let old = report.old.and_then(|old| old.phase.as_deref());
-    match (report.evicted, old) {
-        (Some(_), _) | (None, Some("Failed")) => "Failed",
-        (None, Some("Succeeded")) => "Succeeded",
-        _ => phase,
+    match (report.ending, old) {
+        (_, Some("Failed")) => "Failed",
+        (_, Some("Succeeded")) => "Succeeded",
+        (Some(_), _) if report.terminal => "Failed",
+        (Some(_), Some("Pending") | None) => "Pending",
+        (Some(_), _) => "Running",
+        (None, _) => phase,
     }
 }
 
@@ -189,7 +214,8 @@ fn count_init(counts: &mut Counts, role: Role, status: &ApiStatus) {
 }
 
 fn all_conditions(report: &Report<'_>, status: &PodStatus) -> Vec<PodCondition> {
-    let ours = conditions::all(report, status);
+    let mut ours = conditions::all(report, status);
+    ours.extend(report.ending.filter(|_| report.terminal).and_then(|ending| ending.condition.clone()));
     let old = report.old.and_then(|old| old.conditions.as_deref()).unwrap_or_default();
     let mut all: Vec<PodCondition> =
         ours.into_iter().map(|condition| with_transition(report, old, condition)).collect();

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::{self, Backoffs};
 use super::context::Context;
 use super::decide::{Action, FailedProbe, Plan, Situation, Why, decide};
+use super::ending::{EVICTED, Ending};
 use super::kill::{Kill, kill};
 use super::spec::{self, PodId, Role};
 use super::start::{Failure, Hooked, Outcome, Start, full};
@@ -22,6 +23,7 @@ use super::status_writer::End;
 use super::termination;
 use super::view::PodView;
 use crate::events::Level;
+use crate::eviction;
 use crate::go;
 use crate::probes::Probes;
 use crate::runtime::{ContainerId, ContainerState, SandboxState};
@@ -43,6 +45,8 @@ pub(crate) struct Wanted {
     pub(crate) pod: Arc<Pod>,
     /// The API no longer has it.
     pub(crate) removed: bool,
+    /// The kubelet wants it to end.
+    pub(crate) ending: Option<Ending>,
 }
 
 /// One pod's state.
@@ -71,7 +75,8 @@ pub(crate) struct Worker {
     cancel_start: CancellationToken,
     kills: HashMap<ContainerId, Instant>,
     killing: JoinSet<ContainerId>,
-    deadline_exceeded: bool,
+    /// The kubelet's own decision to end the pod.
+    ending: Option<Ending>,
     cleaned: bool,
 }
 
@@ -83,7 +88,7 @@ enum Next {
 
 impl Worker {
     pub(crate) fn new(context: Arc<Context>, wanted: watch::Receiver<Wanted>, wake: Arc<Notify>) -> Self {
-        let Wanted { pod, removed } = wanted.borrow().clone();
+        let Wanted { pod, removed, ending } = wanted.borrow().clone();
         let id = PodId::of(&pod);
         let volumes = PodVolumes::new(context.layout.pod(&id.uid));
         if is_static(&pod) {
@@ -110,7 +115,7 @@ impl Worker {
             cancel_start: CancellationToken::new(),
             kills: HashMap::new(),
             killing: JoinSet::new(),
-            deadline_exceeded: false,
+            ending,
             cleaned: false,
             context,
             id,
@@ -165,13 +170,14 @@ impl Worker {
         }
     }
 
-    fn want(&mut self, Wanted { pod, removed }: Wanted) {
+    fn want(&mut self, Wanted { pod, removed, ending }: Wanted) {
         let (old, new) = (&self.pod.metadata, &pod.metadata);
         if old.labels != new.labels || old.annotations != new.annotations {
             // A downwardAPI volume may show them.
             self.volumes_due = Instant::now();
         }
         (self.pod, self.removed) = (pod, removed);
+        self.ending = self.ending.take().or(ending);
     }
 
     async fn step(&mut self) -> Next {
@@ -184,6 +190,7 @@ impl Worker {
         };
         self.read_messages(&mut view).await;
         let now = Timestamp::now();
+        self.check_admission(&view);
         self.check_deadline(now);
         self.sync_probes(&view);
         let plan = self.decide(&view, now);
@@ -200,7 +207,7 @@ impl Worker {
     }
 
     fn is_stopping(&self) -> bool {
-        self.removed || spec::is_deleting(&self.pod) || spec::is_terminal(&self.pod) || self.deadline_exceeded
+        self.removed || spec::is_deleting(&self.pod) || spec::is_terminal(&self.pod) || self.ending.is_some()
     }
 
     fn decide(&self, view: &PodView, now: Timestamp) -> Plan {
@@ -262,11 +269,24 @@ impl Worker {
         Some(ended.message.clone().unwrap_or_default())
     }
 
+    /// Refuses a pod that has never been started, if this is no time to start it.
+    fn check_admission(&mut self, view: &PodView) {
+        let has_started = self.reported.as_ref().is_some_and(|status| status.start_time.is_some());
+        if has_started || !view.sandboxes.is_empty() || self.is_stopping() {
+            return;
+        }
+        if let Some(why) = eviction::refusal(&self.pod, self.context.pressures.now()) {
+            tracing::warn!(pod = %self.id, why, "the pod is refused");
+            self.context.events.pod(&self.pod, Level::Warning, EVICTED, why.clone());
+            self.ending = Some(Ending::refused(EVICTED, &why));
+        }
+    }
+
     /// Ends a pod that was active for longer than it may be.
     fn check_deadline(&mut self, now: Timestamp) {
         let over = self.deadline().is_some_and(|deadline| now >= deadline);
-        if over && !self.deadline_exceeded && !self.is_stopping() {
-            self.deadline_exceeded = true;
+        if over && !self.is_stopping() {
+            self.ending = Some(Ending::new("DeadlineExceeded", DEADLINE_MESSAGE));
             let events = &self.context.events;
             events.pod(&self.pod, Level::Normal, "DeadlineExceeded", DEADLINE_MESSAGE);
         }
@@ -327,7 +347,7 @@ impl Worker {
             runtime: &self.context.runtime_name,
             node_ip: self.context.node.ip,
             terminal: over,
-            evicted: self.deadline_exceeded.then_some(("DeadlineExceeded", DEADLINE_MESSAGE)),
+            ending: self.ending.as_ref(),
         })
     }
 
@@ -520,7 +540,8 @@ impl Worker {
     /// Ends what runs: regular containers, then sidecars, then the sandbox. Called again and again until all is over.
     async fn stop_pod(&mut self, view: &PodView) {
         self.cancel_start.cancel();
-        let grace = spec::grace_period(&self.pod);
+        let own = spec::grace_period(&self.pod);
+        let grace = self.ending.as_ref().and_then(|ending| ending.grace).map_or(own, |most| own.min(most));
         let is_sidecar =
             |name: &str| spec::find_container(&self.pod, name).is_some_and(|(_, role)| role == Role::Sidecar);
         let (sidecars, others): (Vec<_>, Vec<_>) =

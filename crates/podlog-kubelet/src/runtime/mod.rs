@@ -10,13 +10,14 @@ mod types;
 pub use log_policy::LogPolicy;
 
 pub use types::{
-    Container, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStatus, Dns, EnvVar,
-    ExecResult, Image, Mount, PodSandbox, PodSandboxConfig, PortMapping, Propagation, RegistryAuth,
-    Resources, RuntimeCondition, RuntimeError, RuntimeVersion, SandboxId, SandboxState, Seccomp,
-    SecurityContext,
+    Container, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats, ContainerStatus,
+    Dns, EnvVar, ExecResult, Image, ListedImage, Mount, PodSandbox, PodSandboxConfig, PortMapping,
+    Propagation, RegistryAuth, Resources, RuntimeCondition, RuntimeError, RuntimeVersion, SandboxId,
+    SandboxState, Seccomp, SecurityContext, Space,
 };
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -71,6 +72,26 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// # Errors
     /// [`RuntimeError::Image`] when it cannot be had.
     async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<String, RuntimeError>;
+
+    /// All images that are there.
+    async fn list_images(&self) -> Result<Vec<ListedImage>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    /// Removes an image by its id.
+    async fn remove_image(&self, _id: &str) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    /// A directory on the file system that images and root file systems of containers are on; `None` where there are none.
+    async fn image_directory(&self) -> Result<Option<PathBuf>, RuntimeError> {
+        Ok(None)
+    }
+
+    /// What running containers use. Those about which nothing is known are left out.
+    async fn container_stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {
+        Ok(Vec::new())
+    }
 
     /// Creates and starts the sandbox of a pod.
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<SandboxId, RuntimeError>;

@@ -351,6 +351,66 @@ pub struct ExecResult {
     pub stderr: Vec<u8>,
 }
 
+/// Room that something takes on a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes.
+    pub bytes: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+impl std::ops::Add for Space {
+    type Output = Space;
+
+    fn add(self, other: Space) -> Space {
+        Space {
+            bytes: self.bytes.saturating_add(other.bytes),
+            inodes: self.inodes.saturating_add(other.inodes),
+        }
+    }
+}
+
+impl std::iter::Sum for Space {
+    fn sum<I: Iterator<Item = Space>>(parts: I) -> Space {
+        parts.fold(Space::default(), |sum, part| sum + part)
+    }
+}
+
+/// What a running container uses; `None` is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerStats {
+    /// Which container.
+    pub id: ContainerId,
+    /// When that was so.
+    pub at: Timestamp,
+    /// Processor time since its start, in nanoseconds.
+    pub cpu_nanos: Option<u64>,
+    /// Memory that cannot be had back without hurting it, in bytes.
+    pub working_set_bytes: Option<u64>,
+    /// Memory that it holds, caches included, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Memory of its processes themselves, in bytes.
+    pub rss_bytes: Option<u64>,
+    /// Its processes and threads.
+    pub processes: Option<u64>,
+    /// What it has written into its root file system.
+    pub writable_layer: Option<Space>,
+}
+
+/// An image as listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedImage {
+    /// Its id.
+    pub id: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Whether the runtime itself needs it, as for sandboxes.
+    pub is_pinned: bool,
+    /// Everything that containers may call it: names, digests.
+    pub names: Vec<String>,
+}
+
 /// Something happened to a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerEvent {

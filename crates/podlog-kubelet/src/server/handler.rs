@@ -1,5 +1,6 @@
 //! Routes of the endpoint.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use async_trait::async_trait;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
+use k8s_openapi::api::core::v1::Pod;
 use podlog_api::deleted_pods::Wanted;
 use podlog_api::{Compatibility, deleted_pods};
 use podlog_serving::metrics::{self, Counters, Gauges, Histograms, Registry};
@@ -17,6 +19,7 @@ use super::access::Gate;
 use super::desk::LogDesk;
 use super::{resources, summary};
 use crate::pods::{Context, PodId, Pods};
+use crate::usage::{self, Disks, PodUsage};
 
 /// Answers requests to the endpoint.
 pub(crate) struct LogServer {
@@ -79,8 +82,13 @@ const PATHS: &[&str] = &[
 ];
 
 impl LogServer {
-    pub(crate) fn new(context: Arc<Context>, pods: Pods, gate: Gate, compatibility: Compatibility) -> Self {
-        let registry = Registry::new();
+    pub(crate) fn new(
+        context: Arc<Context>,
+        pods: Pods,
+        gate: Gate,
+        compatibility: Compatibility,
+        registry: Registry,
+    ) -> Self {
         let counted = pods.clone();
         registry.gauge_of("kubelet_desired_pods", "Number of pods bound to this node", move || {
             counted.all().len() as f64
@@ -115,7 +123,7 @@ impl LogServer {
             ["pods"] | ["pods", ""] => self.pod_list(false).await,
             ["runningpods"] | ["runningpods", ""] => self.pod_list(true).await,
             ["metrics"] => self.metrics(),
-            ["metrics", "resource"] => content(metrics::CONTENT_TYPE, resources::resource(&self.pods.all())),
+            ["metrics", "resource"] => self.resources().await,
             ["metrics", "cadvisor"] => content(metrics::CONTENT_TYPE, resources::machine()),
             ["metrics", "probes"] => content(metrics::CONTENT_TYPE, String::new()),
             ["metrics", "slis"] => content(metrics::CONTENT_TYPE, resources::health()),
@@ -174,11 +182,29 @@ impl LogServer {
     }
 
     async fn summary(&self) -> Response<Body> {
-        let (node, pods) = (self.context.node.name.clone(), self.pods.all());
-        match tokio::task::spawn_blocking(move || summary::summary(&node, &pods)).await {
+        let (context, pods) = (self.context.clone(), self.pods.all());
+        let usage = self.usage(&pods, Disks::Measured).await.unwrap_or_default();
+        let images = context.runtime.image_directory().await.ok().flatten();
+        let make = move || {
+            let disks = summary::Disks { node: context.layout.root(), images: images.as_deref() };
+            summary::summary(&context.node.name, &pods, &usage, &disks)
+        };
+        match tokio::task::spawn_blocking(make).await {
             Ok(summary) => json_answer(&summary),
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
+    }
+
+    /// What pods use; `None` when that cannot be found out.
+    async fn usage(&self, pods: &[Arc<Pod>], disks: Disks) -> Option<HashMap<String, PodUsage>> {
+        let usage = usage::of_pods(&self.context, pods, disks).await;
+        usage.inspect_err(|error| tracing::warn!(%error, "cannot find out what pods use")).ok()
+    }
+
+    async fn resources(&self) -> Response<Body> {
+        let pods = self.pods.all();
+        let usage = self.usage(&pods, Disks::Skipped).await;
+        content(metrics::CONTENT_TYPE, resources::resource(&pods, usage.as_ref()))
     }
 
     async fn system_logs(&self, rest: &[&str]) -> Response<Body> {

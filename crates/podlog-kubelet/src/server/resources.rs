@@ -1,8 +1,8 @@
-//! The node's numbers for metrics servers: `/metrics/resource`, and what `/metrics/cadvisor` says of the machine.
+//! Numbers for metrics servers: `/metrics/resource`, and what `/metrics/cadvisor` says of the machine.
 //!
-//! Names as `pkg/kubelet/metrics/collectors/resource_metrics.go` and cAdvisor's. What single containers use is the runtime's to
-//! know and is not asked for.
+//! Names as `pkg/kubelet/metrics/collectors/resource_metrics.go` and cAdvisor's.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -10,34 +10,79 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::summary::{cpu_nanos, memory_bytes};
 use crate::pods::PodId;
+use crate::runtime::ContainerStats;
+use crate::usage::PodUsage;
 
-/// What the node uses, and since when its containers run.
-pub(super) fn resource(pods: &[Arc<Pod>]) -> String {
-    let (total, available) = memory_bytes();
+/// What node, pods and containers use; `None` of `usage` is an error.
+pub(super) fn resource(pods: &[Arc<Pod>], usage: Option<&HashMap<String, PodUsage>>) -> String {
     let mut text = String::new();
-    let cpu = cpu_nanos().unwrap_or_default() as f64 / 1e9;
-    let gauge = |text: &mut String, name: &str, kind: &str, help: &str| {
-        let _ = writeln!(text, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}");
-    };
-    gauge(
-        &mut text,
-        "container_start_time_seconds",
-        "gauge",
-        "Start time of the container since unix epoch in seconds",
-    );
-    for (labels, started) in pods.iter().flat_map(|pod| started(pod)) {
-        let _ = writeln!(text, "container_start_time_seconds{{{labels}}} {started}");
+    let (mut cpu, mut memory) = (Family::default(), Family::default());
+    let (mut pod_cpu, mut pod_memory) = (Family::default(), Family::default());
+    for pod in pods {
+        let id = PodId::of(pod);
+        let Some(used) = usage.and_then(|usage| usage.get(&id.uid)) else { continue };
+        let of_pod = format!("namespace={:?},pod={:?}", id.namespace, id.name);
+        for (name, stats) in used.containers.iter().filter_map(|own| Some((&own.name, own.stats.as_ref()?))) {
+            let labels = format!("container={name:?},{of_pod}");
+            cpu.add(&labels, stats, cores(stats));
+            memory.add(&labels, stats, stats.working_set_bytes.map(|bytes| bytes as f64));
+        }
+        let known = || used.containers.iter().filter_map(|own| own.stats.as_ref());
+        if let Some(latest) = known().max_by_key(|stats| stats.at) {
+            pod_cpu.add(&of_pod, latest, known().filter_map(cores).reduce(|sum, one| sum + one));
+            pod_memory.add(&of_pod, latest, used.memory().map(|bytes| bytes as f64));
+        }
     }
-    let name = "node_cpu_usage_seconds_total";
-    gauge(&mut text, name, "counter", "Cumulative cpu time consumed by the node in core-seconds");
-    let _ = writeln!(text, "{name} {cpu}");
-    let name = "node_memory_working_set_bytes";
-    gauge(&mut text, name, "gauge", "Current working set of the node in bytes");
-    let _ = writeln!(text, "{name} {}", total.saturating_sub(available));
-    let name = "resource_scrape_error";
-    gauge(&mut text, name, "gauge", "1 if there was an error while getting container metrics, 0 otherwise");
-    let _ = writeln!(text, "{name} 0");
+    let help = "Cumulative cpu time consumed by the container in core-seconds";
+    cpu.write(&mut text, "container_cpu_usage_seconds_total", "counter", help);
+    let help = "Current working set of the container in bytes";
+    memory.write(&mut text, "container_memory_working_set_bytes", "gauge", help);
+    let mut starts = Family::default();
+    starts
+        .0
+        .extend(pods.iter().flat_map(|pod| started(pod)).map(|(labels, at)| format!("{{{labels}}} {at}")));
+    let help = "Start time of the container since unix epoch in seconds";
+    starts.write(&mut text, "container_start_time_seconds", "gauge", help);
+    node(&mut text);
+    let help = "Cumulative cpu time consumed by the pod in core-seconds";
+    pod_cpu.write(&mut text, "pod_cpu_usage_seconds_total", "counter", help);
+    let help = "Current working set of the pod in bytes";
+    pod_memory.write(&mut text, "pod_memory_working_set_bytes", "gauge", help);
+    let help = "1 if there was an error while getting container metrics, 0 otherwise";
+    let error = Family(vec![format!(" {}", u8::from(usage.is_none()))]);
+    error.write(&mut text, "resource_scrape_error", "gauge", help);
     text
+}
+
+fn node(text: &mut String) {
+    let (total, available) = memory_bytes();
+    let cpu = Family(vec![format!(" {}", cpu_nanos().unwrap_or_default() as f64 / 1e9)]);
+    let help = "Cumulative cpu time consumed by the node in core-seconds";
+    cpu.write(text, "node_cpu_usage_seconds_total", "counter", help);
+    let memory = Family(vec![format!(" {}", total.saturating_sub(available))]);
+    let help = "Current working set of the node in bytes";
+    memory.write(text, "node_memory_working_set_bytes", "gauge", help);
+}
+
+fn cores(stats: &ContainerStats) -> Option<f64> {
+    stats.cpu_nanos.map(|nanos| nanos as f64 / 1e9)
+}
+
+/// The lines of a metric, without its name.
+#[derive(Default)]
+struct Family(Vec<String>);
+
+impl Family {
+    fn add(&mut self, labels: &str, stats: &ContainerStats, value: Option<f64>) {
+        self.0.extend(value.map(|value| format!("{{{labels}}} {value} {}", stats.at.as_millisecond())));
+    }
+
+    fn write(&self, text: &mut String, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(text, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}");
+        for line in &self.0 {
+            let _ = writeln!(text, "{name}{line}");
+        }
+    }
 }
 
 /// Labels and start of every container that runs.

@@ -13,7 +13,7 @@ struct Case {
     reasons: BTreeMap<String, (String, String)>,
     messages: HashMap<ContainerId, String>,
     terminal: bool,
-    evicted: bool,
+    ending: Option<Ending>,
 }
 
 impl Case {
@@ -31,7 +31,7 @@ impl Case {
             reasons: BTreeMap::new(),
             messages: HashMap::new(),
             terminal: false,
-            evicted: false,
+            ending: None,
         }
     }
 
@@ -52,7 +52,7 @@ impl Case {
             runtime: "process",
             node_ip: [127, 0, 0, 1].into(),
             terminal: self.terminal,
-            evicted: self.evicted.then_some(("DeadlineExceeded", "too long")),
+            ending: self.ending.as_ref(),
         })
     }
 
@@ -130,12 +130,46 @@ fn a_final_phase_stays() {
         case.old = Some(PodStatus { phase: Some(phase.into()), ..PodStatus::default() });
         assert_eq!(case.phase(), phase);
     }
+}
+
+#[test]
+fn a_pod_that_the_kubelet_ends_fails_once_nothing_runs() {
     let mut case = Case::new(two("Always"), vec![running("a", 0), running("b", 0)]);
-    case.evicted = true;
+    case.old = Some(PodStatus { phase: Some("Running".into()), ..PodStatus::default() });
+    let grace = std::time::Duration::from_secs(1);
+    case.ending = Some(Ending::evicted("no room".into(), grace, true));
+    let early = case.json();
+    assert_eq!((&early["phase"], &early["reason"]), (&json!("Running"), &Value::Null));
+    case.view = PodView::new(vec![], vec![ended("a", 0, 137), ended("b", 0, 137)]);
+    case.pod.spec.as_mut().unwrap().restart_policy = Some("Never".into());
+    assert_eq!(case.phase(), "Running", "its sandbox is still there");
+    case.terminal = true;
     let status = case.json();
     assert_eq!(
         (&status["phase"], &status["reason"], &status["message"]),
-        (&json!("Failed"), &json!("DeadlineExceeded"), &json!("too long"))
+        (&json!("Failed"), &json!("Evicted"), &json!("no room"))
+    );
+    assert_eq!(
+        status["conditions"].as_array().unwrap().last().unwrap(),
+        &json!({"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet", "message": "no room",
+            "lastTransitionTime": Time(at(100)), "observedGeneration": 1})
+    );
+    case.ending = Some(Ending::evicted("too much".into(), grace, false));
+    assert!(!case.conditions().iter().any(|condition| condition.starts_with("DisruptionTarget")));
+}
+
+#[test]
+fn a_refused_pod_says_nothing_of_its_containers() {
+    let mut case = Case::new(two("Always"), vec![]);
+    case.old = serde_json::from_value(json!({"phase": "Pending", "qosClass": "BestEffort",
+        "conditions": [{"type": "PodScheduled", "status": "True"}]}))
+    .unwrap();
+    case.ending = Some(Ending::refused("Evicted", "The node had condition: [DiskPressure]. "));
+    assert_eq!(
+        case.json(),
+        json!({"phase": "Failed", "reason": "Evicted", "qosClass": "BestEffort", "observedGeneration": 1,
+            "message": "Pod was rejected: The node had condition: [DiskPressure]. ", "startTime": Time(at(100)),
+            "conditions": [{"type": "PodScheduled", "status": "True"}]})
     );
 }
 

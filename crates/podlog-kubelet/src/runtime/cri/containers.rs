@@ -5,8 +5,8 @@ use podlog_proto::cri;
 
 use super::sandboxes::namespaces;
 use crate::runtime::{
-    Container, ContainerConfig, ContainerId, ContainerState, ContainerStatus, Mount, PodSandboxConfig,
-    Propagation, Resources, SandboxId, Seccomp, SecurityContext,
+    Container, ContainerConfig, ContainerId, ContainerState, ContainerStats, ContainerStatus, Mount,
+    PodSandboxConfig, Propagation, Resources, SandboxId, Seccomp, SecurityContext, Space,
 };
 
 /// What a container does not see of `/proc` and `/sys`, and what it sees but cannot write
@@ -182,6 +182,26 @@ pub(super) fn status(status: cri::ContainerStatus, sandbox: SandboxId) -> Contai
         message: status.message,
         log_path: status.log_path.into(),
     }
+}
+
+/// What a container uses; `None` for one that is not named.
+pub(super) fn stats(stats: cri::ContainerStats) -> Option<ContainerStats> {
+    let id = stats.attributes?.id;
+    let value = |number: Option<cri::UInt64Value>| number.map(|number| number.value);
+    let (cpu, memory) = (stats.cpu.unwrap_or_default(), stats.memory.unwrap_or_default());
+    Some(ContainerStats {
+        id: ContainerId(id),
+        at: timestamp(memory.timestamp).or_else(|| timestamp(cpu.timestamp)).unwrap_or_else(Timestamp::now),
+        cpu_nanos: value(cpu.usage_core_nano_seconds),
+        working_set_bytes: value(memory.working_set_bytes),
+        memory_bytes: value(memory.usage_bytes),
+        rss_bytes: value(memory.rss_bytes),
+        processes: None,
+        writable_layer: stats.writable_layer.map(|layer| Space {
+            bytes: value(layer.used_bytes).unwrap_or_default(),
+            inodes: value(layer.inodes_used).unwrap_or_default(),
+        }),
+    })
 }
 
 /// State of a container.

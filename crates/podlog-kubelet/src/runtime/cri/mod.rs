@@ -10,6 +10,7 @@ mod containers;
 mod endpoint;
 mod error;
 mod events;
+mod images;
 mod runtime;
 mod sandboxes;
 

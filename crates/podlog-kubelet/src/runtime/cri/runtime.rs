@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::client::{Client, within};
 use super::error::Failure;
 use super::events::{self, Events};
-use super::{Endpoint, containers, sandboxes};
+use super::{Endpoint, containers, images, sandboxes};
 use crate::runtime::{
     Container, ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerState,
-    ContainerStatus, ExecResult, Image, Images, LogRotation, PodSandbox, PodSandboxConfig, RegistryAuth,
-    RuntimeCondition, RuntimeError, RuntimeVersion, SandboxId,
+    ContainerStats, ContainerStatus, ExecResult, Image, Images, ListedImage, LogRotation, PodSandbox,
+    PodSandboxConfig, RegistryAuth, RuntimeCondition, RuntimeError, RuntimeVersion, SandboxId,
 };
 
 /// Time for a call that only asks or removes, and for one that starts something (`runtimeRequestTimeout`).
@@ -162,6 +163,29 @@ impl ContainerRuntime for CriRuntime {
             Err(error @ RuntimeError::Rpc { .. }) => Err(RuntimeError::Image(error.to_string())),
             Err(error) => Err(error),
         }
+    }
+
+    async fn list_images(&self) -> Result<Vec<ListedImage>, RuntimeError> {
+        let request = cri::ListImagesRequest::default();
+        let answer = within(CALL, self.client.images().list_images(request)).await?;
+        Ok(answer.images.into_iter().map(images::from_cri).collect())
+    }
+
+    async fn remove_image(&self, id: &str) -> Result<(), RuntimeError> {
+        let request = cri::RemoveImageRequest { image: image_spec(id) };
+        repeatable(within(CALL, self.client.images().remove_image(request)).await)
+    }
+
+    async fn image_directory(&self) -> Result<Option<PathBuf>, RuntimeError> {
+        let request = cri::ImageFsInfoRequest::default();
+        let answer = within(CALL, self.client.images().image_fs_info(request)).await?;
+        Ok(images::directory(answer))
+    }
+
+    async fn container_stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {
+        let request = cri::ListContainerStatsRequest::default();
+        let answer = within(CALL, self.client.runtime().list_container_stats(request)).await?;
+        Ok(answer.stats.into_iter().filter_map(containers::stats).collect())
     }
 
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<SandboxId, RuntimeError> {

@@ -1,5 +1,6 @@
 //! The calls: from CRI's to those of the seam.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -47,6 +48,21 @@ impl Services {
     async fn listed(&self, container: Container) -> Option<cri::Container> {
         let status = self.runtime.container_status(&container.id).await.ok()?;
         Some(words::container(container, status.image))
+    }
+}
+
+impl Services {
+    /// What running containers use.
+    async fn stats(&self, filter: &cri::ContainerStatsFilter) -> Result<Vec<cri::ContainerStats>, Status> {
+        let mut containers: HashMap<_, _> = done(self.runtime.list_containers(None).await)?
+            .into_iter()
+            .filter(|container| words::stats_match(filter, container))
+            .map(|container| (container.id.clone(), container))
+            .collect();
+        let stats = done(self.runtime.container_stats().await)?.into_iter();
+        Ok(stats
+            .filter_map(|stats| Some(words::container_stats(containers.remove(&stats.id)?, stats)))
+            .collect())
     }
 }
 
@@ -209,16 +225,21 @@ impl RuntimeService for Services {
 
     async fn container_stats(
         &self,
-        _: Request<cri::ContainerStatsRequest>,
+        request: Request<cri::ContainerStatsRequest>,
     ) -> Answer<cri::ContainerStatsResponse> {
-        unoffered("numbers about containers")
+        let id = request.into_inner().container_id;
+        let filter = cri::ContainerStatsFilter { id: id.clone(), ..Default::default() };
+        let stats = self.stats(&filter).await?.pop();
+        let stats = stats.ok_or_else(|| Status::not_found(format!("container {id:?} not found")))?;
+        Ok(Response::new(cri::ContainerStatsResponse { stats: Some(stats) }))
     }
 
     async fn list_container_stats(
         &self,
-        _: Request<cri::ListContainerStatsRequest>,
+        request: Request<cri::ListContainerStatsRequest>,
     ) -> Answer<cri::ListContainerStatsResponse> {
-        unoffered("numbers about containers")
+        let stats = self.stats(&request.into_inner().filter.unwrap_or_default()).await?;
+        Ok(Response::new(cri::ListContainerStatsResponse { stats }))
     }
 
     /// Tells the pods' network range, which is of no interest: pods use the host's.

@@ -9,9 +9,9 @@ use podlog_proto::cri;
 use tonic::Status;
 
 use crate::runtime::{
-    Container, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStatus, Dns, EnvVar,
-    Mount, PodSandbox, PodSandboxConfig, PortMapping, Propagation, Resources, RuntimeError, SandboxState,
-    Seccomp, SecurityContext,
+    Container, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats, ContainerStatus,
+    Dns, EnvVar, Mount, PodSandbox, PodSandboxConfig, PortMapping, Propagation, Resources, RuntimeError,
+    SandboxState, Seccomp, SecurityContext,
 };
 
 /// What a sandbox is made from.
@@ -281,6 +281,41 @@ pub(super) fn no_usage(root: &Path, now: Timestamp) -> cri::FilesystemUsage {
         used_bytes: nothing,
         inodes_used: nothing,
     }
+}
+
+/// What a container uses.
+pub(super) fn container_stats(container: Container, stats: ContainerStats) -> cri::ContainerStats {
+    let timestamp = nanoseconds(Some(stats.at));
+    let value = |number: Option<u64>| number.map(|value| cri::UInt64Value { value });
+    cri::ContainerStats {
+        attributes: Some(cri::ContainerAttributes {
+            id: container.id.0,
+            metadata: Some(cri::ContainerMetadata { name: container.name, attempt: container.attempt }),
+            labels: container.labels.into_iter().collect(),
+            annotations: container.annotations.into_iter().collect(),
+        }),
+        cpu: Some(cri::CpuUsage {
+            timestamp,
+            usage_core_nano_seconds: value(stats.cpu_nanos),
+            ..Default::default()
+        }),
+        memory: Some(cri::MemoryUsage {
+            timestamp,
+            working_set_bytes: value(stats.working_set_bytes),
+            usage_bytes: value(stats.memory_bytes),
+            rss_bytes: value(stats.rss_bytes),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// Whether a container is one of those whose use of the machine is asked for.
+pub(super) fn stats_match(filter: &cri::ContainerStatsFilter, container: &Container) -> bool {
+    let same = |asked: &str, own: &str| asked.is_empty() || asked == own;
+    same(&filter.id, &container.id.0)
+        && same(&filter.pod_sandbox_id, &container.sandbox.0)
+        && filter.label_selector.iter().all(|(key, value)| container.labels.get(key) == Some(value))
 }
 
 /// Something happened to a container.

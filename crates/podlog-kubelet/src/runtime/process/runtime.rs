@@ -23,11 +23,11 @@ use super::record::{ContainerRecord, Events};
 use super::spec::{self, Ids};
 use super::status::container;
 use super::store::{self, Store};
-use super::{control, exec, handover, lifecycle};
+use super::{control, exec, handover, lifecycle, usage};
 use crate::runtime::{
     Container, ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerState,
-    ContainerStatus, ExecResult, Image, LogPolicy, PodSandbox, PodSandboxConfig, RegistryAuth, RuntimeError,
-    RuntimeVersion, SandboxId, SandboxState,
+    ContainerStats, ContainerStatus, ExecResult, Image, LogPolicy, PodSandbox, PodSandboxConfig,
+    RegistryAuth, RuntimeError, RuntimeVersion, SandboxId, SandboxState,
 };
 
 /// What the runtime calls itself.
@@ -215,6 +215,11 @@ impl ContainerRuntime for ProcessRuntime {
 
     async fn pull_image(&self, image: &str, _auth: Option<&RegistryAuth>) -> Result<String, RuntimeError> {
         Ok(image.to_owned())
+    }
+
+    async fn container_stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {
+        let records: Vec<_> = self.containers.lock().values().cloned().collect();
+        blocking(move || usage::stats(&records)).await
     }
 
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<SandboxId, RuntimeError> {
