@@ -22,7 +22,11 @@ pub(crate) struct Podlog {
 impl Podlog {
     /// Starts one on a new data directory, with further arguments, and waits until it is ready.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let home = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    /// The same, in a folder that was made for it.
+    pub(crate) fn start_in(home: TempDir, arguments: &[&str]) -> Self {
         let mut podlog = Podlog { home, up: None };
         podlog.up(arguments);
         podlog

@@ -123,20 +123,33 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start(column: Column, backend: Backend) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), column, backend, &json!({})).await
+    }
+
+    /// The same, in a folder that was made for it, and with further settings of the kubelet.
+    pub(crate) async fn start_in(
+        home: tempfile::TempDir,
+        column: Column,
+        backend: Backend,
+        more: &Value,
+    ) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let config = scratch.path().join("kubelet.yaml");
-        let settings = json!({
+        let mut settings = json!({
             "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
             "containerLogMaxSize": LOG_MAX_BYTES.to_string(), "containerLogMaxFiles": 200, "syncFrequency": "1s",
         });
+        for (key, value) in more.as_object().unwrap() {
+            settings[key] = value.clone();
+        }
         std::fs::write(&config, settings.to_string()).unwrap();
         let mut arguments = vec![format!("--kubelet-config={}", config.display())];
         if let Some(socket) = backend.socket() {
             arguments.push("--runtime=cri".to_owned());
             arguments.push(format!("--container-runtime-endpoint=unix://{}", socket.display()));
         }
-        let podlog = Podlog::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let podlog = Podlog::start_in(home, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
         let client = client(&podlog).await;
         Cluster { column, podlog, backend, arguments, client, scratch }
     }
@@ -160,6 +173,14 @@ impl Cluster {
         match &self.backend {
             Backend::Containerd(machine) => Some(machine.path()),
             Backend::None | Backend::Server(_) => None,
+        }
+    }
+
+    /// The test's own containerd.
+    pub(crate) fn machine(&self) -> &Machine {
+        match &self.backend {
+            Backend::Containerd(machine) => machine,
+            Backend::None | Backend::Server(_) => panic!("no containerd here"),
         }
     }
 
@@ -261,6 +282,12 @@ impl Cluster {
             )
         };
         list["items"].as_array().unwrap().iter().map(text).collect()
+    }
+
+    /// What the node's endpoint answers, by way of the API server.
+    pub(crate) async fn node(&self, path: &str) -> String {
+        let path = format!("/api/v1/nodes/node-a/proxy/{path}");
+        self.client.request_text(Request::get(path).body(Vec::new()).unwrap()).await.unwrap()
     }
 
     /// Log of a container, as an API client gets it.

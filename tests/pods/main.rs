@@ -19,10 +19,12 @@ mod lives;
 #[path = "../support/containerd.rs"]
 mod machine;
 mod messages;
+mod pressure;
 mod probes;
 mod restarts;
 mod rotation;
 mod settings;
+mod storage;
 mod volumes;
 
 use std::future::Future;
@@ -87,6 +89,9 @@ const SCENARIOS: &[Scenario] = scenarios! {
     volumes::volumes_of_every_kind;
     volumes::a_part_of_a_volume;
     volumes::files_follow_their_objects;
+    storage::an_empty_dir_has_its_limit;
+    storage::logs_take_room_too;
+    storage::what_pods_use_is_told;
     images::images_that_cannot_be_had, "a process has no image";
     images::secrets_open_registries, "a process has no image";
 };
@@ -107,9 +112,41 @@ fn pods_on_containerd() {
     run(Column::Containerd, Backend::Containerd(machine));
 }
 
-fn run(column: Column, backend: Backend) {
+#[test]
+fn a_full_disk_on_processes() {
+    block_on(pressure::a_full_disk(Column::Process, Backend::None));
+}
+
+#[test]
+fn a_full_disk_on_containerd() {
+    let Some(machine) = Machine::start() else { return };
+    block_on(pressure::a_full_disk(Column::Containerd, Backend::Containerd(machine)));
+}
+
+#[test]
+fn short_memory_on_processes() {
+    block_on(pressure::short_memory(Column::Process, Backend::None));
+}
+
+#[test]
+fn short_memory_on_containerd() {
+    let Some(machine) = Machine::start() else { return };
+    block_on(pressure::short_memory(Column::Containerd, Backend::Containerd(machine)));
+}
+
+#[test]
+fn unused_images_on_containerd() {
+    let Some(machine) = Machine::start() else { return };
+    block_on(pressure::unused_images(machine));
+}
+
+fn block_on(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
+    runtime.block_on(test);
+}
+
+fn run(column: Column, backend: Backend) {
+    block_on(async {
         let cluster = Cluster::start(column, backend).await;
         let cluster = together(cluster).await;
         // Alone: nobody else shall be in the way of a fast writer.

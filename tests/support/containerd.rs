@@ -42,7 +42,7 @@ impl Machine {
         fs::write(folder.path().join("config.toml"), config(folder.path())).expect("a file");
         let machine = Machine { containerd: spawn(folder.path()), folder };
         machine.wait_ready();
-        machine.import_image();
+        machine.import_image(IMAGE, "2147483647");
         Some(machine)
     }
 
@@ -63,7 +63,8 @@ impl Machine {
         self.path().join("containerd.sock")
     }
 
-    fn ctr(&self, arguments: &[&str]) -> std::process::Output {
+    /// containerd's own client, to its end.
+    pub(crate) fn ctr(&self, arguments: &[&str]) -> std::process::Output {
         let mut command = Command::new("ctr");
         command.arg("--address").arg(self.socket()).args(["--namespace", "k8s.io"]).args(arguments);
         command.output().expect("run ctr")
@@ -90,8 +91,8 @@ impl Machine {
         }
     }
 
-    /// One layer: a static busybox under every name it answers to.
-    fn import_image(&self) {
+    /// One layer: a static busybox under every name it answers to. It sleeps for so many seconds, unless it is told something else.
+    pub(crate) fn import_image(&self, name: &str, seconds: &str) {
         let image = self.path().join("image");
         let root = self.path().join("root-of-image");
         for dir in ["bin", "dev", "etc", "proc", "sys", "tmp", "run"] {
@@ -111,14 +112,14 @@ impl Machine {
         run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&layer).arg("."));
         let layer = add_blob(&blobs, &fs::read(&layer).expect("a file"));
         let config = json!({"architecture": "amd64", "os": "linux",
-            "config": {"Cmd": ["/bin/sleep", "2147483647"], "Env": ["PATH=/bin"]},
+            "config": {"Cmd": ["/bin/sleep", seconds], "Env": ["PATH=/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]}});
         let config = add_blob(&blobs, config.to_string().as_bytes());
         let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST,
             "config": of_type(config, "application/vnd.oci.image.config.v1+json"),
             "layers": [of_type(layer, "application/vnd.oci.image.layer.v1.tar")]});
         let mut manifest = of_type(add_blob(&blobs, manifest.to_string().as_bytes()), MANIFEST);
-        manifest["annotations"] = json!({"io.containerd.image.name": IMAGE});
+        manifest["annotations"] = json!({"io.containerd.image.name": name});
         let index = json!({"schemaVersion": 2, "manifests": [manifest]});
         fs::write(image.join("index.json"), index.to_string()).expect("a file");
         fs::write(image.join("oci-layout"), json!({"imageLayoutVersion": "1.0.0"}).to_string())

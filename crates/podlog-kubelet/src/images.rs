@@ -36,14 +36,6 @@ impl ImageCollector {
         ImageCollector { runtime, rules, seen: HashMap::new() }
     }
 
-    /// How many bytes have to be given back on a file system with so many bytes left of all; `None` when there are enough.
-    pub(crate) fn surplus(&self, left: u64, all: u64) -> Option<u64> {
-        let used_percent = 100 - (left.min(all) * 100).checked_div(all)?;
-        let is_too_full = self.rules.high_percent < 100 && used_percent >= u64::from(self.rules.high_percent);
-        let wanted = all / 100 * (100 - u64::from(self.rules.low_percent));
-        is_too_full.then(|| wanted.saturating_sub(left))
-    }
-
     /// Notes which images there are and which are used, and removes those that were not used for too long.
     ///
     /// # Errors

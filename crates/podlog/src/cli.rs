@@ -6,6 +6,7 @@ mod audit;
 mod completion;
 mod cri;
 mod down;
+mod eviction;
 pub(crate) mod kubelet;
 mod logs;
 pub(crate) mod up;

@@ -25,3 +25,31 @@ impl Default for ImageGc {
         }
     }
 }
+
+impl ImageGc {
+    /// How many bytes have to be given back on a file system with so many bytes left of all; `None` when there is room enough.
+    pub fn surplus(&self, left: u64, all: u64) -> Option<u64> {
+        let used_percent = 100 - (u128::from(left.min(all)) * 100).checked_div(u128::from(all))?;
+        let is_too_full = self.high_percent < 100 && used_percent >= u128::from(self.high_percent);
+        let wanted = all / 100 * u64::from(100_u8.saturating_sub(self.low_percent));
+        is_too_full.then(|| wanted.saturating_sub(left))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_has_something_to_give_back() {
+        let check = |high_percent, low_percent, left, all, expected| {
+            let rules = ImageGc { high_percent, low_percent, ..ImageGc::default() };
+            assert_eq!(rules.surplus(left, all), expected, "{high_percent} {low_percent} {left} {all}");
+        };
+        check(85, 80, 160, 1000, None);
+        check(85, 80, 150, 1000, Some(50));
+        check(85, 80, 0, 1000, Some(200));
+        check(100, 80, 0, 1000, None);
+        check(85, 80, 0, 0, None);
+    }
+}

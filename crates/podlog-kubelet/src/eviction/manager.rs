@@ -300,7 +300,10 @@ impl EvictionManager {
             return;
         }
         let room = seen.get(&Signal::ImagefsAvailable);
-        let Some(bytes) = room.and_then(|room| self.images.surplus(room.left, room.all)) else { return };
+        let Some(bytes) = room.and_then(|room| self.context.config.image_gc.surplus(room.left, room.all))
+        else {
+            return;
+        };
         match self.images.free(bytes, now).await {
             Ok(freed) if freed.bytes >= bytes => {}
             Ok(freed) => {

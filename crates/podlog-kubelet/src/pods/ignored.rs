@@ -60,7 +60,8 @@ fn asked(value: &Value, fields: &[&str], place: &str, images: Images) -> Vec<Str
     let asks = |field: &&&str| match value.pointer(&format!("/{}", field.replace('.', "/"))) {
         None | Some(Value::Null | Value::Bool(false)) => false,
         Some(Value::Array(list)) => !list.is_empty(),
-        Some(Value::Object(map)) => !map.is_empty(),
+        // The kubelet itself sees to this one.
+        Some(Value::Object(map)) => map.keys().any(|key| key != "ephemeral-storage"),
         Some(_) => true,
     };
     fields
@@ -82,7 +83,8 @@ mod tests {
         let rows = [
             (json!({"containers": [{"name": "c"}]}), None),
             (
-                json!({"containers": [{"name": "c", "resources": {"limits": {}, "requests": {"cpu": "1"}},
+                json!({"containers": [{"name": "c",
+                    "resources": {"limits": {"ephemeral-storage": "1Gi"}, "requests": {"cpu": "1"}},
                     "securityContext": {"privileged": false, "runAsUser": 1}}]}),
                 None,
             ),

@@ -8,6 +8,7 @@ use podlog_api::go::parse_bool;
 use podlog_kubelet::runtime::cri::Endpoint;
 use serde_json::{Value, json};
 
+use super::eviction::EvictionArgs;
 use super::up::{CompatibilityName, Runtime};
 use crate::exit::Exit;
 
@@ -59,6 +60,8 @@ pub(crate) struct KubeletArgs {
     node: NodeArgs,
     #[command(flatten)]
     endpoint: EndpointArgs,
+    #[command(flatten)]
+    eviction: EvictionArgs,
     #[command(flatten)]
     pub(crate) front: FrontArgs,
     #[command(flatten)]
@@ -212,7 +215,8 @@ impl KubeletArgs {
             ("deletedPodLogMaxSize", node.deleted_pod_log_max_size.as_ref().map(|size| json!(size))),
             ("deletedPodLogMaxAge", node.deleted_pod_log_max_age.as_ref().map(|age| json!(age))),
         ];
-        given.into_iter().filter_map(|(path, value)| Some((path, value?))).collect()
+        let given = given.into_iter().chain(self.eviction.overrides());
+        given.filter_map(|(path, value)| Some((path, value?))).collect()
     }
 
     /// Whether a free port is wanted.
@@ -323,6 +327,17 @@ mod tests {
         check(
             "--deleted-pod-log-max-size=1Mi --deleted-pod-log-max-age 5m",
             json!({"deletedPodLogMaxSize": "1Mi", "deletedPodLogMaxAge": "5m"}),
+        );
+        check(
+            "--eviction-hard=memory.available<1Gi,nodefs.available<10% --eviction-max-pod-grace-period=-1",
+            json!({"evictionHard": {"memory.available": "1Gi", "nodefs.available": "10%"}, "evictionMaxPodGracePeriod": -1}),
+        );
+        check("--eviction-hard=", json!({"evictionHard": {}}));
+        check(
+            "--eviction-soft=pid.available<9 --eviction-soft-grace-period=pid.available=1m \
+             --eviction-minimum-reclaim=nodefs.available=1Gi --image-gc-high-threshold=70",
+            json!({"evictionSoft": {"pid.available": "9"}, "evictionSoftGracePeriod": {"pid.available": "1m"},
+                "evictionMinimumReclaim": {"nodefs.available": "1Gi"}, "imageGCHighThresholdPercent": 70}),
         );
         check(
             "--container-runtime-endpoint unix:///run/x.sock",

@@ -57,6 +57,12 @@ impl CriRuntime {
         answer.status.ok_or_else(|| not_found("sandbox", &id.0))
     }
 
+    /// The image of sandboxes, where the runtime says it: containerd before 2.0 does not mark it among the others.
+    async fn sandbox_image(&self) -> Result<Option<String>, RuntimeError> {
+        let answer = within(CALL, self.client.runtime().status(cri::StatusRequest { verbose: true })).await?;
+        Ok(answer.info.get("config").and_then(|config| images::sandbox_image(config)))
+    }
+
     async fn home(&self, id: &ContainerId) -> Result<SandboxId, RuntimeError> {
         if let Some(home) = self.homes.lock().get(id) {
             return Ok(home.clone());
@@ -168,7 +174,9 @@ impl ContainerRuntime for CriRuntime {
     async fn list_images(&self) -> Result<Vec<ListedImage>, RuntimeError> {
         let request = cri::ListImagesRequest::default();
         let answer = within(CALL, self.client.images().list_images(request)).await?;
-        Ok(answer.images.into_iter().map(images::from_cri).collect())
+        let own = self.sandbox_image().await?;
+        let images = answer.images.into_iter().map(images::from_cri);
+        Ok(images.map(|image| images::pinned_if_named(image, own.as_deref())).collect())
     }
 
     async fn remove_image(&self, id: &str) -> Result<(), RuntimeError> {
