@@ -105,6 +105,15 @@ pub(crate) async fn a_full_disk(column: Column, backend: Backend) {
         own.map(|entry| files(&entry.path())).sum::<usize>()
     };
     assert_eq!(logs("ended"), 1);
+    let spew = "head -c 8000000 /dev/zero | tr '\\0' x | fold -w 100";
+    cluster.run("deleted", once(shell("c", spew))).await;
+    cluster.wait_phase("deleted", "Succeeded").await;
+    cluster.remove("deleted").await;
+    assert_eq!(logs("deleted"), 1);
+    std::fs::write(disk.path("filler"), vec![1; (disk.left() - THRESHOLD + MIB) as usize]).unwrap();
+    wait_left(&disk, "logs of a deleted pod to be given up", |left| left > THRESHOLD);
+    assert_eq!((logs("deleted"), logs("ended"), logs("modest")), (0, 1, 1));
+    std::fs::remove_file(disk.path("filler")).unwrap();
     std::fs::write(disk.path("filler"), vec![1; (disk.left() - THRESHOLD + 4 * MIB) as usize]).unwrap();
     wait_left(&disk, "logs of an ended pod to be given up", |left| left > THRESHOLD);
     assert_eq!((logs("ended"), logs("modest")), (0, 1));
@@ -153,10 +162,14 @@ pub(crate) async fn a_full_disk(column: Column, backend: Backend) {
     }
 }
 
-/// Files in a directory and below.
+/// Files of logs in a directory and below.
 fn files(path: &Path) -> usize {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    entries.map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 }).sum()
+    let count = |path: PathBuf| {
+        let is_log = path.to_string_lossy().contains(".log");
+        if path.is_dir() { files(&path) } else { usize::from(is_log) }
+    };
+    entries.map(|entry| count(entry.path())).sum()
 }
 
 /// With more memory wanted than there is, the pod goes first that uses most beyond what it asked for, after its grace period;

@@ -57,6 +57,11 @@ impl Layout {
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
+    /// The directory of all pods' logs.
+    pub(crate) fn all_logs(&self) -> &Path {
+        &self.pod_logs
+    }
+
     /// The pod's log directory.
     pub(crate) fn pod_logs(&self, id: &PodId) -> PathBuf {
         self.pod_logs.join(format!("{}_{}_{}", id.namespace, id.name, id.uid))

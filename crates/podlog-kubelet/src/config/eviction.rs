@@ -117,8 +117,13 @@ pub struct EvictionThreshold {
 impl EvictionThreshold {
     /// Whether less than `value` is left; with `reclaim`, less than that and `min_reclaim`.
     pub fn is_crossed(&self, left: u64, all: u64, reclaim: bool) -> bool {
-        let more = self.min_reclaim.filter(|_| reclaim).map_or(0, |more| more.of(all));
-        left < self.value.of(all).saturating_add(more)
+        left < if reclaim { self.wanted(all) } else { self.value.of(all) }
+    }
+
+    /// How much of `all` must be left for all to be well again.
+    pub fn wanted(&self, all: u64) -> u64 {
+        let more = self.min_reclaim.map_or(0, |more| more.of(all));
+        self.value.of(all).saturating_add(more)
     }
 
     /// Whether it counts at once.

@@ -36,6 +36,16 @@ const CLEANUP_LOOK: Duration = Duration::from_millis(200);
 /// What a pod gets to end when there is no time to lose.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
+/// What came of an attempt to make room.
+enum Outcome {
+    /// This pod has to go.
+    Evicted(Arc<Pod>),
+    /// Enough was given back.
+    GaveBack,
+    /// There was nothing to be had.
+    Nothing,
+}
+
 /// Keeps the node usable.
 pub(crate) struct EvictionManager {
     context: Arc<Context>,
@@ -98,10 +108,10 @@ impl EvictionManager {
             }
         }
         if !look.due.is_empty() && now >= self.react {
-            let evicted = self.react(&look, &seen).await;
-            match evicted {
-                Some(pod) => self.wait_for(&[pod]).await,
-                None => self.react = Instant::now() + ROUND,
+            match self.react(&look, &seen).await {
+                Outcome::Evicted(pod) => self.wait_for(&[pod]).await,
+                Outcome::GaveBack => {}
+                Outcome::Nothing => self.react = Instant::now() + ROUND,
             }
         }
         if now >= self.collect {
@@ -170,15 +180,15 @@ impl EvictionManager {
         })
     }
 
-    /// Does something about the most urgent threshold. Returns the pod that has to go, if one has.
-    async fn react(&mut self, look: &Look, seen: &Observations) -> Option<Arc<Pod>> {
-        let urgent = *look.due.first()?;
+    /// Does something about the most urgent threshold.
+    async fn react(&mut self, look: &Look, seen: &Observations) -> Outcome {
+        let Some(urgent) = look.due.first().copied() else { return Outcome::Nothing };
         let resource = Resource::of(urgent.signal);
         let message = format!("Attempting to reclaim {}", resource.name());
         self.context.events.node(&self.context.node.name, Level::Warning, "EvictionThresholdMet", message);
         if self.reclaim(urgent.signal, &look.due).await {
             tracing::info!(resource = resource.name(), "enough was given back without evicting a pod");
-            return None;
+            return Outcome::GaveBack;
         }
         let active = self.pods.active();
         let disks = match resource {
@@ -192,10 +202,13 @@ impl EvictionManager {
             .collect();
         rank(&mut candidates, resource, self.parts(urgent.signal));
         let evicted = candidates.into_iter().find(|candidate| self.make_room(candidate, urgent, look, seen));
-        if evicted.is_none() {
-            tracing::warn!(resource = resource.name(), "nothing is left that could be evicted");
-        }
-        evicted.map(|candidate| candidate.pod)
+        evicted.map_or_else(
+            || {
+                tracing::warn!(resource = resource.name(), "nothing is left that could be evicted");
+                Outcome::Nothing
+            },
+            |candidate| Outcome::Evicted(candidate.pod),
+        )
     }
 
     fn make_room(
@@ -230,10 +243,30 @@ impl EvictionManager {
         }
     }
 
+    /// How many bytes are missing for all to be well; as many as there are where it is inodes that are short.
+    fn missing(&self, due: &[EvictionThreshold]) -> u64 {
+        let seen = self.places.look();
+        let missing = due.iter().filter_map(|threshold| {
+            let seen = seen.get(&threshold.signal)?;
+            Some(match Resource::of(threshold.signal) {
+                Resource::EphemeralStorage => threshold.wanted(seen.all).saturating_sub(seen.left),
+                Resource::Inodes => u64::MAX,
+                Resource::Memory | Resource::Pids => 0,
+            })
+        });
+        missing.max().unwrap_or(0)
+    }
+
     /// Gives back what is least missed, step by step. Returns whether that was enough.
     async fn reclaim(&mut self, signal: Signal, due: &[EvictionThreshold]) -> bool {
         for step in reclaim::steps(signal, self.places.is_imagefs_dedicated()) {
             match step {
+                Step::DeletedPods => {
+                    let is_there = self.places.is_about(signal, self.context.layout.all_logs());
+                    let missing = if is_there { self.missing(due) } else { 0 };
+                    let bytes = reclaim::deleted_pods(&self.context, missing).await;
+                    tracing::info!(bytes, "gave up logs of deleted pods");
+                }
                 Step::EndedPods => {
                     let containers = reclaim::ended_pods(&self.context, &self.pods).await;
                     tracing::info!(containers, "removed what was left of ended pods");

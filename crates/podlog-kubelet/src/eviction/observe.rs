@@ -22,6 +22,17 @@ impl Places {
         self.imagefs.as_deref().is_some_and(|images| device(images) != device(&self.nodefs))
     }
 
+    /// Whether what is at `path` lies on the file system that a signal is about.
+    pub(super) fn is_about(&self, signal: Signal, path: &Path) -> bool {
+        let device = |path: &Path| rustix::fs::stat(path).ok().map(|stat| stat.st_dev);
+        let place = match signal {
+            Signal::NodefsAvailable | Signal::NodefsInodesFree => Some(self.nodefs.as_path()),
+            Signal::ImagefsAvailable | Signal::ImagefsInodesFree => self.imagefs.as_deref(),
+            Signal::MemoryAvailable | Signal::PidAvailable => None,
+        };
+        place.is_some_and(|place| device(place) == device(path))
+    }
+
     /// What is left of everything. Takes a few system calls.
     pub(super) fn look(&self) -> Observations {
         let mut seen = Observations::new();
@@ -67,5 +78,13 @@ mod tests {
         assert_eq!(seen.get(&Signal::ImagefsAvailable), None);
         let apart = Places { nodefs: "/".into(), imagefs: Some("/proc".into()) };
         assert!(apart.is_imagefs_dedicated());
+        for (signal, path, expected) in [
+            (Signal::NodefsAvailable, "/", true),
+            (Signal::NodefsInodesFree, "/proc", false),
+            (Signal::ImagefsAvailable, "/proc/self", true),
+            (Signal::MemoryAvailable, "/", false),
+        ] {
+            assert_eq!(apart.is_about(signal, Path::new(path)), expected, "{signal:?} {path}");
+        }
     }
 }

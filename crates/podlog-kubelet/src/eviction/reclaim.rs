@@ -9,6 +9,8 @@ use crate::runtime::{Container, ContainerState};
 /// What can be given back, the least missed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
+    /// Logs of pods that are deleted.
+    DeletedPods,
     /// Containers of pods that have ended, and their logs.
     EndedPods,
     /// Images that no container is made from.
@@ -19,9 +21,18 @@ pub(super) enum Step {
 pub(super) fn steps(signal: Signal, is_imagefs_dedicated: bool) -> &'static [Step] {
     match signal {
         Signal::MemoryAvailable | Signal::PidAvailable => &[],
-        Signal::NodefsAvailable | Signal::NodefsInodesFree if is_imagefs_dedicated => &[Step::EndedPods],
-        _ => &[Step::EndedPods, Step::UnusedImages],
+        Signal::NodefsAvailable | Signal::NodefsInodesFree if is_imagefs_dedicated => {
+            &[Step::DeletedPods, Step::EndedPods]
+        }
+        _ if is_imagefs_dedicated => &[Step::EndedPods, Step::UnusedImages],
+        _ => &[Step::DeletedPods, Step::EndedPods, Step::UnusedImages],
     }
+}
+
+/// Gives up logs of deleted pods until so many bytes are free. Returns how many were.
+pub(super) async fn deleted_pods(context: &Arc<Context>, bytes: u64) -> u64 {
+    let retained = context.retained.clone();
+    tokio::task::spawn_blocking(move || retained.give_up(bytes)).await.unwrap_or(0)
 }
 
 /// Removes what is left of pods that have ended but are still known: containers and log files. Returns of how many containers.
@@ -56,7 +67,7 @@ async fn remove(context: &Arc<Context>, id: &PodId, container: Container) -> boo
     }
     let (layout, id) = (context.layout.clone(), id.clone());
     let gone = tokio::task::spawn_blocking(move || {
-        layout.remove_instance_logs(&id, &container.name, &container.id, container.attempt);
+        layout.forget_instance(&id, &container.name, &container.id, container.attempt, 0);
     });
     gone.await.is_ok()
 }
@@ -70,8 +81,8 @@ mod tests {
         for (signal, is_dedicated, expected) in [
             (Signal::MemoryAvailable, false, &[][..]),
             (Signal::PidAvailable, true, &[]),
-            (Signal::NodefsAvailable, false, &[Step::EndedPods, Step::UnusedImages]),
-            (Signal::NodefsInodesFree, true, &[Step::EndedPods]),
+            (Signal::NodefsAvailable, false, &[Step::DeletedPods, Step::EndedPods, Step::UnusedImages]),
+            (Signal::NodefsInodesFree, true, &[Step::DeletedPods, Step::EndedPods]),
             (Signal::ImagefsAvailable, true, &[Step::EndedPods, Step::UnusedImages]),
         ] {
             assert_eq!(steps(signal, is_dedicated), expected, "{signal:?} {is_dedicated}");

@@ -212,7 +212,6 @@ impl RetainedLogs {
 
     /// Deletes logs of deleted pods, the oldest first, until so many bytes are free or none are left. Returns how many bytes
     /// were freed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever has to make room on the disk"))]
     pub(crate) fn give_up(&self, bytes: u64) -> u64 {
         let mut freed = 0;
         while freed < bytes {
