@@ -60,5 +60,6 @@ pub use log_extensions::{LOG_OPTIONS_HEADER, LogExtensions};
 pub use log_frames::{FrameError, FrameHead, FrameReader, LogFrame, MAX_FRAME, MAX_FRAME_HEAD};
 pub use log_options::{PodLogOptions, StreamRules};
 pub use log_resumed::{LOG_RESUMED_HEADER, LogResumed, LogResumedError};
+pub use names::is_dns_subdomain;
 pub use object::{Object, child_map};
 pub use request_info::RequestInfo;

@@ -58,7 +58,8 @@ fn is_dns_label(value: &str) -> bool {
     is_word(value, is_lower_alphanumeric, |b| is_lower_alphanumeric(b) || b == b'-')
 }
 
-fn is_dns_subdomain(value: &str) -> bool {
+/// Whether a name is an RFC 1123 subdomain, as the names of nodes are.
+pub fn is_dns_subdomain(value: &str) -> bool {
     value.split('.').all(is_dns_label)
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Access {
     pub(crate) requests: Arc<dyn Authenticator>,
     /// Knows tokens, and nothing else.
     pub(crate) tokens: Arc<dyn Authenticator>,
+    /// Knows the tokens of service accounts, also those for other audiences than ours.
+    pub(crate) accounts: Arc<ServiceAccountAuthenticator>,
     /// Decides.
     pub(crate) authorizer: Arc<ClusterAuthorizer>,
 }
@@ -36,8 +38,13 @@ impl Access {
         registry: &Registry,
         issuer: &Arc<TokenIssuer>,
     ) -> Result<Self, StartError> {
+        let accounts = Arc::new(ServiceAccountAuthenticator {
+            registry: registry.clone(),
+            issuer: issuer.clone(),
+            audiences: vec![config.service_account_issuer.clone()],
+        });
         let tokens: Arc<dyn Authenticator> =
-            Arc::new(BearerAuthenticator(token_authenticators(config, registry, issuer)?));
+            Arc::new(BearerAuthenticator(token_authenticators(config, registry, &accounts)?));
         let mut members: Vec<Arc<dyn Authenticator>> = Vec::new();
         if let Some(proxy) = &config.authentication.request_header {
             members.push(Arc::new(RequestHeaderAuthenticator::new(proxy.clone()).map_err(StartError::Tls)?));
@@ -51,6 +58,7 @@ impl Access {
         Ok(Access {
             requests: Arc::new(requests),
             tokens: Arc::new(UnionAuthenticator::new(vec![tokens])),
+            accounts,
             authorizer: Arc::new(authorizer(&config.authorization, registry)?),
         })
     }
@@ -60,9 +68,8 @@ impl Access {
 fn token_authenticators(
     config: &ApiServerConfig,
     registry: &Registry,
-    issuer: &Arc<TokenIssuer>,
+    accounts: &Arc<ServiceAccountAuthenticator>,
 ) -> Result<Vec<Arc<dyn Authenticator>>, StartError> {
-    let audiences = vec![config.service_account_issuer.clone()];
     let wanted = &config.authentication;
     let mut known: Vec<Arc<dyn Authenticator>> = Vec::new();
     if let Some(path) = &wanted.token_file {
@@ -70,11 +77,7 @@ fn token_authenticators(
             .map_err(|source| StartError::TokenFile { path: path.clone(), source })?;
         known.push(Arc::new(tokens));
     }
-    known.push(Arc::new(ServiceAccountAuthenticator {
-        registry: registry.clone(),
-        issuer: issuer.clone(),
-        audiences: audiences.clone(),
-    }));
+    known.push(accounts.clone());
     if wanted.bootstrap_tokens == BootstrapTokens::Accepted {
         known.push(Arc::new(BootstrapTokenAuthenticator { registry: registry.clone() }));
     }
@@ -82,7 +85,7 @@ fn token_authenticators(
         known.push(Arc::new(OidcAuthenticator::new(provider.clone()).map_err(StartError::Tls)?));
     }
     if let Some(webhook) = &wanted.webhook {
-        let webhook = TokenWebhook::load(&webhook.config_file, audiences, webhook.cache_ttl);
+        let webhook = TokenWebhook::load(&webhook.config_file, accounts.audiences.clone(), webhook.cache_ttl);
         known.push(Arc::new(webhook.map_err(StartError::Webhook)?));
     }
     Ok(known)

@@ -4,7 +4,7 @@
 
 use http::StatusCode;
 use podlog_api::{ApiError, Attributes, Decision, Object, UserInfo, validation};
-use podlog_serving::{Authorizer, Peer};
+use podlog_serving::{AuthnError, Authorizer, Peer};
 use serde_json::{Map, Value, json};
 
 use crate::http::{Answer, App, Call, Target, decode, json_answer};
@@ -30,7 +30,9 @@ pub(crate) async fn answer(app: &App, call: &Call, target: &Target) -> Result<An
             if namespace.is_empty() {
                 return Err(ApiError::bad_request("no namespace on request"));
             }
-            app.registry.policy().rules_for(&caller, &namespace).to_status()
+            // The answer repeats no question.
+            review.0["spec"] = json!({});
+            app.authorizer.rules_for(&caller, &namespace).to_status()
         }
         _ => {
             let user = subject(target, &review, caller);
@@ -107,18 +109,39 @@ async fn token_review(app: &App, review: &Object) -> Result<Value, ApiError> {
     if token.is_empty() {
         return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
     }
-    let authenticated = match token_request(token) {
-        Some(parts) => {
-            let nowhere = Peer { address: ([0, 0, 0, 0], 0).into(), certificate_chain: Vec::new().into() };
-            app.token_authenticator.authenticate(&parts, &nowhere).await
-        }
-        None => Ok(None),
+    let wanted = match review.array("/spec/audiences") {
+        [] => app.accounts.audiences.clone(),
+        named => named.iter().filter_map(|audience| Some(audience.as_str()?.to_owned())).collect(),
     };
-    Ok(match authenticated {
-        Ok(Some(user)) => json!({"authenticated": true, "user": user_info(&user)}),
+    Ok(match known(app, token, &wanted).await {
+        Ok(Some((user, audiences))) => {
+            json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
+        }
         Ok(None) => json!({"user": {}, "error": "invalid bearer token"}),
         Err(error) => json!({"user": {}, "error": error.to_string()}),
     })
+}
+
+/// Whose token it is, and for which of the wanted audiences. Tokens that name no audience are for us
+/// (`WrapAudienceAgnosticToken` of `k8s.io/apiserver/pkg/authentication/authenticator`).
+async fn known(
+    app: &App,
+    token: &str,
+    wanted: &[String],
+) -> Result<Option<(UserInfo, Vec<String>)>, AuthnError> {
+    if app.accounts.is_ours(token) {
+        let known = app.accounts.review(token, wanted);
+        let (mut user, meant) =
+            known.map_err(|AuthnError(why)| AuthnError(format!("[invalid bearer token, {why}]")))?;
+        user.groups.push(UserInfo::AUTHENTICATED.into());
+        return Ok(Some((user, meant)));
+    }
+    let meant: Vec<String> =
+        wanted.iter().filter(|audience| app.accounts.audiences.contains(audience)).cloned().collect();
+    let Some(parts) = token_request(token).filter(|_| !meant.is_empty()) else { return Ok(None) };
+    let nowhere = Peer { address: ([0, 0, 0, 0], 0).into(), certificate_chain: Vec::new().into() };
+    let user = app.token_authenticator.authenticate(&parts, &nowhere).await?;
+    Ok(user.map(|user| (user, meant)))
 }
 
 /// A request that carries nothing but the token. `None` for what no header can hold.

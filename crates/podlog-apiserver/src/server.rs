@@ -212,7 +212,7 @@ fn app(
     shutdown: CancellationToken,
 ) -> Result<App, StartError> {
     let issuer = Arc::new(issuer(config)?);
-    let Access { requests, tokens, authorizer } = Access::new(config, &registry, &issuer)?;
+    let Access { requests, tokens, accounts, authorizer } = Access::new(config, &registry, &issuer)?;
     let nodes = NodeClientConfig {
         client: Some(config.kubelet_client.clone()),
         ca: config.kubelet_ca.clone(),
@@ -226,6 +226,7 @@ fn app(
         authorizer,
         authenticator: requests,
         token_authenticator: tokens,
+        accounts,
         issuer,
         nodes: NodeClient::new(nodes).map_err(StartError::Tls)?,
         preferred_address_types: config.kubelet_preferred_address_types.clone(),

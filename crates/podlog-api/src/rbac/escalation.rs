@@ -3,52 +3,57 @@
 use super::policy::RoleRef;
 use super::rule::{has, path_covers};
 use super::{GROUP, Policy, PolicyRule};
-use crate::{ApiError, Attributes, Decision, Object, UserInfo, go};
+use crate::{ApiError, Attributes, Object, UserInfo, go};
 
-/// Whether a Role or ClusterRole may be written: the user holds every rule in it, or the verb `escalate` on it.
+/// The right that lets somebody write a Role or a binding whatever they hold themselves: the verb `escalate` on the role, or
+/// `bind` on the role of the binding. `None` for other kinds, and for changes that grant nothing: the garbage collector changes
+/// owners and finalizers of roles that it could not write itself.
+pub fn right_to_grant(new: &Object, old: Option<&Object>) -> Option<Attributes> {
+    if old.is_some_and(|old| differs_for_garbage_collection_only(new, old)) {
+        return None;
+    }
+    match new.kind() {
+        // The path of a create names no object, so a right to escalate one by name does not reach it.
+        kind @ ("Role" | "ClusterRole") => {
+            Some(attributes("escalate", plural(kind), new.namespace(), old.map_or("", Object::name)))
+        }
+        "RoleBinding" | "ClusterRoleBinding" => {
+            let role = RoleRef::of(new);
+            Some(attributes("bind", plural(&role.kind), new.namespace(), &role.name))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a Role or a binding may be written by somebody without [`right_to_grant`]: they hold every rule that it grants.
 ///
 /// # Errors
-/// 403 that names the missing rules, or the aggregation rule.
-pub fn check_role(
+/// 403 that names the missing rules, or the aggregation rule; 404 when the role of a binding does not exist.
+pub fn check_grant(
     policy: &Policy,
     user: &UserInfo,
     new: &Object,
     old: Option<&Object>,
 ) -> Result<(), ApiError> {
-    let resource = plural(new.kind());
-    // The path of a create names no object, so a right to escalate one by name does not reach it.
-    let escalate = attributes("escalate", resource, new.namespace(), old.map_or("", Object::name));
-    if old.is_some_and(|old| differs_for_garbage_collection_only(new, old))
-        || allowed(policy, user, &escalate)
-    {
-        return Ok(());
+    match new.kind() {
+        "Role" | "ClusterRole" => check_role(policy, user, new, old),
+        "RoleBinding" | "ClusterRoleBinding" => check_binding(policy, user, new),
+        _ => Ok(()),
     }
-    let refuse = |why: String| ApiError::forbidden(GROUP, resource, new.name(), why);
+}
+
+fn check_role(policy: &Policy, user: &UserInfo, new: &Object, old: Option<&Object>) -> Result<(), ApiError> {
+    let refuse = |why: String| ApiError::forbidden(GROUP, plural(new.kind()), new.name(), why);
     let aggregates = |role: &Object| role.at("/aggregationRule").is_some_and(|rule| !rule.is_null());
     if aggregates(new) || old.is_some_and(aggregates) {
-        let needed = [everything(), every_path()];
-        return confirm_no_escalation(policy, user, "", &needed)
+        return confirm_no_escalation(policy, user, "", &PolicyRule::everything())
             .map_err(|_| refuse("must have cluster-admin privileges to use the aggregationRule".into()));
     }
     confirm_no_escalation(policy, user, new.namespace(), &PolicyRule::all_of(new)).map_err(refuse)
 }
 
-/// Whether a RoleBinding or ClusterRoleBinding may be written: the user holds every rule of its role, or the verb
-/// `bind` on that role.
-///
-/// # Errors
-/// 403 that names the missing rules; 404 when the role does not exist.
-pub fn check_binding(
-    policy: &Policy,
-    user: &UserInfo,
-    new: &Object,
-    old: Option<&Object>,
-) -> Result<(), ApiError> {
+fn check_binding(policy: &Policy, user: &UserInfo, new: &Object) -> Result<(), ApiError> {
     let role = RoleRef::of(new);
-    let bind = attributes("bind", plural(&role.kind), new.namespace(), &role.name);
-    if old.is_some_and(|old| differs_for_garbage_collection_only(new, old)) || allowed(policy, user, &bind) {
-        return Ok(());
-    }
     let Some(rules) = policy.rules_of(&role, new.namespace()) else {
         return Err(ApiError::not_found(GROUP, plural(&role.kind), &role.name));
     };
@@ -165,7 +170,6 @@ fn compact(rules: Vec<PolicyRule>) -> Vec<PolicyRule> {
     compacted
 }
 
-/// The garbage collector changes owners and finalizers of roles that it could not write itself.
 fn differs_for_garbage_collection_only(new: &Object, old: &Object) -> bool {
     let without = |object: &Object| {
         let mut object = object.clone();
@@ -175,10 +179,6 @@ fn differs_for_garbage_collection_only(new: &Object, old: &Object) -> bool {
         object
     };
     without(new) == without(old)
-}
-
-fn allowed(policy: &Policy, user: &UserInfo, attributes: &Attributes) -> bool {
-    matches!(policy.authorize(user, attributes), Decision::Allow(_))
 }
 
 fn attributes(verb: &str, resource: &str, namespace: &str, name: &str) -> Attributes {
@@ -200,14 +200,4 @@ fn plural(kind: &str) -> &'static str {
         "ClusterRoleBinding" => "clusterrolebindings",
         _ => "roles",
     }
-}
-
-fn everything() -> PolicyRule {
-    let all = || vec!["*".to_owned()];
-    PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() }
-}
-
-fn every_path() -> PolicyRule {
-    let all = || vec!["*".to_owned()];
-    PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() }
 }

@@ -37,7 +37,7 @@ mod tests;
 mod tests_naive;
 
 pub use aggregation::aggregated_rules;
-pub use escalation::{check_binding, check_role};
+pub use escalation::{check_grant, right_to_grant};
 pub use forbidden::forbidden;
 pub use policy::{Policy, RulesFor};
 pub use rule::PolicyRule;

@@ -24,8 +24,10 @@ pub struct Policy {
 pub struct RulesFor {
     /// Rules of every role bound to the user, in the order in which they are evaluated.
     pub rules: Vec<PolicyRule>,
-    /// Roles that bindings name and that do not exist.
+    /// Why there may be more: roles that bindings name and that do not exist, authorizers that cannot say.
     pub errors: Vec<String>,
+    /// Somebody decides about the user who cannot say what it would allow.
+    pub incomplete: bool,
 }
 
 impl Policy {
@@ -122,6 +124,12 @@ impl Policy {
 }
 
 impl RulesFor {
+    /// Notes that an authorizer of this name decides about the user, and cannot say what it would allow.
+    pub fn cannot_say(&mut self, authorizer: &str) {
+        self.incomplete = true;
+        self.errors.push(format!("{authorizer} authorizer does not support user rule resolution"));
+    }
+
     /// The `status` of a `SelfSubjectRulesReview`.
     pub fn to_status(&self) -> Value {
         let part = |keys: &[&str], rule: &PolicyRule| -> Value {
@@ -141,7 +149,8 @@ impl RulesFor {
             .filter(|rule| !rule.non_resource_urls.is_empty())
             .map(|rule| part(&["verbs", "nonResourceURLs"], rule))
             .collect();
-        let mut status = json!({"resourceRules": resources, "nonResourceRules": others, "incomplete": false});
+        let mut status =
+            json!({"resourceRules": resources, "nonResourceRules": others, "incomplete": self.incomplete});
         if let Some(error) = go::aggregate(self.errors.iter().map(String::as_str)) {
             status["evaluationError"] = json!(error);
         }

@@ -33,6 +33,15 @@ impl PolicyRule {
         role.array("/rules").iter().map(PolicyRule::from_value).collect()
     }
 
+    /// The rules of who may do everything: on every resource, and on every path.
+    pub fn everything() -> [PolicyRule; 2] {
+        let all = || vec!["*".to_owned()];
+        [
+            PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() },
+            PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() },
+        ]
+    }
+
     /// Whether the request is within this rule.
     pub fn allows(&self, attributes: &Attributes) -> bool {
         match attributes {

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::Auditor;
 use super::policy::{Level, Stage, Verdict};
-use crate::http::Answer;
+use crate::http::{Answer, Impersonated};
 
 /// Longer names of clients are cut (`maxUserAgentLength`).
 const MAX_USER_AGENT: usize = 1024;
@@ -70,8 +70,13 @@ impl Record {
     }
 
     /// The user acts as somebody else.
-    pub(crate) fn impersonates(&self, user: &UserInfo) {
-        self.event.lock().insert("impersonatedUser".into(), user_value(user));
+    pub(crate) fn impersonates(&self, other: &Impersonated) {
+        let mut event = self.event.lock();
+        event.insert("impersonatedUser".into(), user_value(&other.user));
+        if let Some(constraint) = &other.constraint {
+            let metadata = json!({"impersonationConstraint": constraint});
+            event.insert("authenticationMetadata".into(), metadata);
+        }
     }
 
     /// Whether that was allowed, and why.

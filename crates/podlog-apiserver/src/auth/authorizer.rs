@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use podlog_api::rbac::{PolicyRule, RulesFor};
 use podlog_api::{Attributes, Decision, UserInfo};
 use podlog_serving::{Authorizer, AuthzError};
 
 use super::node;
 use crate::registry::Registry;
+use crate::registry::admission::node_restriction::node_of;
 
 /// One member of the chain.
 pub(crate) enum Member {
@@ -44,6 +46,25 @@ impl ClusterAuthorizer {
     /// For a request with this field selector.
     pub(crate) fn selecting(self: &Arc<Self>, field_selector: &str) -> Selecting {
         Selecting { authorizer: self.clone(), field_selector: field_selector.to_owned() }
+    }
+
+    /// What the user may do in a namespace, as far as those who decide can say.
+    pub(crate) fn rules_for(&self, user: &UserInfo, namespace: &str) -> RulesFor {
+        let mut found = RulesFor::default();
+        for member in &self.members {
+            match member {
+                Member::Rbac => {
+                    let held = self.registry.policy().rules_for(user, namespace);
+                    found.rules.extend(held.rules);
+                    found.errors.extend(held.errors);
+                }
+                Member::AlwaysAllow => found.rules.extend(PolicyRule::everything()),
+                Member::Node if node_of(user).is_some() => found.cannot_say("node"),
+                Member::Webhook(_) => found.cannot_say("webhook"),
+                Member::Node | Member::AlwaysDeny => {}
+            }
+        }
+        found
     }
 
     async fn decide(
@@ -103,6 +124,8 @@ impl Authorizer for Selecting {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::store::RedbStore;
 
@@ -142,6 +165,39 @@ mod tests {
             let user = UserInfo { groups: vec![group.into()], ..UserInfo::default() };
             let chain = ClusterAuthorizer::new(registry.clone(), members);
             assert_eq!(format!("{:?}", chain.authorize(&user, &attributes).await), expected);
+        }
+    }
+    #[tokio::test]
+    async fn rules_are_listed_as_far_as_they_are_known() {
+        let registry = Registry::new(Arc::new(RedbStore::in_memory().unwrap()));
+        let webhook = || Member::Webhook(Arc::new(Fixed(None)));
+        let somebody = UserInfo { username: "bob".into(), ..UserInfo::default() };
+        let kubelet = UserInfo {
+            username: "system:node:n1".into(),
+            groups: vec!["system:nodes".into()],
+            ..UserInfo::default()
+        };
+        let cannot = |who: &str| format!("{who} authorizer does not support user rule resolution");
+        let rows = [
+            (vec![Member::Node, Member::Rbac], &somebody, 0, json!(false), json!(null)),
+            (vec![Member::Node, Member::Rbac], &kubelet, 0, json!(true), json!(cannot("node"))),
+            (vec![Member::Rbac, webhook()], &somebody, 0, json!(true), json!(cannot("webhook"))),
+            (
+                vec![Member::Node, webhook()],
+                &kubelet,
+                0,
+                json!(true),
+                json!(format!("[{}, {}]", cannot("node"), cannot("webhook"))),
+            ),
+            (vec![Member::AlwaysAllow], &somebody, 1, json!(false), json!(null)),
+            (vec![Member::AlwaysDeny], &somebody, 0, json!(false), json!(null)),
+        ];
+        for (members, user, rules, incomplete, error) in rows {
+            let status =
+                ClusterAuthorizer::new(registry.clone(), members).rules_for(user, "default").to_status();
+            let count = |part: &str| status[part].as_array().map(Vec::len);
+            assert_eq!((count("resourceRules"), count("nonResourceRules")), (Some(rules), Some(rules)));
+            assert_eq!((&status["incomplete"], &status["evaluationError"]), (&incomplete, &error));
         }
     }
 }

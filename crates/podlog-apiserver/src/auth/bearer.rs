@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::request::Parts;
-use podlog_api::UserInfo;
+use podlog_api::{UserInfo, go};
 use podlog_serving::{Authenticator, AuthnError, Peer, bearer_token};
 
 /// Asks those who know tokens. A token that none of them knows is a wrong credential, not a missing one, as
@@ -25,6 +25,6 @@ impl Authenticator for BearerAuthenticator {
                 Err(error) => errors.push(error.0),
             }
         }
-        Err(AuthnError(errors.join(", ")))
+        Err(AuthnError(go::aggregate(errors.iter().map(String::as_str)).unwrap_or_default()))
     }
 }

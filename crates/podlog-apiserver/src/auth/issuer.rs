@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::http::{Answer, Call, Target, json_answer};
+use crate::registry::admission::node_restriction;
 use crate::registry::{Registry, metadata};
 
 const DEFAULT_SECONDS: i64 = 3600;
@@ -140,6 +141,7 @@ impl TokenIssuer {
             return Err(ApiError::invalid(what.group, what.kind, "", causes));
         }
         let account = registry.get(target.resource, &target.namespace, &target.name)?;
+        node_restriction::token(registry, call.user(), &account, &request)?;
         let now = Timestamp::now();
         let (token, expires) = self.issue(registry, &account, &request, now)?;
         request.0["kind"] = json!("TokenRequest");

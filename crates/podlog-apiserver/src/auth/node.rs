@@ -3,29 +3,32 @@
 //! As `plugin/pkg/auth/authorizer/node`. Logs are not among it.
 
 use podlog_api::{Attributes, Decision, Object, UserInfo};
-use serde_json::Value;
 
 use crate::registry::Registry;
-use crate::registry::admission::node_restriction::node_of;
+use crate::registry::admission::node_restriction::{LEASE_NAMESPACE, node_of};
 use crate::registry::binding::pods as pods_kind;
+use crate::registry::references;
 
-/// `(group, resource, subresource, verbs)` that every node has (`NodeRules` of `bootstrappolicy/policy.go`); admission limits the
-/// writes among them to what belongs to the node.
-const ALWAYS: &[(&str, &str, &str, &[&str])] = &[
-    ("", "nodes", "", &["create", "get", "list", "watch", "update", "patch", "delete"]),
-    ("", "nodes", "status", &["update", "patch"]),
-    ("", "pods", "", &["create", "delete"]),
-    ("", "pods", "status", &["update", "patch"]),
-    ("", "pods", "eviction", &["create"]),
-    ("", "services", "", &["get", "list", "watch"]),
-    ("", "events", "", &["create", "update", "patch"]),
-    ("events.k8s.io", "events", "", &["create", "update", "patch"]),
-    ("certificates.k8s.io", "certificatesigningrequests", "", &["create", "get", "list", "watch"]),
-    ("coordination.k8s.io", "leases", "", &["get", "create", "update", "patch", "delete"]),
-    ("authentication.k8s.io", "tokenreviews", "", &["create"]),
-    ("authorization.k8s.io", "subjectaccessreviews", "", &["create"]),
-    ("authorization.k8s.io", "localsubjectaccessreviews", "", &["create"]),
+/// `(group, resource, verbs)` that every node has (`NodeRules` of `bootstrappolicy/policy.go`).
+const ALWAYS: &[(&str, &str, &[&str])] = &[
+    ("", "services", &["get", "list", "watch"]),
+    ("", "events", &["create", "update", "patch"]),
+    ("events.k8s.io", "events", &["create", "update", "patch"]),
+    ("certificates.k8s.io", "certificatesigningrequests", &["create", "get", "list", "watch"]),
+    ("authentication.k8s.io", "tokenreviews", &["create"]),
+    ("authorization.k8s.io", "subjectaccessreviews", &["create"]),
+    ("authorization.k8s.io", "localsubjectaccessreviews", &["create"]),
 ];
+
+/// One question of a node.
+struct Asked<'a> {
+    node: &'a str,
+    verb: &'a str,
+    subresource: &'a str,
+    namespace: &'a str,
+    /// Empty when it is about no single object.
+    name: &'a str,
+}
 
 pub(super) fn authorize(
     registry: &Registry,
@@ -36,102 +39,124 @@ pub(super) fn authorize(
     let (Some(node), Attributes::Resource { verb, group, resource, subresource, namespace, name, .. }) =
         (node_of(user), attributes)
     else {
-        return Decision::NoOpinion(String::new());
+        return no_opinion("");
     };
-    let always = ALWAYS.iter().any(|(g, r, s, verbs)| {
-        g == group && r == resource && s == subresource && verbs.contains(&verb.as_str())
-    });
-    if always {
-        return Decision::Allow(String::new());
-    }
-    let reads = matches!(verb.as_str(), "get" | "list" | "watch");
-    match (group.as_str(), resource.as_str(), subresource.as_str()) {
-        ("", "pods", "") if reads => pods(registry, node, verb, namespace, name, field_selector),
-        ("", kind @ ("configmaps" | "secrets"), "") if reads => {
-            related(registry, node, namespace, name, |pod| refers_to(pod, kind, name))
+    let asked = Asked { node, verb, subresource, namespace, name };
+    match (group.as_str(), resource.as_str()) {
+        ("", "nodes") => nodes(&asked),
+        ("", "pods") => pods(registry, &asked, field_selector),
+        ("", kind @ ("configmaps" | "secrets")) => needed_by_pods(registry, &asked, kind),
+        ("", "serviceaccounts") => tokens(registry, &asked),
+        ("coordination.k8s.io", "leases") => leases(&asked),
+        (group, resource) => {
+            let mine = |rule: &&(&str, &str, &[&str])| rule.0 == group && rule.1 == resource;
+            let rule = ALWAYS.iter().find(mine).filter(|_| subresource.is_empty());
+            allow_if(rule.is_some_and(|rule| rule.2.contains(&verb.as_str())))
         }
-        ("", "serviceaccounts", "token") if verb == "create" => {
-            related(registry, node, namespace, name, |pod| pod.text("/spec/serviceAccountName") == name)
-        }
-        _ => Decision::NoOpinion(String::new()),
     }
 }
 
-fn pods(
-    registry: &Registry,
-    node: &str,
-    verb: &str,
-    namespace: &str,
-    name: &str,
-    selector: &str,
-) -> Decision {
-    let own = format!("spec.nodeName={node}");
-    if verb != "get" {
-        return match selector.split(',').any(|term| term == own) {
-            true => Decision::Allow(String::new()),
-            false => Decision::NoOpinion(format!(
-                "can only list/watch pods with spec.nodeName field selector, node '{node}'"
-            )),
-        };
+fn no_opinion(why: impl Into<String>) -> Decision {
+    Decision::NoOpinion(why.into())
+}
+
+fn allow_if(allowed: bool) -> Decision {
+    if allowed { Decision::Allow(String::new()) } else { no_opinion("") }
+}
+
+/// A node reads its own object; admission sees to it that it writes no other.
+fn nodes(asked: &Asked<'_>) -> Decision {
+    let node = asked.node;
+    match (asked.subresource, asked.verb) {
+        ("", "create" | "update" | "patch") | ("status", "update" | "patch") => allow_if(true),
+        ("", "get" | "list" | "watch") if asked.name == node => allow_if(true),
+        ("", "get" | "list" | "watch") if asked.name.is_empty() => {
+            no_opinion(format!("node '{node}' cannot read all nodes, only its own Node object"))
+        }
+        ("", "get" | "list" | "watch") => {
+            no_opinion(format!("node '{node}' cannot read '{}', only its own Node object", asked.name))
+        }
+        _ => no_opinion(""),
     }
-    let pod = registry.find(pods_kind(), namespace, name).ok().flatten();
-    relationship(node, pod.is_some_and(|pod| runs_on(&pod, node)))
+}
+
+/// A node reads the pods on it; admission sees to it that it writes no other, and creates mirror pods only.
+fn pods(registry: &Registry, asked: &Asked<'_>, selector: &str) -> Decision {
+    let on_node = || {
+        let pod = registry.find(pods_kind(), asked.namespace, asked.name).ok().flatten();
+        relationship(asked.node, pod.is_some_and(|pod| runs_on(&pod, asked.node)))
+    };
+    match (asked.subresource, asked.verb) {
+        ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => allow_if(true),
+        ("", "list" | "watch") if selects_node(selector, asked.node) => allow_if(true),
+        ("", "list" | "watch") if asked.name.is_empty() => {
+            no_opinion("can only list/watch pods with spec.nodeName field selector")
+        }
+        ("", "get" | "list" | "watch") => on_node(),
+        _ => no_opinion(""),
+    }
+}
+
+fn selects_node(selector: &str, node: &str) -> bool {
+    selector.split(',').any(|term| {
+        let value = term.strip_prefix("spec.nodeName=");
+        value.is_some_and(|value| value.strip_prefix('=').unwrap_or(value) == node)
+    })
+}
+
+fn needed_by_pods(registry: &Registry, asked: &Asked<'_>, kind: &str) -> Decision {
+    match (asked.subresource, asked.verb) {
+        (_, verb) if !matches!(verb, "get" | "list" | "watch") => {
+            no_opinion("can only read resources of this type")
+        }
+        ("", _) if asked.namespace.is_empty() => no_opinion("can only read namespaced object of this type"),
+        ("", _) if asked.name.is_empty() => no_opinion("No Object name found"),
+        ("", _) => related(registry, asked, |pod| references::to(pod, kind, |name| name == asked.name)),
+        _ => no_opinion("cannot read subresource"),
+    }
+}
+
+fn tokens(registry: &Registry, asked: &Asked<'_>) -> Decision {
+    if asked.verb != "create" || asked.name.is_empty() {
+        return no_opinion("can only create tokens for individual service accounts");
+    }
+    if asked.subresource != "token" {
+        return no_opinion("can only create token subresource of serviceaccount");
+    }
+    related(registry, asked, |pod| pod.text("/spec/serviceAccountName") == asked.name)
+}
+
+/// The lease that says that the node lives. Its name is not known on create: admission looks at it.
+fn leases(asked: &Asked<'_>) -> Decision {
+    if !matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete") {
+        return no_opinion("can only get, create, update, patch, or delete a node lease");
+    }
+    if asked.namespace != LEASE_NAMESPACE {
+        return no_opinion(format!("can only access leases in the \"{LEASE_NAMESPACE}\" system namespace"));
+    }
+    if asked.verb != "create" && asked.name != asked.node {
+        return no_opinion("can only access node lease with the same name as the requesting node");
+    }
+    allow_if(true)
 }
 
 /// Whether a pod of the node relates to what is asked for by name.
-fn related(
-    registry: &Registry,
-    node: &str,
-    namespace: &str,
-    name: &str,
-    relates: impl Fn(&Object) -> bool,
-) -> Decision {
+fn related(registry: &Registry, asked: &Asked<'_>, relates: impl Fn(&Object) -> bool) -> Decision {
     // Names of objects are written in JSON as they are.
-    let pods = match name {
-        "" => Vec::new(),
-        name => registry.mentioning(pods_kind(), namespace, &[node, name]).unwrap_or_default(),
-    };
-    relationship(node, pods.iter().any(|pod| runs_on(pod, node) && relates(pod)))
+    let words = [asked.node, asked.name];
+    let pods = registry.mentioning(pods_kind(), asked.namespace, &words).unwrap_or_default();
+    relationship(asked.node, pods.iter().any(|pod| runs_on(pod, asked.node) && relates(pod)))
 }
 
 fn relationship(node: &str, found: bool) -> Decision {
     if found {
-        return Decision::Allow(String::new());
+        return allow_if(true);
     }
-    Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"))
+    no_opinion(format!("no relationship found between node '{node}' and this object"))
 }
 
 fn runs_on(pod: &Object, node: &str) -> bool {
     pod.text("/spec/nodeName") == node
-}
-
-/// Whether a pod mounts a config map or secret, reads its environment from it, or pulls images with it.
-fn refers_to(pod: &Object, kind: &str, name: &str) -> bool {
-    let keys: &[(&str, &str)] = match kind {
-        "configmaps" => &[("configMap", "name"), ("configMapRef", "name"), ("configMapKeyRef", "name")],
-        _ => &[
-            ("secret", "secretName"),
-            ("secret", "name"),
-            ("secretRef", "name"),
-            ("secretKeyRef", "name"),
-            ("imagePullSecrets", "name"),
-        ],
-    };
-    pod.at("/spec").is_some_and(|spec| mentions(spec, keys, name))
-}
-
-fn mentions(value: &Value, keys: &[(&str, &str)], name: &str) -> bool {
-    match value {
-        Value::Object(map) => map.iter().any(|(key, inner)| {
-            let named = |value: &Value| {
-                keys.iter().any(|(outer, field)| outer == key && value.get(field).is_some_and(|n| n == name))
-            };
-            let listed = inner.as_array().is_some_and(|list| list.iter().any(named));
-            named(inner) || listed || mentions(inner, keys, name)
-        }),
-        Value::Array(list) => list.iter().any(|inner| mentions(inner, keys, name)),
-        _ => false,
-    }
 }
 
 #[cfg(test)]
@@ -139,7 +164,7 @@ mod tests {
     use std::sync::Arc;
 
     use podlog_api::resource::find;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::store::RedbStore;
@@ -165,63 +190,105 @@ mod tests {
             groups: vec!["system:nodes".into()],
             ..UserInfo::default()
         };
+        let everything = "kubernetes.io/x=y";
+        let related = "no relationship found between node 'n1' and this object";
         let rows = [
-            ("get", "secrets", "", "mine", true),
-            ("watch", "secrets", "", "mine", true),
-            ("get", "secrets", "", "min", false),
-            ("get", "secrets", "", "theirs", false),
-            ("list", "secrets", "", "", false),
-            ("get", "configmaps", "", "kube-root-ca.crt", true),
-            ("get", "configmaps", "", "mine", false),
-            ("get", "pods", "", "on-n1", true),
-            ("get", "pods", "", "on-n2", false),
-            ("get", "pods", "", "on-n3", false),
-            ("create", "serviceaccounts", "token", "robot", true),
-            ("create", "serviceaccounts", "token", "default", false),
-            ("update", "secrets", "", "mine", false),
-            ("get", "pods", "log", "on-n1", false),
+            ("get secrets default mine", "", "yes"),
+            ("watch secrets default mine", "", "yes"),
+            ("get secrets default min", "", related),
+            ("get secrets default theirs", "", related),
+            ("list secrets default -", "", "No Object name found"),
+            ("list secrets - -", "", "can only read namespaced object of this type"),
+            ("update secrets default mine", "", "can only read resources of this type"),
+            ("get configmaps default kube-root-ca.crt", "", "yes"),
+            ("get configmaps default mine", "", related),
+            ("get pods default on-n1", "", "yes"),
+            ("get pods default on-n2", "", related),
+            ("get pods default on-n3", "", related),
+            ("get pods/log default on-n1", "", ""),
+            ("list pods default on-n1", "", "yes"),
+            ("list pods - -", "spec.nodeName=n1,status.phase=Running", "yes"),
+            ("watch pods - -", "spec.nodeName==n1", "yes"),
+            (
+                "list pods - -",
+                "spec.nodeName!=n1",
+                "can only list/watch pods with spec.nodeName field selector",
+            ),
+            (
+                "list pods - -",
+                "spec.nodeName=n2",
+                "can only list/watch pods with spec.nodeName field selector",
+            ),
+            ("list pods - -", everything, "can only list/watch pods with spec.nodeName field selector"),
+            ("deletecollection pods default -", "", ""),
+            ("create pods/eviction default on-n2", "", "yes"),
+            ("update pods/ephemeralcontainers default on-n1", "", ""),
+            ("create serviceaccounts/token default robot", "", "yes"),
+            ("create serviceaccounts/token default default", "", related),
+            (
+                "create serviceaccounts default -",
+                "",
+                "can only create tokens for individual service accounts",
+            ),
+            (
+                "get serviceaccounts default robot",
+                "",
+                "can only create tokens for individual service accounts",
+            ),
+            ("get nodes - n1", "", "yes"),
+            ("get nodes - n2", "", "node 'n1' cannot read 'n2', only its own Node object"),
+            ("list nodes - -", "", "node 'n1' cannot read all nodes, only its own Node object"),
+            ("watch nodes - n1", "", "yes"),
+            ("patch nodes/status - n2", "", "yes"),
+            ("delete nodes - n1", "", ""),
+            ("get nodes/proxy - n1", "", ""),
+            ("update leases.coordination.k8s.io kube-node-lease n1", "", "yes"),
+            ("create leases.coordination.k8s.io kube-node-lease -", "", "yes"),
+            (
+                "update leases.coordination.k8s.io kube-node-lease n2",
+                "",
+                "can only access node lease with the same name as the requesting node",
+            ),
+            (
+                "update leases.coordination.k8s.io kube-system podlog-controllers",
+                "",
+                "can only access leases in the \"kube-node-lease\" system namespace",
+            ),
+            (
+                "list leases.coordination.k8s.io kube-node-lease -",
+                "",
+                "can only get, create, update, patch, or delete a node lease",
+            ),
+            ("list services - -", "", "yes"),
+            ("update services default s", "", ""),
+            ("create events default -", "", "yes"),
+            ("create subjectaccessreviews.authorization.k8s.io - -", "", "yes"),
         ];
-        for (verb, resource, subresource, name, allowed) in rows {
-            let attributes = Attributes::Resource {
-                verb: verb.into(),
-                group: String::new(),
-                version: "v1".into(),
-                resource: resource.into(),
-                subresource: subresource.into(),
-                namespace: "default".into(),
-                name: name.into(),
+        for (question, selector, expected) in rows {
+            let decision = authorize(&registry, &user, &attributes(question), selector);
+            let said = match decision {
+                Decision::Allow(_) => "yes".to_owned(),
+                Decision::NoOpinion(why) => why,
+                Decision::Deny(why) => format!("denied: {why}"),
             };
-            let decision = authorize(&registry, &user, &attributes, "");
-            assert_eq!(
-                matches!(decision, Decision::Allow(_)),
-                allowed,
-                "{verb} {resource}/{subresource} {name}"
-            );
+            assert_eq!(said, expected, "{question} {selector}");
         }
     }
 
-    #[test]
-    fn references_are_found_wherever_they_are() {
-        let pod = Object::new(json!({"spec": {
-            "imagePullSecrets": [{"name": "pull"}],
-            "volumes": [{"configMap": {"name": "files"}}, {"secret": {"secretName": "keys"}},
-                {"projected": {"sources": [{"configMap": {"name": "ca"}}, {"secret": {"name": "part"}}]}}],
-            "containers": [{"env": [{"valueFrom": {"configMapKeyRef": {"name": "one", "key": "k"}}}],
-                "envFrom": [{"secretRef": {"name": "all"}}]}]
-        }}));
-        let rows = [
-            ("configmaps", "files", true),
-            ("configmaps", "ca", true),
-            ("configmaps", "one", true),
-            ("configmaps", "keys", false),
-            ("secrets", "keys", true),
-            ("secrets", "part", true),
-            ("secrets", "all", true),
-            ("secrets", "pull", true),
-            ("secrets", "files", false),
-        ];
-        for (kind, name, expected) in rows {
-            assert_eq!(refers_to(&pod, kind, name), expected, "{kind} {name}");
+    /// `verb resource[.group][/subresource] namespace name`; `-` is empty.
+    fn attributes(question: &str) -> Attributes {
+        let words: Vec<&str> = question.split(' ').map(|word| word.trim_matches('-')).collect();
+        let [verb, resource, namespace, name] = words[..] else { panic!("{question}") };
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
+        Attributes::Resource {
+            verb: verb.into(),
+            group: group.into(),
+            version: "v1".into(),
+            resource: resource.into(),
+            subresource: subresource.into(),
+            namespace: namespace.into(),
+            name: name.into(),
         }
     }
 }

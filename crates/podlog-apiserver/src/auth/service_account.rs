@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use http::request::Parts;
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, Validation};
-use podlog_api::UserInfo;
 use podlog_api::resource::find;
+use podlog_api::{UserInfo, go};
 use podlog_serving::{Authenticator, AuthnError, Peer, bearer_token};
 
 use super::TokenIssuer;
@@ -33,22 +33,39 @@ impl Authenticator for ServiceAccountAuthenticator {
         if !self.is_ours(token) {
             return Ok(None);
         }
-        self.verify(token, Timestamp::now()).map(Some).map_err(|why| AuthnError(why.into()))
+        self.review(token, &self.audiences).map(|(user, _)| Some(user))
     }
 }
 
 impl ServiceAccountAuthenticator {
+    /// Whose token of ours it is, and for which of the wanted audiences.
+    ///
+    /// # Errors
+    /// When it is not good, or for none of them.
+    pub(crate) fn review(
+        &self,
+        token: &str,
+        wanted: &[String],
+    ) -> Result<(UserInfo, Vec<String>), AuthnError> {
+        self.verify(token, wanted, Timestamp::now()).map_err(AuthnError)
+    }
+
     /// Whether it says that it is from our issuer; other tokens are for other authenticators.
-    fn is_ours(&self, token: &str) -> bool {
+    pub(crate) fn is_ours(&self, token: &str) -> bool {
         jsonwebtoken::dangerous::insecure_decode::<Claims>(token)
             .is_ok_and(|token| token.claims.iss == self.issuer.issuer())
     }
 
-    fn verify(&self, token: &str, now: Timestamp) -> Result<UserInfo, &'static str> {
+    fn verify(
+        &self,
+        token: &str,
+        wanted: &[String],
+        now: Timestamp,
+    ) -> Result<(UserInfo, Vec<String>), String> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| "malformed token")?;
         let mut keys = self.issuer.keys(header.kid.as_deref()).peekable();
         if keys.peek().is_none() {
-            return Err("invalid signature, no keys found");
+            return Err("invalid signature, no keys found".into());
         }
         let mut validation = Validation::new(Algorithm::ES256);
         // Times and audiences are checked below, with Kubernetes' leeway and words.
@@ -60,11 +77,18 @@ impl ServiceAccountAuthenticator {
             .ok_or("invalid signature")?
             .claims;
         check_times(&claims, now.as_second())?;
-        if !claims.aud.iter().any(|audience| self.audiences.contains(audience)) {
-            return Err("token audiences are invalid for the target audiences");
+        let meant: Vec<String> =
+            wanted.iter().filter(|audience| claims.aud.contains(audience)).cloned().collect();
+        if meant.is_empty() {
+            let quoted = |list: &[String]| go::quote_all(list.iter().map(String::as_str));
+            return Err(format!(
+                "token audiences {} is invalid for the target audiences {}",
+                quoted(&claims.aud),
+                quoted(wanted)
+            ));
         }
         self.check_objects(&claims, now)?;
-        Ok(user(claims))
+        Ok((user(claims), meant))
     }
 
     fn check_objects(&self, claims: &Claims, now: Timestamp) -> Result<(), &'static str> {

@@ -124,6 +124,7 @@ impl Call {
         let subresource = self.info.parts.get(2).cloned().unwrap_or_default();
         Ok(WriteContext {
             user: Some(self.user().clone()),
+            authorizer: Some(self.authorizer.clone()),
             dry_run,
             manager: self.field_manager()?,
             subresource,

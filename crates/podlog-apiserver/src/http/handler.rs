@@ -22,7 +22,7 @@ use super::answer::{self, Answer};
 use super::negotiation::error_layout;
 use super::{Call, InFlight, Metrics, dispatch, impersonation};
 use crate::audit::{Auditor, Record};
-use crate::auth::{ClusterAuthorizer, TokenIssuer};
+use crate::auth::{ClusterAuthorizer, ServiceAccountAuthenticator, TokenIssuer};
 use crate::registry::Registry;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -35,6 +35,8 @@ pub(crate) struct App {
     pub(crate) authorizer: Arc<ClusterAuthorizer>,
     /// Knows tokens, and nothing else: for `TokenReview`.
     pub(crate) token_authenticator: Arc<dyn Authenticator>,
+    /// Knows the tokens of service accounts, and the audiences that are ours.
+    pub(crate) accounts: Arc<ServiceAccountAuthenticator>,
     pub(crate) issuer: Arc<TokenIssuer>,
     pub(crate) nodes: NodeClient,
     /// Address types of nodes, most wanted first.
@@ -120,12 +122,13 @@ impl App {
         let mut user = self.authenticate(asked, &parts, &peer).await?;
         let audit = asked.audit.get().cloned();
         let authorizer = self.authorizer.selecting(&info.field_selector);
-        if let Some(other) = impersonation::impersonated(&parts.headers, &user, &authorizer).await? {
-            tracing::debug!(user = user.username, other = other.username, "impersonation");
+        let other = impersonation::impersonated(&parts.headers, &user, &info.attributes, &authorizer).await?;
+        if let Some(other) = other {
+            tracing::debug!(user = user.username, other = other.user.username, "impersonation");
             if let Some(record) = &audit {
                 record.impersonates(&other);
             }
-            user = other;
+            user = other.user;
         }
         let Ok(_slot) = self.in_flight.enter(&user, info) else {
             self.metrics.dropped(info);

@@ -21,6 +21,7 @@ mod write;
 pub(crate) use answer::{Answer, no_content, raw_json};
 pub(crate) use call::{Call, ReadError, Target, read_limited};
 pub(crate) use handler::{ApiHandler, App};
+pub(crate) use impersonation::Impersonated;
 pub(crate) use in_flight::InFlight;
 pub(crate) use list::value as json_answer;
 pub(crate) use metrics::Metrics;

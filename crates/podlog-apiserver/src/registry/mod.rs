@@ -17,6 +17,7 @@ pub(crate) mod migration;
 mod preconditions;
 mod qos;
 mod read;
+pub(crate) mod references;
 pub(crate) mod scale;
 mod strategy;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use podlog_api::ownership::Writer;
 use podlog_api::rbac::Policy;
 use podlog_api::{ApiError, UserInfo};
+use podlog_serving::Authorizer;
 
 use crate::store::Store;
 
@@ -41,10 +43,12 @@ pub use update::Part;
 pub use watch::{Watch, WatchEvent};
 
 /// Who writes, and how seriously.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct WriteContext {
     /// On whose behalf; `None` for the control plane itself, which admission does not restrict.
     pub user: Option<UserInfo>,
+    /// Whom to ask what else the user may do: nobody grants rights that they do not have.
+    pub authorizer: Option<Arc<dyn Authorizer>>,
     /// Do everything but the write (`dryRun=All`).
     pub dry_run: bool,
     /// Who owns what is written: the field manager. Empty for the control plane itself.

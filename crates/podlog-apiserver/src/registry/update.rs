@@ -65,7 +65,7 @@ impl Registry {
             let old = codec::decode(resource, &stored.value, stored.mod_revision)?;
             let mut new = old.clone();
             change(&mut new)?;
-            self.prepare(context, resource, part, &mut new, &old)?;
+            self.prepare(context, resource, part, &mut new, &old).await?;
             if new == old {
                 return Ok(old);
             }
@@ -81,7 +81,7 @@ impl Registry {
         Err(ApiError::modified(resource.group, resource.plural, name))
     }
 
-    fn prepare(
+    async fn prepare(
         &self,
         context: &WriteContext,
         resource: &'static Resource,
@@ -97,7 +97,7 @@ impl Registry {
         if new == old {
             return Ok(());
         }
-        admission::update(self, context, resource, part, new, old)?;
+        admission::update(self, context, resource, part, new, old).await?;
         let mut causes = match part {
             Part::Main => validation::update(resource, new, old),
             Part::Status => validation::update_status(resource, new, old),

@@ -80,18 +80,19 @@ async fn server() -> Arc<App> {
     let shutdown = CancellationToken::new();
     tokio::spawn(PolicyKeeper::start(registry.clone()).unwrap().run(shutdown.clone()));
     let issuer = Arc::new(TokenIssuer::new(ISSUER.into(), &private, &public).unwrap());
-    let accounts = ServiceAccountAuthenticator {
+    let accounts = Arc::new(ServiceAccountAuthenticator {
         registry: registry.clone(),
         issuer: issuer.clone(),
         audiences: vec![ISSUER.into()],
-    };
-    let tokens: Arc<dyn Authenticator> = Arc::new(BearerAuthenticator(vec![Arc::new(accounts)]));
+    });
+    let tokens: Arc<dyn Authenticator> = Arc::new(BearerAuthenticator(vec![accounts.clone()]));
     let authenticator = UnionAuthenticator::new(vec![Arc::new(Believer), tokens.clone()])
         .with_anonymous_on(&["/healthz", "/livez", "/readyz"]);
     let app = Arc::new(App {
         authenticator: Arc::new(authenticator),
         authorizer: Arc::new(ClusterAuthorizer::new(registry.clone(), vec![Member::Node, Member::Rbac])),
         token_authenticator: tokens,
+        accounts,
         issuer,
         nodes: NodeClient::new(NodeClientConfig::default()).unwrap(),
         preferred_address_types: vec!["InternalIP".into()],

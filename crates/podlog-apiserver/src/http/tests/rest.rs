@@ -187,7 +187,7 @@ async fn nobody_gets_what_he_may_not_have() {
             "/api/v1/pods",
             &[bob, ("impersonate-user", "admin")],
             403,
-            r#"users \"admin\" is forbidden: User \"bob\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope"#,
+            r#"pods is forbidden: User \"bob\" cannot impersonate-on:user-info:list resource \"pods\" in API group \"\" at the cluster scope"#,
         ),
         ("/api/v1/pods", &[ADMIN, ("impersonate-group", "g")], 400, "without impersonating a user name"),
     ];

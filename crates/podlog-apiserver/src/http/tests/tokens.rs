@@ -1,8 +1,14 @@
 //! Reviews, and tokens of service accounts from their issue to their end.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use podlog_api::{Attributes, Decision, UserInfo};
+use podlog_serving::{Authorizer, AuthzError};
 use serde_json::{Value, json};
 
-use super::{ADMIN, server};
+use super::{ADMIN, ISSUER, server};
+use crate::auth::{ClusterAuthorizer, Member};
 
 const ACCOUNT: &str = "/api/v1/namespaces/default/serviceaccounts/default";
 
@@ -128,4 +134,75 @@ async fn token_requests_are_checked() {
         401,
         "not meant for us"
     );
+}
+
+#[tokio::test]
+async fn reviews_say_for_which_audiences_a_token_is() {
+    let app = server().await;
+    let issue = async |audiences: Value| {
+        let answer = app.post(&format!("{ACCOUNT}/token"), json!({"spec": {"audiences": audiences}})).await;
+        answer.json()["status"]["token"].as_str().unwrap().to_owned()
+    };
+    let (ours, vault) = (issue(json!([])).await, issue(json!(["vault", "other"])).await);
+    let refused = |token: &str, wanted: &str| {
+        json!(format!(
+            "[invalid bearer token, token audiences [{token}] is invalid for the target audiences [\"{wanted}\"]]"
+        ))
+    };
+    let none = Value::Null;
+    let rows = [
+        (&ours, json!([]), json!([ISSUER]), none.clone()),
+        (&ours, json!(["vault", ISSUER]), json!([ISSUER]), none.clone()),
+        (&ours, json!(["vault"]), none.clone(), refused(&format!("\"{ISSUER}\""), "vault")),
+        (&vault, json!(["x", "vault"]), json!(["vault"]), none.clone()),
+        (&vault, json!([]), none.clone(), refused("\"vault\" \"other\"", ISSUER)),
+        (&"unknown".to_owned(), json!([]), none.clone(), json!("invalid bearer token")),
+        (&"unknown".to_owned(), json!(["vault"]), none, json!("invalid bearer token")),
+    ];
+    for (token, wanted, audiences, error) in rows {
+        let spec = json!({"spec": {"token": token, "audiences": wanted}});
+        let status =
+            app.post("/apis/authentication.k8s.io/v1/tokenreviews", spec).await.json()["status"].clone();
+        assert_eq!((&status["audiences"], &status["error"]), (&audiences, &error), "{wanted}: {status}");
+        let known = audiences.is_array();
+        assert_eq!(status["authenticated"] == true, known, "{status}");
+        let groups = &status["user"]["groups"];
+        assert_eq!(groups.to_string().contains("system:authenticated"), known, "{status}");
+    }
+}
+
+/// Lets `bob` write what he likes in the RBAC group and, where it says so, grant what he does not have.
+struct Lenient(bool);
+
+#[async_trait]
+impl Authorizer for Lenient {
+    async fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Result<Decision, AuthzError> {
+        let Attributes::Resource { verb, group, .. } = attributes else {
+            return Ok(Decision::NoOpinion(String::new()));
+        };
+        let grants = matches!(verb.as_str(), "escalate" | "bind");
+        let allowed = user.username == "bob" && group == "rbac.authorization.k8s.io" && (self.0 || !grants);
+        Ok(if allowed { Decision::Allow(String::new()) } else { Decision::NoOpinion(String::new()) })
+    }
+}
+
+#[tokio::test]
+async fn everybody_who_decides_is_asked_about_granting() {
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let role = json!({"metadata": {"name": "r"}, "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]});
+    let binding = json!({"metadata": {"name": "b"}, "subjects": [{"kind": "User", "name": "bob"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}});
+    for (grants, code) in [(false, 403), (true, 201)] {
+        let Ok(mut app) = Arc::try_unwrap(server().await) else { panic!("somebody else has the server") };
+        let members = vec![Member::Rbac, Member::Webhook(Arc::new(Lenient(grants)))];
+        app.authorizer = Arc::new(ClusterAuthorizer::new(app.registry.clone(), members));
+        let app = Arc::new(app);
+        for (plural, object) in [("roles", &role), ("rolebindings", &binding)] {
+            let headers = [("x-user", "bob"), ("content-type", "application/json")];
+            let answer = app.send("POST", &format!("{roles}/{plural}"), &headers, object.to_string()).await;
+            assert_eq!(answer.code, code, "{plural}: {}", answer.text());
+            let text = "is attempting to grant RBAC permissions not currently held";
+            assert_eq!(answer.text().contains(text), !grants, "{plural}: {}", answer.text());
+        }
+    }
 }

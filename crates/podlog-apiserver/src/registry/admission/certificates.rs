@@ -18,8 +18,7 @@ pub(super) fn create(user: Option<&UserInfo>, resource: &Resource, request: &Obj
     }
     let Some(node) = user.and_then(node_of) else { return Ok(()) };
     let is_of_nodes = matches!(signer, KUBELET_CLIENT | KUBELET_SERVING);
-    let other = asked.common_name.strip_prefix("system:node:").is_some_and(|name| name != node);
-    if is_of_nodes && other {
+    if is_of_nodes && asked.common_name.strip_prefix("system:node:") != Some(node) {
         return refuse(format!("can only create a node CSR with CN=system:node:{node}"));
     }
     Ok(())

@@ -24,9 +24,9 @@ pub(super) async fn create(
 ) -> Result<(), ApiError> {
     namespace::exists(registry, resource, object)?;
     if let Some(user) = &context.user {
-        node_restriction::create(user, resource, object)?;
-        escalation::check(registry, user, resource, object, None)?;
+        node_restriction::create(registry, user, resource, object)?;
     }
+    escalation::check(registry, context, object, None).await?;
     if super::certificates::is_request(resource) {
         certificates::create(context.user.as_ref(), resource, object)?;
     }
@@ -39,7 +39,7 @@ pub(super) async fn create(
 }
 
 /// May refuse a change.
-pub(super) fn update(
+pub(super) async fn update(
     registry: &Registry,
     context: &WriteContext,
     resource: &'static Resource,
@@ -47,9 +47,10 @@ pub(super) fn update(
     new: &Object,
     old: &Object,
 ) -> Result<(), ApiError> {
-    let Some(user) = &context.user else { return Ok(()) };
-    node_restriction::update(user, resource, part, new, old)?;
-    escalation::check(registry, user, resource, new, Some(old))
+    if let Some(user) = &context.user {
+        node_restriction::update(user, resource, part, new, old)?;
+    }
+    escalation::check(registry, context, new, Some(old)).await
 }
 
 /// May protect an object.
