@@ -203,17 +203,53 @@ spec:
     spec: {containers: [{name: c, image: none, command: [sh, -c, 'echo I am $0; sleep 1000', WORD]}]}
 ";
 
+/// Applies the sets with this word and waits until they say it.
+fn roll_out(podlog: &Podlog, kubectl: &Path, word: &str) {
+    let manifest = podlog.path("sets.yaml");
+    std::fs::write(&manifest, SETS.replace("WORD", word)).unwrap();
+    podlog.kubectl_ok(kubectl, &["apply", "-f", manifest.to_str().unwrap()]);
+    for set in ["statefulset/db", "daemonset/agent"] {
+        podlog.kubectl_ok(kubectl, &["rollout", "status", set, "--timeout=60s"]);
+    }
+}
+
+#[test]
+fn stock_kubectl_rolls_back_what_it_rolled_out() {
+    let Some(kubectl) = kubectl() else { return };
+    let podlog = Podlog::start(&[]);
+    let run = |command: &str| {
+        let arguments: Vec<&str> = command.split(' ').collect();
+        podlog.kubectl_ok(&kubectl, &arguments)
+    };
+    for word in ["old", "new"] {
+        roll_out(&podlog, &kubectl, word);
+    }
+    for (set, pod) in [("statefulset/db", "pod/db-0"), ("daemonset/agent", "daemonset/agent")] {
+        let first = run(&format!("rollout history {set} --revision=1"));
+        assert!(first.contains(" old\n"), "{first}");
+        let rolled_back = run(&format!("rollout undo {set}"));
+        assert!(rolled_back.contains("rolled back"), "{rolled_back}");
+        run(&format!("rollout status {set} --timeout=60s"));
+        assert_eq!(run(&format!("logs {pod}")), "I am old\n");
+        let history = run(&format!("rollout history {set}"));
+        let numbers: Vec<&str> = history.lines().skip(2).filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(numbers[..2], ["2", "3"], "{history}");
+        let skipped = run(&format!("rollout undo {set} --to-revision=3"));
+        assert!(skipped.contains("skipped rollback"), "{skipped}");
+    }
+    let revisions = run("get controllerrevisions");
+    assert!(
+        revisions.contains("statefulset.apps/db") && revisions.contains("daemonset.apps/agent"),
+        "{revisions}"
+    );
+}
+
 #[test]
 fn stateful_and_daemon_sets_roll_out_and_their_logs_are_read_by_their_names() {
     let Some(kubectl) = kubectl() else { return };
     let podlog = Podlog::start(&[]);
-    let manifest = podlog.path("sets.yaml");
     for word in ["old", "new"] {
-        std::fs::write(&manifest, SETS.replace("WORD", word)).unwrap();
-        podlog.kubectl_ok(&kubectl, &["apply", "-f", manifest.to_str().unwrap()]);
-        for set in ["statefulset/db", "daemonset/agent"] {
-            podlog.kubectl_ok(&kubectl, &["rollout", "status", set, "--timeout=60s"]);
-        }
+        roll_out(&podlog, &kubectl, word);
         for (name, expected) in [("db-0", word), ("db-1", word)] {
             let log = podlog.kubectl_ok(&kubectl, &["logs", name]);
             assert_eq!(log, format!("I am {expected}\n"), "{name}");

@@ -276,6 +276,12 @@ static RESOURCES: &[Resource] = &[
         .short(&["svc"])
         .in_all()
         .with(&[status("Service", SERVICE)]),
+    Resource::new(
+        APPS,
+        "ControllerRevision",
+        ("controllerrevisions", "controllerrevision"),
+        "io.k8s.api.apps.v1.ControllerRevision",
+    ),
     Resource::new(APPS, "DaemonSet", ("daemonsets", "daemonset"), DAEMON_SET)
         .short(&["ds"])
         .in_all()

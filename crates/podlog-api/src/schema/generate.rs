@@ -38,6 +38,7 @@ const ROOTS: &[Root] = &[
     root::<core::Secret>(),
     root::<core::Service>(),
     root::<core::ServiceAccount>(),
+    root::<apps::ControllerRevision>(),
     root::<apps::DaemonSet>(),
     root::<apps::Deployment>(),
     root::<apps::ReplicaSet>(),

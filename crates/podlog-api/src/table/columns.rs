@@ -177,6 +177,20 @@ pub(super) const CERTIFICATE_REQUEST: &[Column] = &[
     Column::text("Condition", "How far the request is."),
 ];
 
+pub(super) const REVISION: &[Column] = &[
+    NAME,
+    Column::text("Controller", "Whose template it was."),
+    Column::text("Revision", "Number of the revision."),
+    AGE,
+];
+
+pub(super) const SCALE: &[Column] = &[
+    NAME,
+    Column::typed("Desired", "integer", "How many there are to be."),
+    Column::typed("Available", "integer", "How many there are."),
+    AGE,
+];
+
 pub(super) const LEASE: &[Column] = &[NAME, Column::text("Holder", "Who holds the lease."), AGE];
 
 pub(super) const ENDPOINT_SLICE: &[Column] = &[

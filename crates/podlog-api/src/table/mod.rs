@@ -42,7 +42,7 @@ impl IncludeObject {
     }
 }
 
-/// A `meta.k8s.io/v1` Table of `objects`, all of them of kind `resource`.
+/// A `meta.k8s.io/v1` Table of `objects`, all of them of kind `resource`, or of the `Scale` of one.
 ///
 /// `metadata` is the list's (`resourceVersion`, `continue`, `remainingItemCount`) or, for one object, its resource version.
 /// `now` is what ages count to. In a watch, only the first event has column definitions: see [`drop_columns`].
@@ -53,7 +53,10 @@ pub fn render(
     now: Timestamp,
     include: IncludeObject,
 ) -> Value {
-    let printer = Printer::of(resource);
+    let printer = match objects {
+        [scale] if scale.kind() == "Scale" => Printer { columns: columns::SCALE, cells: workloads::scale },
+        _ => Printer::of(resource),
+    };
     let rows: Vec<Value> = objects.iter().map(|object| printer.row(object, now, include)).collect();
     json!({
         "kind": "Table",
@@ -87,6 +90,7 @@ impl Printer {
                 ("", "ServiceAccount") => (columns::SERVICE_ACCOUNT, cells::service_account),
                 ("", "Service") => (columns::SERVICE, cells::service),
                 ("" | "events.k8s.io", "Event") => (columns::EVENT, cells::event),
+                ("apps", "ControllerRevision") => (columns::REVISION, workloads::revision),
                 ("apps", "Deployment") => (columns::DEPLOYMENT, workloads::deployment),
                 ("apps", "ReplicaSet") => (columns::REPLICA_SET, workloads::replica_set),
                 ("apps", "StatefulSet") => (columns::STATEFUL_SET, workloads::stateful_set),

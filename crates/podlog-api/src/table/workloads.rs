@@ -8,6 +8,7 @@ use super::{
     cells::{label_text, selector_text},
 };
 use crate::Object;
+use crate::resource::split_api_version;
 
 pub(super) fn deployment(object: &Object, now: Timestamp) -> Vec<Value> {
     let mut cells = vec![
@@ -55,6 +56,29 @@ pub(super) fn daemon_set(object: &Object, now: Timestamp) -> Vec<Value> {
     cells.extend(template(object));
     cells.push(json!(selector_text(object.at("/spec/selector"))));
     cells
+}
+
+pub(super) fn revision(object: &Object, now: Timestamp) -> Vec<Value> {
+    let owner = object.array("/metadata/ownerReferences").iter().find(|owner| owner["controller"] == true);
+    let owner = owner.map_or_else(
+        || "<none>".to_owned(),
+        |owner| {
+            let text = |key: &str| owner[key].as_str().unwrap_or_default();
+            let (group, _) = split_api_version(text("apiVersion"));
+            let kind = text("kind").to_lowercase();
+            if group.is_empty() {
+                format!("{kind}/{}", text("name"))
+            } else {
+                format!("{kind}.{group}/{}", text("name"))
+            }
+        },
+    );
+    vec![json!(object.name()), json!(owner), json!(count(object, "/revision")), age(object, now)]
+}
+
+pub(super) fn scale(object: &Object, now: Timestamp) -> Vec<Value> {
+    let counts = ["/spec/replicas", "/status/replicas"].map(|path| json!(count(object, path)));
+    [vec![json!(object.name())], counts.to_vec(), vec![age(object, now)]].concat()
 }
 
 pub(super) fn job(object: &Object, now: Timestamp) -> Vec<Value> {

@@ -45,6 +45,7 @@ pub fn update(resource: &Resource, new: &Object, old: &Object) -> Vec<Cause> {
     metadata::update(new, old, &mut errors);
     match (resource.group, resource.kind) {
         ("", "Pod") => pod_update::update(new, old, &mut errors),
+        ("apps", "ControllerRevision") => workload::revision_update(new, old, &mut errors),
         ("apps", _) => workload::update(resource, new, old, &mut errors),
         ("batch", "Job") => workload::job_update(new, old, &mut errors),
         _ => content(resource, new, &mut errors),
@@ -127,6 +128,7 @@ fn content(resource: &Resource, object: &Object, errors: &mut Errors) {
         ("", "Event") => core::event(object, "involvedObject", errors),
         ("events.k8s.io", "Event") => core::event(object, "regarding", errors),
         ("coordination.k8s.io", "Lease") => core::lease(object, errors),
+        ("apps", "ControllerRevision") => workload::revision(object, errors),
         ("apps", _) => workload::create(resource, object, errors),
         ("batch", "Job") => workload::job(object, errors),
         ("rbac.authorization.k8s.io", "Role") => rbac::role(object, Scope::Namespace, errors),

@@ -518,6 +518,22 @@ fn small_kinds() {
         json!({"type": "b"}),
         &[r#"type: Invalid value: "b": field is immutable"#],
     );
+    check_create(
+        "apps/v1",
+        "ControllerRevision",
+        json!({"revision": -1}),
+        &[
+            "revision: Invalid value: -1: must be greater than or equal to 0",
+            "data: Required value: data is mandatory",
+        ],
+    );
+    check_update(
+        "apps/v1",
+        "ControllerRevision",
+        json!({"data": {"a": 1}, "revision": 1}),
+        json!({"data": {"a": 2}, "revision": 2}),
+        &[r#"data: Invalid value: {"a":2}: field is immutable"#],
+    );
     check_create("v1", "Service", json!({"spec": {}}), &["spec.ports: Required value"]);
     check_create(
         "v1",

@@ -42,6 +42,19 @@ pub(super) fn update(resource: &Resource, new: &Object, old: &Object, errors: &m
     errors.immutable("spec.selector", at(new, "/spec/selector"), at(old, "/spec/selector"));
 }
 
+/// What a controller remembers of a template (`ValidateControllerRevision`).
+pub(super) fn revision(object: &Object, errors: &mut Errors) {
+    errors.not_negative(&object.0, "", "revision");
+    if object.0["data"].is_null() {
+        errors.required("data".to_owned(), "data is mandatory");
+    }
+}
+
+pub(super) fn revision_update(new: &Object, old: &Object, errors: &mut Errors) {
+    revision(new, errors);
+    errors.immutable("data", &new.0["data"], &old.0["data"]);
+}
+
 fn stateful_set_update(new: &Value, old: &Value, errors: &mut Errors) {
     const CHANGEABLE: [&str; 7] = [
         "replicas",

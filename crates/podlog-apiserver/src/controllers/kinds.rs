@@ -43,6 +43,10 @@ pub(crate) fn replica_sets() -> &'static Resource {
     kind("apps", "replicasets")
 }
 
+pub(crate) fn revisions() -> &'static Resource {
+    kind("apps", "controllerrevisions")
+}
+
 pub(crate) fn daemon_sets() -> &'static Resource {
     kind("apps", "daemonsets")
 }

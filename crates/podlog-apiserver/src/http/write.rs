@@ -15,7 +15,7 @@ use super::options::{self, Selection};
 use super::{Call, Target, list};
 use crate::registry::{Deleted, Ownership, Part, Registry, WriteContext, metadata, scale};
 
-const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, application/strategic-merge-patch+json";
+const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
 /// Server-side apply.
 const APPLY: &str = "application/apply-patch+yaml";
 /// Kinds that an update creates when there are none (`AllowCreateOnUpdate` of their strategies).

@@ -11,7 +11,7 @@ use super::{
     claim::claim,
     kinds,
     objects::*,
-    revision,
+    revision::{self, History, Revision},
     runner::{Change, Controller, Key, owner_key},
     scheduler,
 };
@@ -38,13 +38,13 @@ impl Controller for DaemonSets {
     }
 
     fn watches(&self) -> Vec<&'static Resource> {
-        vec![kinds::daemon_sets(), kinds::pods(), kinds::nodes()]
+        vec![kinds::daemon_sets(), kinds::pods(), kinds::nodes(), kinds::revisions()]
     }
 
     fn keys(&self, change: &Change<'_>, objects: &dyn Objects) -> Result<Vec<Key>, ApiError> {
         match change.resource.kind {
             "DaemonSet" => Ok(vec![Key::of(change.object)]),
-            "Pod" => Ok(owner_key(change.object, "DaemonSet").into_iter().collect()),
+            "Pod" | "ControllerRevision" => Ok(owner_key(change.object, "DaemonSet").into_iter().collect()),
             // Heartbeats change nothing that a daemon depends on.
             _ if is_heartbeat(change) => Ok(Vec::new()),
             _ => Ok(objects.list(kinds::daemon_sets(), None)?.iter().map(Key::of).collect()),
@@ -55,10 +55,17 @@ impl Controller for DaemonSets {
         let Some(set) = objects.find(kinds::daemon_sets(), &key.namespace, &key.name)? else {
             return Ok(Vec::new());
         };
-        let claimed = claim(&set, kinds::pods(), objects.list(kinds::pods(), Some(&key.namespace))?);
+        let all = |kind| objects.list(kind, Some(&key.namespace));
+        let pods = claim(&set, kinds::pods(), all(kinds::pods())?);
+        let revisions = claim(&set, kinds::revisions(), all(kinds::revisions())?);
         let nodes = objects.list(kinds::nodes(), None)?;
-        let mut actions = claimed.actions;
-        actions.extend(reconcile(&set, &nodes, &claimed.owned, now));
+        let history = History::of(&set, &revisions.owned);
+        let mut actions = [pods.actions, revisions.actions].concat();
+        if !set.is_deleting() {
+            actions.extend(history.actions.clone());
+        }
+        actions.extend(reconcile(&set, &history.newest, &nodes, &pods.owned, now));
+        actions.extend(history.trim(&set, &history.newest, &pods.owned));
         Ok(actions)
     }
 }
@@ -74,24 +81,33 @@ fn is_heartbeat(change: &Change<'_>) -> bool {
 /// What is on the nodes, and should be.
 struct Census<'a> {
     set: &'a Object,
-    revision: String,
+    revision: &'a Revision,
     /// Nodes on which the daemon is to run.
     wanted: Vec<&'a Object>,
+    /// Nodes on which it would not be started any more, and is left alone.
+    tolerated: Vec<&'a Object>,
     /// The pods of each node, oldest first.
     on_node: BTreeMap<&'a str, Vec<&'a Object>>,
 }
 
 /// What it takes to get from `pods` (those that the set owns) to one on each node that wants one.
-fn reconcile(set: &Object, nodes: &[Object], pods: &[Object], now: Timestamp) -> Vec<Action> {
-    let revision = revision::of(set);
-    let template = daemon(set, "", &revision);
+fn reconcile(
+    set: &Object,
+    revision: &Revision,
+    nodes: &[Object],
+    pods: &[Object],
+    now: Timestamp,
+) -> Vec<Action> {
+    let template = daemon(set, "", revision);
     let mut on_node: BTreeMap<&str, Vec<&Object>> = BTreeMap::new();
     for pod in pods {
         on_node.entry(node_of(pod)).or_default().push(pod);
     }
     on_node.values_mut().for_each(|pods| pods.sort_by_key(|pod| (created(pod), pod.name().to_owned())));
-    let wanted = nodes.iter().filter(|node| scheduler::may_hold(&template, node)).collect();
-    let census = Census { set, revision, wanted, on_node };
+    let (wanted, others): (Vec<&Object>, Vec<&Object>) =
+        nodes.iter().partition(|node| scheduler::may_hold(&template, node));
+    let tolerated = others.into_iter().filter(|node| scheduler::may_keep(&template, node)).collect();
+    let census = Census { set, revision, wanted, tolerated, on_node };
     let mut actions = if set.is_deleting() { Vec::new() } else { census.actions(now) };
     actions.extend(Action::update(kinds::daemon_sets(), Part::Status, set, census.status(now)));
     actions.extend(census.next_available(now));
@@ -106,6 +122,10 @@ impl<'a> Census<'a> {
             if pods.is_empty() {
                 actions.push(self.create(node.name()));
             }
+        }
+        let staying = || self.wanted.iter().chain(&self.tolerated);
+        for node in staying() {
+            let pods = self.pods(node.name());
             for pod in pods.iter().filter(|pod| pod.text("/status/phase") == "Failed" && !pod.is_deleting()) {
                 actions.push(self.told_of_failure(pod));
                 actions.push(self.delete(pod));
@@ -113,8 +133,8 @@ impl<'a> Census<'a> {
             let active = pods.iter().filter(|pod| is_pod_active(pod));
             actions.extend(active.skip(1).map(|pod| self.delete(pod)));
         }
-        let is_wanted = |name: &str| self.wanted.iter().any(|node| node.name() == name);
-        let elsewhere = self.on_node.iter().filter(|(name, _)| !is_wanted(name));
+        let may_stay = |name: &str| staying().any(|node| node.name() == name);
+        let elsewhere = self.on_node.iter().filter(|(name, _)| !may_stay(name));
         let stray = elsewhere.flat_map(|(_, pods)| pods).filter(|pod| !pod.is_deleting());
         actions.extend(stray.map(|pod| self.delete(pod)));
         actions.extend(self.roll(now));
@@ -133,7 +153,7 @@ impl<'a> Census<'a> {
         let mut budget = allowed.saturating_sub(unavailable.count());
         let mut actions = Vec::new();
         for pod in self.wanted.iter().filter_map(|node| first(&node)) {
-            if revision::is_of(pod, &self.revision) {
+            if self.revision.made(pod) {
                 continue;
             }
             // What does not serve anyway costs nothing.
@@ -156,7 +176,7 @@ impl<'a> Census<'a> {
     }
 
     fn create(&self, node: &str) -> Action {
-        let object = daemon(self.set, node, &self.revision);
+        let object = daemon(self.set, node, self.revision);
         Action::Create { resource: kinds::pods(), object, told: Some(self.told()) }
     }
 
@@ -196,7 +216,7 @@ impl<'a> Census<'a> {
         let count = |holds: &dyn Fn(&Object) -> bool| running.iter().filter(|pod| holds(pod)).count();
         let (desired, ready) = (self.wanted.len(), count(&|pod| holds(pod, "Ready")));
         let available = count(&|pod| self.is_available(pod, now));
-        let updated = count(&|pod| revision::is_of(pod, &self.revision));
+        let updated = count(&|pod| self.revision.made(pod));
         let misplaced = self
             .on_node
             .iter()
@@ -241,9 +261,9 @@ fn max_unavailable(set: &Object, nodes: usize) -> usize {
 }
 
 /// A daemon for a node; the scheduler binds it to that node and no other.
-fn daemon(set: &Object, node: &str, revision: &str) -> Object {
+fn daemon(set: &Object, node: &str, revision: &Revision) -> Object {
     let mut pod = pod_from_template(&set.0["spec"]["template"], set);
-    revision::mark(&mut pod, revision);
+    revision::mark(&mut pod, &revision.hash);
     let spec = pod.map_mut("spec");
     let on_host_network = spec.get("hostNetwork") == Some(&json!(true));
     let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));

@@ -67,6 +67,13 @@ fn nodes_come_and_go_and_failed_daemons_are_replaced() {
     assert_eq!(nodes_with_pods(&world), ["a", "b"]);
     world.change("Node", "a", |node| node.0["spec"] = tainted("team"));
     settle(&mut world);
+    assert_eq!(nodes_with_pods(&world), ["a", "b"], "it would not be started there, and goes on");
+    let status = world.get("DaemonSet", "d").0["status"].clone();
+    assert_eq!((&status["desiredNumberScheduled"], &status["numberMisscheduled"]), (&json!(1), &json!(1)));
+    world.change("Node", "a", |node| {
+        node.0["spec"] = json!({"taints": [{"key": "team", "effect": "NoExecute"}]});
+    });
+    settle(&mut world);
     assert_eq!(nodes_with_pods(&world), ["b"]);
     let failed = world.of_kind("Pod").remove(0);
     world.change("Pod", failed.name(), |pod| pod.0["status"] = json!({"phase": "Failed"}));
@@ -107,4 +114,24 @@ fn a_new_template_reaches_node_after_node() {
         assert!(at_once == 0 || rounds >= 4 / at_once, "{strategy}: {rounds}");
         assert_eq!(nodes_with_pods(&world), ["a", "b", "c", "d"]);
     }
+}
+
+#[test]
+fn every_template_has_a_revision_that_comes_back_with_it() {
+    let mut world = World::new(vec![set("v1", json!({})), node("a", json!({}))]);
+    for image in ["v1", "v2", "v1"] {
+        let template = set(image, json!({})).0["spec"]["template"].clone();
+        world.change("DaemonSet", "d", |set| set.0["spec"]["template"] = template);
+        settle(&mut world);
+        world.run_pods();
+        settle(&mut world);
+    }
+    let mut revisions = world.of_kind("ControllerRevision");
+    revisions.sort_by_key(|revision| revision.integer("/revision"));
+    let image = |revision: &Object| revision.text("/data/spec/template/spec/containers/0/image").to_owned();
+    let found: Vec<_> = revisions.iter().map(|r| (r.integer("/revision").unwrap(), image(r))).collect();
+    assert_eq!(found, [(2, "v2".to_owned()), (3, "v1".to_owned())]);
+    let hash = revisions[1].label("controller-revision-hash").unwrap();
+    assert_eq!(revisions[1].name(), format!("d-{hash}"));
+    assert!(world.of_kind("Pod").iter().all(|pod| pod.label("controller-revision-hash") == Some(hash)));
 }

@@ -37,6 +37,12 @@ pub(crate) fn may_hold(pod: &Object, node: &Object) -> bool {
     selects(pod, node) && taints(node).iter().all(|taint| !is_hard(taint) || is_tolerated(pod, taint))
 }
 
+/// Whether a daemon that runs on the node may go on: only taints that drive it out count (`NodeShouldRunDaemonPod`, too).
+pub(crate) fn may_keep(pod: &Object, node: &Object) -> bool {
+    let drives_out = |taint: &&Value| taint["effect"] == NO_EXECUTE && !is_tolerated(pod, taint);
+    selects(pod, node) && !taints(node).iter().any(|taint| drives_out(&taint))
+}
+
 /// Taints that the pod should rather stay away from.
 pub(super) fn avoided_taints(pod: &Object, node: &Object) -> usize {
     let soft = |taint: &&Value| taint["effect"] == PREFER_NO_SCHEDULE && !is_tolerated(pod, taint);

@@ -3,7 +3,7 @@
 mod filters;
 mod resources;
 
-pub(crate) use filters::may_hold;
+pub(crate) use filters::{may_hold, may_keep};
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -13,7 +13,7 @@ use super::{
     claim::claim,
     kinds,
     objects::*,
-    revision,
+    revision::{self, History, Revision},
     runner::{Change, Controller, Key, owner_key},
 };
 use crate::registry::Part;
@@ -31,7 +31,7 @@ impl Controller for StatefulSets {
     }
 
     fn watches(&self) -> Vec<&'static Resource> {
-        vec![kinds::stateful_sets(), kinds::pods()]
+        vec![kinds::stateful_sets(), kinds::pods(), kinds::revisions()]
     }
 
     fn keys(&self, change: &Change<'_>, _: &dyn Objects) -> Result<Vec<Key>, ApiError> {
@@ -45,9 +45,16 @@ impl Controller for StatefulSets {
         let Some(set) = objects.find(kinds::stateful_sets(), &key.namespace, &key.name)? else {
             return Ok(Vec::new());
         };
-        let claimed = claim(&set, kinds::pods(), objects.list(kinds::pods(), Some(&key.namespace))?);
-        let mut actions = claimed.actions;
-        actions.extend(Plan::of(&set, &claimed.owned, now).actions());
+        let all = |kind| objects.list(kind, Some(&key.namespace));
+        let pods = claim(&set, kinds::pods(), all(kinds::pods())?);
+        let revisions = claim(&set, kinds::revisions(), all(kinds::revisions())?);
+        let mut actions = [pods.actions, revisions.actions].concat();
+        let plan = Plan::of(&set, &pods.owned, &revisions.owned, now);
+        if !set.is_deleting() {
+            actions.extend(plan.history.actions.clone());
+        }
+        actions.extend(plan.actions());
+        actions.extend(plan.history.trim(&set, &plan.current, &pods.owned));
         Ok(actions)
     }
 }
@@ -60,21 +67,19 @@ struct Plan<'a> {
     start: i64,
     /// Behind the last number.
     end: i64,
-    /// Revision of the present template.
-    update: String,
-    /// Revision that pods below the partition keep.
-    current: String,
+    history: History,
+    /// Revision that pods below the partition keep; the others are of the newest.
+    current: Revision,
     pods: BTreeMap<i64, &'a Object>,
 }
 
 impl<'a> Plan<'a> {
-    fn of(set: &'a Object, owned: &'a [Object], now: Timestamp) -> Self {
+    fn of(set: &'a Object, owned: &'a [Object], revisions: &[Object], now: Timestamp) -> Self {
         let start = set.integer("/spec/ordinals/start").unwrap_or(0);
-        let update = revision::of(set);
-        let current = set.text("/status/currentRevision");
-        let current = if current.is_empty() { update.clone() } else { current.to_owned() };
+        let history = History::of(set, revisions);
+        let current = history.named(set.text("/status/currentRevision"));
         let pods = owned.iter().filter_map(|pod| Some((ordinal(set, pod)?, pod))).collect();
-        Plan { set, now, start, end: start + replicas(set), update, current, pods }
+        Plan { set, now, start, end: start + replicas(set), history, current, pods }
     }
 
     fn actions(&self) -> Vec<Action> {
@@ -113,7 +118,7 @@ impl<'a> Plan<'a> {
     /// A pod that does not become available holds everything up, but for its own replacement by a newer template.
     fn unstuck(&self, pod: &'a Object) -> Vec<Action> {
         let (number, rolls) = (ordinal(self.set, pod).unwrap_or_default(), self.rolls());
-        let outdated = rolls && number >= self.partition() && !revision::is_of(pod, &self.update);
+        let outdated = rolls && number >= self.partition() && !self.history.newest.made(pod);
         if outdated && !pod.is_deleting() { vec![self.delete(pod)] } else { Vec::new() }
     }
 
@@ -141,8 +146,9 @@ impl<'a> Plan<'a> {
         self.set.text("/spec/updateStrategy/type") != "OnDelete"
     }
 
+    /// Pods from this number on are to be of the newest template.
     fn partition(&self) -> i64 {
-        self.set.integer("/spec/updateStrategy/rollingUpdate/partition").unwrap_or(0)
+        self.start + self.set.integer("/spec/updateStrategy/rollingUpdate/partition").unwrap_or(0)
     }
 
     /// Deletes the last pod that is of an older template, once those behind it serve.
@@ -150,9 +156,9 @@ impl<'a> Plan<'a> {
         if !self.rolls() {
             return Vec::new();
         }
-        let from = self.start.max(self.partition());
+        let from = self.partition();
         for (_, pod) in self.pods.range(from..self.end.max(from)).rev() {
-            if !revision::is_of(pod, &self.update) {
+            if !self.history.newest.made(pod) {
                 return if pod.is_deleting() { Vec::new() } else { vec![self.delete(pod)] };
             }
             if !self.is_available(pod) {
@@ -172,8 +178,10 @@ impl<'a> Plan<'a> {
     }
 
     fn create(&self, number: i64) -> Action {
-        let mut object = pod_from_template(&self.set.0["spec"]["template"], self.set);
-        revision::mark(&mut object, &self.update);
+        let is_behind = self.rolls() && number < self.partition();
+        let revision = if is_behind { &self.current } else { &self.history.newest };
+        let mut object = pod_from_template(&revision.template, self.set);
+        revision::mark(&mut object, &revision.name);
         let name = format!("{}-{number}", self.set.name());
         let metadata = object.metadata_mut();
         metadata.remove("generateName");
@@ -210,10 +218,11 @@ impl<'a> Plan<'a> {
         let total = count(&|pod| !is_pod_finished(pod));
         let ready = count(&|pod| holds(pod, "Ready"));
         let available = count(&|pod| self.is_available(pod));
-        let updated = count(&|pod| alive(pod) && revision::is_of(pod, &self.update));
+        let newest = &self.history.newest;
+        let updated = count(&|pod| alive(pod) && newest.made(pod));
         let is_done = self.rolls() && updated == total && total == replicas(self.set) && ready == total;
-        let current = if is_done { &self.update } else { &self.current };
-        let of_current = count(&|pod| alive(pod) && revision::is_of(pod, current));
+        let current = if is_done { newest } else { &self.current };
+        let of_current = count(&|pod| alive(pod) && current.made(pod));
 
         let mut object = self.set.clone();
         let status = object.map_mut("status");
@@ -225,8 +234,8 @@ impl<'a> Plan<'a> {
         set_count(status, "readyReplicas", ready);
         set_count(status, "currentReplicas", of_current);
         set_count(status, "updatedReplicas", updated);
-        status.insert("currentRevision".into(), json!(current));
-        status.insert("updateRevision".into(), json!(self.update));
+        status.insert("currentRevision".into(), json!(current.name));
+        status.insert("updateRevision".into(), json!(newest.name));
         object
     }
 

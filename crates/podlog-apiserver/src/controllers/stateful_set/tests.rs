@@ -103,3 +103,69 @@ fn a_template_that_never_works_is_replaced_by_the_next() {
     run(&mut world);
     assert_eq!(pods(&world), ["db-0 v2", "db-1 v2"]);
 }
+
+/// Number, image and name of every revision, by number.
+fn revisions(world: &World) -> Vec<(i64, String)> {
+    let image = |revision: &Object| revision.text("/data/spec/template/spec/containers/0/image").to_owned();
+    let mut found: Vec<(i64, String)> = world
+        .of_kind("ControllerRevision")
+        .iter()
+        .map(|revision| (revision.integer("/revision").unwrap(), image(revision)))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn every_template_has_a_revision_and_some_are_kept() {
+    let more = json!({"revisionHistoryLimit": 1});
+    let mut world = World::new(vec![set("v1", 2, more.clone())]);
+    run(&mut world);
+    let rows = [
+        ("v1", vec![(1, "v1")]),
+        ("v2", vec![(1, "v1"), (2, "v2")]),
+        ("v1", vec![(2, "v2"), (3, "v1")]),
+        ("v3", vec![(3, "v1"), (4, "v3")]),
+    ];
+    for (image, expected) in rows {
+        change(&mut world, &set(image, 2, more.clone()));
+        run(&mut world);
+        let expected: Vec<(i64, String)> =
+            expected.into_iter().map(|(n, image)| (n, image.to_owned())).collect();
+        assert_eq!(revisions(&world), expected, "{image}");
+    }
+    let newest = world.get("StatefulSet", "db").text("/status/updateRevision").to_owned();
+    let revision = world.get("ControllerRevision", &newest);
+    assert_eq!(revision.text("/metadata/ownerReferences/0/kind"), "StatefulSet");
+    assert_eq!(revision.label("app"), Some("db"));
+    assert_eq!(revision.text("/data/spec/template/$patch"), "replace");
+    assert_eq!(world.get("Pod", "db-0").label("controller-revision-hash"), Some(newest.as_str()));
+}
+
+#[test]
+fn a_pod_below_the_partition_comes_back_as_it_was() {
+    let partition = json!({"ordinals": {"start": 5}, "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 1}}});
+    let mut world = World::new(vec![set("v1", 2, json!({"ordinals": {"start": 5}}))]);
+    run(&mut world);
+    change(&mut world, &set("v2", 2, partition));
+    run(&mut world);
+    for number in ["db-5", "db-6"] {
+        world.objects.retain(|object| object.name() != number);
+        run(&mut world);
+        assert_eq!(pods(&world), ["db-5 v1", "db-6 v2"], "{number} was gone");
+    }
+}
+
+#[test]
+fn pods_of_before_there_were_revisions_stay() {
+    let mut world = World::new(vec![set("v1", 1, json!({}))]);
+    run(&mut world);
+    let hash =
+        world.of_kind("ControllerRevision")[0].label("controller.kubernetes.io/hash").unwrap().to_owned();
+    world.objects.retain(|object| object.kind() != "ControllerRevision");
+    world.change("StatefulSet", "db", |set| set.0["status"]["currentRevision"] = json!(hash));
+    let uid = world.get("Pod", "db-0").uid().to_owned();
+    world.change("Pod", "db-0", |pod| pod.0["metadata"]["labels"]["controller-revision-hash"] = json!(hash));
+    run(&mut world);
+    assert_eq!((world.get("Pod", "db-0").uid(), revisions(&world).len()), (uid.as_str(), 1));
+}
