@@ -69,7 +69,7 @@ pub enum StartError {
         /// Why.
         source: PkiError,
     },
-    /// The key that signs tokens is not a P-256 key.
+    /// The key that signs tokens is neither ECDSA nor RSA.
     #[error("the service account key {} cannot sign: {reason}", path.display())]
     SigningKey {
         /// The private key.

@@ -2,10 +2,13 @@
 //!
 //! As `pkg/serviceaccount` and `pkg/registry/core/serviceaccount/storage/token.go`.
 
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
+use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use podlog_api::resource::find;
 use podlog_api::{ApiError, Object, validation};
@@ -18,8 +21,10 @@ use crate::registry::admission::node_restriction;
 use crate::registry::{Registry, metadata};
 
 const DEFAULT_SECONDS: i64 = 3600;
-/// DER of an uncompressed P-256 point ends in X and Y.
-const COORDINATE: usize = 32;
+/// Length of the DER of a P-256 key; those of longer curves are longer.
+const LONGEST_P256: usize = 91;
+/// The last line of a public key in PEM (SPKI).
+const END: &str = "-----END PUBLIC KEY-----";
 
 /// An object that a token names: it is valid as long as the object lives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,45 +74,69 @@ pub(crate) struct TokenIssuer {
 /// A public key that tokens are verified with.
 struct VerifyingKey {
     id: String,
+    algorithm: Algorithm,
     decoding: DecodingKey,
-    /// X and Y.
-    point: ([u8; COORDINATE], [u8; COORDINATE]),
+    /// As others are told.
+    published: Value,
 }
 
 impl VerifyingKey {
+    /// An ECDSA (P-256 or P-384) or RSA key.
     fn from_pem(pem: &str) -> Result<Self, String> {
         let der = spki(pem).ok_or("the public key is not PEM")?;
-        let point = der.len().checked_sub(2 * COORDINATE).map(|start| der[start..].split_at(COORDINATE));
-        let (x, y) = point.ok_or("the public key is too short")?;
-        Ok(VerifyingKey {
-            id: URL_SAFE_NO_PAD.encode(Sha256::digest(&der)),
-            decoding: DecodingKey::from_ec_pem(pem.as_bytes()).map_err(|error| error.to_string())?,
-            point: (x.try_into().map_err(|_| "bad point")?, y.try_into().map_err(|_| "bad point")?),
-        })
+        let (algorithm, decoding) = match DecodingKey::from_ec_pem(pem.as_bytes()) {
+            Ok(key) if der.len() > LONGEST_P256 => (Algorithm::ES384, key),
+            Ok(key) => (Algorithm::ES256, key),
+            Err(_) => {
+                let key = DecodingKey::from_rsa_pem(pem.as_bytes());
+                (Algorithm::RS256, key.map_err(|_| "the public key is neither ECDSA nor RSA")?)
+            }
+        };
+        let id = URL_SAFE_NO_PAD.encode(Sha256::digest(&der));
+        let unusable = |error: &dyn std::fmt::Display| format!("the public key cannot be used: {error}");
+        let mut jwk = Jwk::from_decoding_key(&decoding, Some(algorithm)).map_err(|error| unusable(&error))?;
+        jwk.common.key_id = Some(id.clone());
+        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+        let published = serde_json::to_value(&jwk).map_err(|error| unusable(&error))?;
+        Ok(VerifyingKey { id, algorithm, decoding, published })
     }
 }
 
+/// A private key of the kind that its public key is of.
+fn signing_key(pem: &str, algorithm: Algorithm) -> Result<EncodingKey, String> {
+    let key = match algorithm {
+        Algorithm::RS256 => EncodingKey::from_rsa_pem(pem.as_bytes()),
+        _ => EncodingKey::from_ec_pem(pem.as_bytes()),
+    };
+    key.map_err(|error| error.to_string())
+}
+
 impl TokenIssuer {
-    /// With a P-256 key pair in PEM.
+    /// With an ECDSA or RSA key pair in PEM.
     ///
     /// # Errors
     /// What is wrong with the keys.
     pub(crate) fn new(issuer: String, private_pem: &str, public_pem: &str) -> Result<Self, String> {
-        Ok(TokenIssuer {
-            issuer,
-            encoding: EncodingKey::from_ec_pem(private_pem.as_bytes()).map_err(|error| error.to_string())?,
-            keys: vec![VerifyingKey::from_pem(public_pem)?],
-        })
+        let key = VerifyingKey::from_pem(public_pem)?;
+        let encoding = signing_key(private_pem, key.algorithm)?;
+        Ok(TokenIssuer { issuer, encoding, keys: vec![key] })
     }
 
-    /// Believes tokens that another P-256 key signed, too, e.g. the one of before a rotation.
+    /// Believes tokens that other keys signed, too, e.g. the one of before a rotation: all public keys of a PEM file.
     ///
     /// # Errors
-    /// What is wrong with the key.
+    /// What is wrong with a key; there has to be one.
     pub(crate) fn believe(&mut self, public_pem: &str) -> Result<(), String> {
-        let key = VerifyingKey::from_pem(public_pem)?;
-        if self.keys.iter().all(|known| known.id != key.id) {
-            self.keys.push(key);
+        let blocks: Vec<&str> =
+            public_pem.split_inclusive(END).filter(|block| block.ends_with(END)).collect();
+        if blocks.is_empty() {
+            return Err("there is no public key in PEM".into());
+        }
+        for block in blocks {
+            let key = VerifyingKey::from_pem(block.trim_start())?;
+            if self.keys.iter().all(|known| known.id != key.id) {
+                self.keys.push(key);
+            }
         }
         Ok(())
     }
@@ -118,9 +147,9 @@ impl TokenIssuer {
     }
 
     /// The keys that may have signed a token with this `kid`.
-    pub(crate) fn keys(&self, key_id: Option<&str>) -> impl Iterator<Item = &DecodingKey> {
+    pub(crate) fn keys(&self, key_id: Option<&str>) -> impl Iterator<Item = (&DecodingKey, Algorithm)> {
         let named = move |key: &&VerifyingKey| key_id.is_none_or(|id| id == key.id);
-        self.keys.iter().filter(named).map(|key| &key.decoding)
+        self.keys.iter().filter(named).map(|key| (&key.decoding, key.algorithm))
     }
 
     /// `POST …/serviceaccounts/<name>/token`.
@@ -184,9 +213,10 @@ impl TokenIssuer {
             sub: podlog_api::UserInfo::service_account_name(account.namespace(), account.name()),
             kubernetes,
         };
-        let mut header = Header::new(Algorithm::ES256);
+        let signing = self.keys.first();
+        let mut header = Header::new(signing.map_or(Algorithm::ES256, |key| key.algorithm));
         header.typ = None;
-        header.kid = self.keys.first().map(|key| key.id.clone());
+        header.kid = signing.map(|key| key.id.clone());
         let token = jsonwebtoken::encode(&header, &claims, &self.encoding).map_err(|error| {
             tracing::error!(%error, "cannot sign a token");
             ApiError::internal("failed to generate token")
@@ -201,19 +231,20 @@ impl TokenIssuer {
             "jwks_uri": format!("{}/openid/v1/jwks", self.issuer),
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["ES256"],
+            "id_token_signing_alg_values_supported": self.algorithms(),
         }))
     }
 
     /// `GET /openid/v1/jwks`.
     pub(crate) fn key_set(&self) -> Answer {
-        let keys = self.keys.iter().map(|VerifyingKey { id, point: (x, y), .. }| {
-            json!({
-                "use": "sig", "kty": "EC", "kid": id, "crv": "P-256", "alg": "ES256",
-                "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
-            })
-        });
-        crate::http::raw_json(&json!({"keys": keys.collect::<Vec<_>>()}))
+        let keys: Vec<&Value> = self.keys.iter().map(|key| &key.published).collect();
+        crate::http::raw_json(&json!({"keys": keys}))
+    }
+
+    /// What our tokens may be signed by, each once, in order.
+    fn algorithms(&self) -> Vec<String> {
+        let names: BTreeSet<String> = self.keys.iter().map(|key| format!("{:?}", key.algorithm)).collect();
+        names.into_iter().collect()
     }
 }
 
@@ -322,7 +353,7 @@ mod tests {
         assert!(!knows(issuer(&new)).await, "another key");
         let mut rotated = issuer(&new);
         rotated.believe(&old.1).unwrap();
-        rotated.believe(&old.1).unwrap();
+        rotated.believe(&format!("{}\n{}", new.1, old.1)).unwrap();
         assert_eq!(rotated.keys.len(), 2, "each key once");
         assert!(knows(rotated).await);
         assert!(issuer(&new).believe("nonsense").is_err());

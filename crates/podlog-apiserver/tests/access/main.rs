@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail loudly")]
 
+mod account_keys;
 mod audit;
 mod certificates;
 mod cluster;

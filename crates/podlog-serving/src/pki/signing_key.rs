@@ -2,30 +2,35 @@
 
 use std::path::Path;
 
-use rcgen::KeyPair;
+use rcgen::{KeyPair, PKCS_RSA_SHA256};
 
 use super::files::{PUBLIC, PkiError, SECRET, read_if_present, write_atomically};
 
-/// Loads or makes an ECDSA P-256 key (for ES256): the private one as PKCS #8 PEM, the public one as SPKI PEM, which is
-/// written where it is missing; a file that holds another key is left alone. Returns both texts: private, public.
+/// Loads the key that signs tokens, ECDSA or RSA, or makes one of ECDSA P-256: the private one as PEM, the public one as SPKI PEM,
+/// which is written where it is missing; a file that holds another key is left alone. Returns both texts: private, public.
 ///
 /// # Errors
 /// When the files cannot be read, written or understood.
 pub fn load_or_create_signing_key(private: &Path, public: &Path) -> Result<(String, String), PkiError> {
-    let key = match read_if_present(private)? {
-        Some(pem) => KeyPair::from_pem(&pem)
-            .map_err(|error| PkiError::Content { path: private.to_owned(), reason: error.to_string() })?,
+    let (private_pem, key) = match read_if_present(private)? {
+        Some(pem) => {
+            let key = KeyPair::from_pem(&pem)
+                .map_err(|error| PkiError::Content { path: private.to_owned(), reason: error.to_string() })?;
+            // What may be PKCS #1 stays as it is.
+            let is_rsa = key.is_compatible(&PKCS_RSA_SHA256);
+            (if is_rsa { pem } else { key.serialize_pem() }, key)
+        }
         None => {
             let key = KeyPair::generate()?;
             write_atomically(private, key.serialize_pem().as_bytes(), SECRET)?;
-            key
+            (key.serialize_pem(), key)
         }
     };
     let public_pem = key.public_key_pem();
     if read_if_present(public)?.is_none() {
         write_atomically(public, public_pem.as_bytes(), PUBLIC)?;
     }
-    Ok((key.serialize_pem(), public_pem))
+    Ok((private_pem, public_pem))
 }
 
 #[cfg(test)]

@@ -49,8 +49,8 @@ pub(crate) struct ApiServerArgs {
     /// which is written there where the file is missing; may be repeated, for keys of before, whose tokens stay valid.
     #[arg(long, value_name = "FILE", required = true)]
     service_account_key_file: Vec<PathBuf>,
-    /// Private key (P-256) that signs tokens of service accounts; made where it is missing. Servers that share a storage
-    /// share it too.
+    /// Private key, ECDSA or RSA, that signs tokens of service accounts; made where it is missing. Servers that share a
+    /// storage share it too.
     #[arg(long, value_name = "FILE")]
     service_account_signing_key_file: PathBuf,
     /// `iss` of tokens of service accounts.
