@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use podlog_api::{Object, resource::Resource};
+use podlog_api::{ApiError, Object, resource::Resource};
 
 use crate::registry::{Part, Propagation};
 
@@ -60,6 +60,29 @@ pub(crate) struct Told {
     pub(crate) regarding: Object,
     /// The controller, e.g. `replicaset-controller`.
     pub(crate) component: &'static str,
+}
+
+impl Told {
+    /// What is told of something that was done (`create`, `delete`) with an object of a kind (`pod`): the owner's controller has
+    /// words of its own (`pkg/controller/statefulset/stateful_pod_control.go`).
+    pub(crate) fn of_success(&self, verb: &str, kind: &str, name: &str) -> String {
+        match self.regarding.kind() {
+            "StatefulSet" => format!("{verb} Pod {name} in StatefulSet {} successful", self.regarding.name()),
+            _ if verb == "create" => format!("Created {kind}: {name}"),
+            _ => format!("Deleted {kind}: {name}"),
+        }
+    }
+
+    /// What is told of something that did not work.
+    pub(crate) fn of_failure(&self, verb: &str, name: &str, error: &ApiError) -> String {
+        match self.regarding.kind() {
+            "StatefulSet" => {
+                format!("{verb} Pod {name} in StatefulSet {} failed error: {error}", self.regarding.name())
+            }
+            _ if verb == "create" => format!("Error creating: {error}"),
+            _ => format!("Error deleting: {error}"),
+        }
+    }
 }
 
 /// An event to record.

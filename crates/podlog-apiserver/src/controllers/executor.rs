@@ -66,12 +66,11 @@ impl Executor {
         object: Object,
         told: Option<Told>,
     ) -> Result<(), ApiError> {
-        let namespace = object.namespace().to_owned();
+        let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         let created = self.registry.create(resource, &namespace, object).await;
-        let kind = resource.singular;
         match created {
             Ok(created) => {
-                let message = format!("Created {kind}: {}", created.name());
+                let message = |told: &Told| told.of_success("create", resource.singular, created.name());
                 self.tell(told, Severity::Normal, "SuccessfulCreate", message).await;
                 Ok(())
             }
@@ -80,7 +79,8 @@ impl Executor {
                 Ok(())
             }
             Err(error) => {
-                self.tell(told, Severity::Warning, "FailedCreate", format!("Error creating: {error}")).await;
+                let message = |told: &Told| told.of_failure("create", &name, &error);
+                self.tell(told, Severity::Warning, "FailedCreate", message).await;
                 Err(error)
             }
         }
@@ -124,24 +124,32 @@ impl Executor {
         told: Option<Told>,
     ) -> Result<(), ApiError> {
         let deleted = self.registry.delete(resource, object.namespace(), object.name(), options).await;
-        let kind = resource.singular;
         match deleted {
             Ok(_) => {
-                let message = format!("Deleted {kind}: {}", object.name());
+                let message = |told: &Told| told.of_success("delete", resource.singular, object.name());
                 self.tell(told, Severity::Normal, "SuccessfulDelete", message).await;
                 Ok(())
             }
             // It, or the one that was meant, is gone already.
             Err(error) if matches!(error.reason, Reason::NotFound | Reason::Conflict) => Ok(()),
             Err(error) => {
-                self.tell(told, Severity::Warning, "FailedDelete", format!("Error deleting: {error}")).await;
+                let message = |told: &Told| told.of_failure("delete", object.name(), &error);
+                self.tell(told, Severity::Warning, "FailedDelete", message).await;
                 Err(error)
             }
         }
     }
 
-    async fn tell(&self, told: Option<Told>, severity: Severity, reason: &'static str, message: String) {
-        let Some(Told { regarding, component }) = told else { return };
+    async fn tell(
+        &self,
+        told: Option<Told>,
+        severity: Severity,
+        reason: &'static str,
+        message: impl FnOnce(&Told) -> String,
+    ) {
+        let Some(told) = told else { return };
+        let message = message(&told);
+        let Told { regarding, component } = told;
         self.recorder.record(Event { regarding, severity, reason, message, component }).await;
     }
 }
