@@ -8,6 +8,7 @@ mod access;
 pub mod mutate;
 mod parsers;
 mod reader;
+mod server;
 mod sockets;
 
 /// Something to fuzz.
@@ -42,7 +43,81 @@ pub const TARGETS: &[Target] = &[
     Target { name: "certificate", run: access::certificate, dictionary: CERTIFICATE },
     Target { name: "certificate-request", run: access::certificate_request, dictionary: CERTIFICATE },
     Target { name: "roles", run: access::roles, dictionary: ROLES },
+    Target { name: "audit-policy", run: server::audit_policy, dictionary: AUDIT_POLICY },
+    Target { name: "bootstrap-token", run: server::bootstrap_token, dictionary: BOOTSTRAP_TOKEN },
+    Target { name: "oidc", run: server::oidc, dictionary: OIDC },
+    Target { name: "request-header", run: server::request_header, dictionary: REQUEST_HEADER },
+    Target { name: "webhook-file", run: server::webhook_file, dictionary: WEBHOOK_FILE },
+    Target { name: "stored", run: server::stored, dictionary: OBJECT },
     Target { name: "attributes", run: reader::attributes, dictionary: ATTRIBUTES },
+];
+
+const AUDIT_POLICY: &[&str] = &[
+    "- {level: RequestResponse}\n",
+    "level: ",
+    "None",
+    "Metadata",
+    "omitStages: [RequestReceived]",
+    "resources: [{group: '', resources: ['*/log']}]",
+    "nonResourceURLs: ['/healthz*']",
+    "users: [ann]",
+    "userGroups: [devs]",
+    "verbs: [get]",
+    "namespaces: ['']",
+    "&a ",
+    "*a",
+    "<<: ",
+    "!!binary ",
+    "\n  ",
+];
+const BOOTSTRAP_TOKEN: &[&str] = &[
+    r#""type":"bootstrap.kubernetes.io/token""#,
+    r#""token-id":"YWJjZGVm""#,
+    r#""token-secret":"MDEyMzQ1Njc4OWFiY2RlZg==""#,
+    r#""usage-bootstrap-authentication":"dHJ1ZQ==""#,
+    r#""expiration":"MjAyNi0wMS0wMVQwMDowMDowMVo=""#,
+    r#""auth-extra-groups":"c3lzdGVtOmJvb3RzdHJhcHBlcnM6YQ==""#,
+    r#""data":{"#,
+    r#""metadata":{"deletionTimestamp":"2026-01-01T00:00:00Z"}"#,
+    "null",
+    ",",
+];
+const OIDC: &[&str] = &[
+    r#""iss":"https://i.test""#,
+    r#""aud":"podlog""#,
+    r#""aud":["podlog"]"#,
+    r#""exp":1767225601"#,
+    r#""nbf":1767225600"#,
+    r#""sub":"ann""#,
+    r#""groups":["a"]"#,
+    r#""email_verified":false"#,
+    r#""keys":[{"kty":"RSA","n":"AQAB","e":"AQAB","kid":"k"}]"#,
+    "1e308",
+    "-9223372036854775808",
+    ",",
+];
+const REQUEST_HEADER: &[&str] = &[
+    "X-Remote-User: ann\n",
+    "x-remote-group:a\n",
+    "X-Remote-Uid: 7\n",
+    "X-Remote-Extra-Example.com%2fscope: s\n",
+    "X-Remote-Extra-",
+    "%",
+    "%ff",
+    ":",
+];
+const WEBHOOK_FILE: &[&str] = &[
+    "clusters: [{name: c, cluster: {server: 'https://h:1/p'}}]\n",
+    "users: [{name: u, user: {token: t}}]\n",
+    "contexts: [{name: x, context: {cluster: c, user: u}}]\n",
+    "current-context: x\n",
+    "tokenFile: /t",
+    "client-key: k",
+    "insecure-skip-tls-verify: true",
+    "certificate-authority-data: AA==",
+    "http://",
+    "[::1]",
+    "@",
 ];
 
 const BEARER: &[&str] = &["Bearer ", "bearer", "Basic ", " ", "\t", "a.b.c", "="];

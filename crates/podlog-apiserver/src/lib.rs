@@ -12,6 +12,8 @@ mod bootstrap;
 mod config;
 pub mod controllers;
 mod deleted_pods;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod log_coding;
 mod logs;

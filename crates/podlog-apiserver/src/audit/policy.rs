@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// How much is noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
-pub(super) enum Level {
+pub(crate) enum Level {
     /// Nothing.
     None,
     /// Who, what, when, and how it ended.
@@ -19,7 +19,7 @@ pub(super) enum Level {
 
 /// When something is noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     /// The request is there.
     RequestReceived,
     /// The head of an answer that lasts is sent.
@@ -32,8 +32,8 @@ pub(super) enum Stage {
 
 /// What the policy says of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) level: Level,
+pub(crate) struct Verdict {
+    pub(crate) level: Level,
     pub(super) omit_stages: Vec<Stage>,
     pub(super) omit_managed_fields: bool,
 }
@@ -112,7 +112,7 @@ impl Policy {
     }
 
     /// `user` is `None` for requests of nobody who is known.
-    pub(super) fn judge(&self, user: Option<&UserInfo>, attributes: &Attributes) -> Verdict {
+    pub(crate) fn judge(&self, user: Option<&UserInfo>, attributes: &Attributes) -> Verdict {
         let Some(rule) = self.rules.iter().find(|rule| rule.fits(user, attributes)) else {
             return Verdict { level: Level::None, omit_stages: Vec::new(), omit_managed_fields: false };
         };

@@ -43,7 +43,7 @@ fn parts(token: &str) -> Option<(&str, &str)> {
 }
 
 /// Whom the stored token is for, if it is this one and still good.
-fn user(stored: &Object, id: &str, secret: &str, now: Timestamp) -> Option<UserInfo> {
+pub(crate) fn user(stored: &Object, id: &str, secret: &str, now: Timestamp) -> Option<UserInfo> {
     let data = |key: &str| {
         let decoded = STANDARD.decode(stored.text(&format!("/data/{key}"))).unwrap_or_default();
         String::from_utf8(decoded).unwrap_or_default()

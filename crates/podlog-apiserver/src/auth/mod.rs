@@ -2,16 +2,16 @@
 
 mod authorizer;
 mod bearer;
-mod bootstrap_token;
+pub(crate) mod bootstrap_token;
 mod cache;
 mod issuer;
 mod node;
-mod oidc;
+pub(crate) mod oidc;
 mod policy;
-mod request_header;
+pub(crate) mod request_header;
 mod service_account;
 mod token_file;
-mod webhook;
+pub(crate) mod webhook;
 
 pub(crate) use authorizer::{ClusterAuthorizer, Member};
 pub(crate) use bearer::BearerAuthenticator;

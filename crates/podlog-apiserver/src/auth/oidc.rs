@@ -100,9 +100,7 @@ impl OidcAuthenticator {
             return Err(format!("the provider calls itself {}", configuration["issuer"]));
         }
         let keys = self.document(configuration["jwks_uri"].as_str().unwrap_or_default()).await?;
-        let keys = keys["keys"].as_array().cloned().unwrap_or_default();
-        // Keys of a kind that nobody here knows are for others.
-        let keys: Vec<Jwk> = keys.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect();
+        let keys = keys_of(&keys);
         tracing::info!(issuer = self.config.issuer, keys = keys.len(), "keys of the OpenID provider");
         self.keys.store(keys.into());
         Ok(())
@@ -118,6 +116,12 @@ impl OidcAuthenticator {
         }
         serde_json::from_slice(answer.body()).map_err(|_| format!("{url}: the answer is not JSON"))
     }
+}
+
+/// The keys of a set. Keys of a kind that nobody here knows are for others.
+pub(crate) fn keys_of(set: &Value) -> Vec<Jwk> {
+    let keys = set["keys"].as_array().into_iter().flatten();
+    keys.filter_map(|key| serde_json::from_value(key.clone()).ok()).collect()
 }
 
 fn signed_by_one(token: &str, header: &Header, keys: &[Jwk]) -> Option<Map<String, Value>> {
@@ -137,7 +141,7 @@ fn signed_by_one(token: &str, header: &Header, keys: &[Jwk]) -> Option<Map<Strin
 }
 
 /// Whether the token is for us, and good now.
-fn check(claims: &Map<String, Value>, config: &OidcConfig, now: i64) -> Result<(), String> {
+pub(crate) fn check(claims: &Map<String, Value>, config: &OidcConfig, now: i64) -> Result<(), String> {
     let meant = match claims.get("aud") {
         Some(Value::String(audience)) => *audience == config.client_id,
         Some(Value::Array(list)) => list.iter().any(|audience| *audience == config.client_id),
@@ -170,7 +174,7 @@ fn seconds(value: &Value) -> Option<i64> {
 }
 
 /// Whom the claims name.
-fn user(claims: &Map<String, Value>, config: &OidcConfig) -> Result<UserInfo, String> {
+pub(crate) fn user(claims: &Map<String, Value>, config: &OidcConfig) -> Result<UserInfo, String> {
     let claim = config.username_claim.as_str();
     let name = claims
         .get(claim)

@@ -34,7 +34,7 @@ impl Authenticator for RequestHeaderAuthenticator {
     }
 }
 
-fn named(request: &Parts, config: &RequestHeaderConfig) -> Option<UserInfo> {
+pub(crate) fn named(request: &Parts, config: &RequestHeaderConfig) -> Option<UserInfo> {
     let values = |name: &String| {
         let values = request.headers.get_all(name.as_str());
         values.iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect::<Vec<_>>()

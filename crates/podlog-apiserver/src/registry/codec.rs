@@ -12,7 +12,7 @@ use super::events;
 use crate::store::StoreError;
 
 /// What is stored: everything but the resource version, which is the store's own revision.
-pub(super) fn encode(resource: &Resource, object: &Object) -> Bytes {
+pub(crate) fn encode(resource: &Resource, object: &Object) -> Bytes {
     let mut object = events::to_stored(resource, object.clone());
     let metadata = object.metadata_mut();
     metadata.remove("resourceVersion");
@@ -98,7 +98,7 @@ fn write_members(out: &mut Vec<u8>, members: &Members<'_>, write: impl Fn(&mut V
 ///
 /// # Errors
 /// When the stored bytes are neither: the store is damaged, or encrypted by Kubernetes' own API server.
-pub(super) fn decode(resource: &Resource, value: &[u8], revision: u64) -> Result<Object, ApiError> {
+pub(crate) fn decode(resource: &Resource, value: &[u8], revision: u64) -> Result<Object, ApiError> {
     let mut object = parse(value).map_err(|error| {
         tracing::error!(kind = resource.kind, revision, error, "stored object cannot be read");
         ApiError::internal(format!("stored {} at revision {revision} is damaged: {error}", resource.kind))

@@ -22,8 +22,8 @@ impl WebhookConfigError {
 
 /// What the current context of the file says.
 #[derive(Debug)]
-pub(super) struct Target {
-    pub(super) url: Uri,
+pub(crate) struct Target {
+    pub(crate) url: Uri,
     pub(super) ca: Option<PathBuf>,
     pub(super) client: Option<KeyPairFiles>,
     pub(super) token: Option<Token>,
@@ -122,7 +122,7 @@ pub(super) fn load(path: &Path) -> Result<Target, WebhookConfigError> {
         .map_err(|reason| WebhookConfigError::new(path, reason))
 }
 
-fn parse(text: &str, folder: &Path) -> Result<Target, String> {
+pub(crate) fn parse(text: &str, folder: &Path) -> Result<Target, String> {
     let file: File = serde_saphyr::from_str(text).map_err(|_| "it is not a kubeconfig".to_owned())?;
     let context = file.contexts.into_iter().find(|context| context.name == file.current_context);
     let context = context.ok_or("current-context names no context")?.context;

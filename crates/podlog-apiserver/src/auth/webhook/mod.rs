@@ -1,7 +1,7 @@
 //! Others who know tokens or decide, asked over HTTPS with reviews (`k8s.io/apiserver/plugin/pkg/auth{enticator/token,orizer}/webhook`).
 
 mod access;
-mod kubeconfig;
+pub(crate) mod kubeconfig;
 mod tokens;
 
 pub(crate) use access::AccessWebhook;

@@ -1,0 +1,135 @@
+//! What an API server reads of others: policies, key sets, claims, headers, and what lies in etcd.
+
+use http::Request;
+use podlog_api::resource::find;
+use podlog_api::{Attributes, Object, UserInfo};
+use podlog_apiserver::{OidcConfig, RequestHeaderConfig, fuzzing};
+use serde_json::{Map, Value};
+
+use crate::parsers::way;
+
+/// A moment: 2026-01-01T00:00:00Z.
+const NOW: i64 = 1_767_225_600;
+
+pub(crate) fn audit_policy(input: &[u8]) -> u64 {
+    let Ok(text) = std::str::from_utf8(input) else { return way("not text", 0) };
+    let ann = UserInfo { username: "ann".into(), groups: vec!["devs".into()], ..UserInfo::default() };
+    let asked =
+        [resource("pods", "log"), resource("secrets", ""), resource("serviceaccounts", "token"), path()];
+    match fuzzing::audit_policy(text, &ann, &asked) {
+        Ok(levels) => {
+            assert!(levels[1] <= 1 && levels[2] <= 1, "no body with a secret is noted: {levels:?}");
+            way(&format!("policy {levels:?}"), 0)
+        }
+        Err(error) => way("error", error.len()),
+    }
+}
+
+fn resource(resource: &str, subresource: &str) -> Attributes {
+    Attributes::Resource {
+        verb: "get".into(),
+        group: String::new(),
+        version: "v1".into(),
+        resource: resource.into(),
+        subresource: subresource.into(),
+        namespace: "prod".into(),
+        name: "web".into(),
+    }
+}
+
+fn path() -> Attributes {
+    Attributes::NonResource { verb: "get".into(), path: "/healthz/etcd".into() }
+}
+
+/// The secret of the token `abcdef.0123456789abcdef`, in JSON.
+pub(crate) fn bootstrap_token(input: &[u8]) -> u64 {
+    let Ok(stored) = serde_json::from_slice::<Value>(input) else { return way("not JSON", 0) };
+    let now = jiff::Timestamp::from_second(NOW).expect("a moment of our own");
+    let stored = Object::new(stored);
+    let known = |secret: &str| fuzzing::bootstrap_token(&stored, "abcdef", secret, now);
+    assert_eq!(known("fedcba9876543210"), None, "another secret");
+    match known("0123456789abcdef") {
+        Some(user) => {
+            assert_eq!(user.username, "system:bootstrap:abcdef");
+            assert!(user.groups.iter().all(|group| group.starts_with("system:bootstrappers")), "{user:?}");
+            way("user", user.groups.len())
+        }
+        None => way("nobody", 0),
+    }
+}
+
+/// Claims, or a key set.
+pub(crate) fn oidc(input: &[u8]) -> u64 {
+    let Ok(document) = serde_json::from_slice::<Value>(input) else { return way("not JSON", 0) };
+    let keys = fuzzing::key_set(&document);
+    let claims: Map<String, Value> = document.as_object().cloned().unwrap_or_default();
+    let mut config = OidcConfig::new("https://i.test", "podlog");
+    config.groups_claim = Some("groups".into());
+    config.groups_prefix = "oidc:".into();
+    match fuzzing::id_token(&claims, &config, NOW) {
+        Ok(user) => {
+            assert!(user.username.starts_with("https://i.test#") && user.username.len() > 15, "{user:?}");
+            assert!(user.groups.iter().all(|group| group.starts_with("oidc:")), "{user:?}");
+            assert!(!user.is_in(UserInfo::MASTERS));
+            way("user", user.groups.len())
+        }
+        Err(error) => way(&format!("error {keys}"), error.len()),
+    }
+}
+
+/// Headers, one a line.
+pub(crate) fn request_header(input: &[u8]) -> u64 {
+    let mut request = Request::builder();
+    for line in input.split(|byte| *byte == b'\n') {
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        request = request.header(name, value);
+    }
+    let Ok(request) = request.body(()) else { return way("no request", 0) };
+    let list = |name: &str| vec![name.to_owned()];
+    let config = RequestHeaderConfig {
+        client_ca: "ca".into(),
+        allowed_names: Vec::new(),
+        username_headers: list("X-Remote-User"),
+        uid_headers: list("X-Remote-Uid"),
+        group_headers: list("X-Remote-Group"),
+        extra_header_prefixes: list("X-Remote-Extra-"),
+    };
+    match fuzzing::request_header(&request.into_parts().0, &config) {
+        Some(user) => {
+            assert!(!user.username.is_empty());
+            way("user", 16 * user.extra.len() + user.groups.len())
+        }
+        None => way("nobody", 0),
+    }
+}
+
+pub(crate) fn webhook_file(input: &[u8]) -> u64 {
+    let Ok(text) = std::str::from_utf8(input) else { return way("not text", 0) };
+    match fuzzing::webhook_file(text) {
+        Ok(url) => {
+            assert!(url.starts_with("https://"), "{url}");
+            way("url", url.len())
+        }
+        Err(error) => way("error", error.len()),
+    }
+}
+
+/// A value in the store, in JSON or in protobuf: what is read of it is what would be written, and lists show the same.
+pub(crate) fn stored(input: &[u8]) -> u64 {
+    let mut ways = 0;
+    for (group, plural) in
+        [("", "pods"), ("", "events"), ("events.k8s.io", "events"), ("apps", "deployments")]
+    {
+        let kind = find(group, "v1", plural).expect("a kind of ours");
+        let Ok((object, item)) = fuzzing::stored(kind, input, 7) else { continue };
+        assert_eq!(object.resource_version(), "7");
+        let shown: Value = serde_json::from_slice(&item).expect("an item is JSON");
+        assert_eq!(shown.get("metadata"), object.at("/metadata"), "{plural}");
+        let again = fuzzing::to_stored(kind, &object);
+        let (same, _) = fuzzing::stored(kind, &again, 7).expect("what is written can be read");
+        assert_eq!(same, object, "{plural}");
+        ways = 2 * ways + 1;
+    }
+    way("stored", ways)
+}
