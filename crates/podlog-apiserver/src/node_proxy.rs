@@ -64,8 +64,8 @@ fn check_port(node: &Object, name: &str, asked: Option<&str>) -> Result<(), ApiE
 
 /// The path for the kubelet; `None` when not even its first slash is there.
 fn behind_proxy(path: &str) -> Option<&str> {
-    let (_, behind) = path.split_once("/proxy")?;
-    (!behind.is_empty()).then_some(behind)
+    // Behind /api/v1/nodes/<name>/proxy, whatever the node is called.
+    path.match_indices('/').nth(5).map(|(at, _)| &path[at..])
 }
 
 /// Sends the client to the same with a slash at the end, so that relative links lead to the right place.
@@ -105,6 +105,8 @@ mod tests {
             ("/api/v1/nodes/n/proxy/", Some("/")),
             ("/api/v1/nodes/n/proxy/stats/summary", Some("/stats/summary")),
             ("/api/v1/nodes/n/proxy/a%2Fb/proxy/", Some("/a%2Fb/proxy/")),
+            ("/api/v1/nodes/proxy-1/proxy", None),
+            ("/api/v1/nodes/proxy-1/proxy/metrics", Some("/metrics")),
         ];
         for (path, expected) in rows {
             assert_eq!(behind_proxy(path), expected, "{path}");
