@@ -14,6 +14,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use podlog_api::resource::find;
 use podlog_api::{Compatibility, Object};
+use podlog_apiserver::{AuditConfig, AuditLogConfig};
 use podlog_serving::pki::{CertificateRequest, KeyPairFiles};
 use podlog_serving::{
     Body, Handler, Limits, NodeBody, NodeClient, NodeClientConfig, Peer, Server, ServerTls, Verify,
@@ -93,7 +94,11 @@ impl Scene {
     }
 
     async fn start_with(compatibility: Compatibility) -> Scene {
-        let cluster = Cluster::start(compatibility).await;
+        Self::on(Cluster::start(compatibility).await).await
+    }
+
+    /// With a kubelet and pods on it.
+    async fn on(cluster: Cluster) -> Scene {
         let folder = cluster.folder.path();
         let files = KeyPairFiles::in_folder(folder, "kubelet");
         cluster.authority.ensure(&files, &CertificateRequest::serving("n1", ["127.0.0.1"])).unwrap();
@@ -186,6 +191,55 @@ async fn bytes_arrive_as_they_are() {
         scene.log("one?tailLines=5&follow=true&pretty=1&sinceTime=2026-01-02T03:04:05.678Z&timestamps").await;
     let expected = "/containerLogs/default/one/echo?follow=true&sinceTime=2026-01-02T03%3A04%3A05Z&tailLines=5&timestamps=true";
     assert_eq!(asked, (200, expected.as_bytes().to_vec()));
+}
+
+/// A follow is noted when it is asked for, when its answer begins, and when it has ended, however it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follow_is_noted_when_it_begins_and_when_it_ends() {
+    let cluster = Cluster::start_with(|config, folder| {
+        let policy = folder.join("policy.yaml");
+        let rule = "{level: RequestResponse, resources: [{group: '', resources: [pods/log]}]}";
+        let text = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{rule}]\n");
+        std::fs::write(&policy, text).unwrap();
+        let path = folder.join("audit.log");
+        let log = AuditLogConfig { path, max_bytes: 1 << 20, max_backups: None, max_age_days: None };
+        config.audit = Some(AuditConfig { policy, log });
+    })
+    .await;
+    let scene = Scene::on(cluster).await;
+    let path = scene.cluster.folder.path().join("audit.log");
+    let events = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let wait_for = async |what: &str, count: usize| {
+        let all = async {
+            while events().len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon(what, all).await;
+        events().split_off(count - 1).remove(0)
+    };
+    let mut response =
+        scene.get("/api/v1/namespaces/default/pods/many/log?container=endless&follow=true").await.into_body();
+    response.frame().await.unwrap().unwrap();
+    let begun = wait_for("beginning", 2).await;
+    assert_eq!((&begun["stage"], &begun["responseStatus"]["code"]), (&json!("ResponseStarted"), &json!(200)));
+    assert_eq!(events().len(), 2, "it goes on");
+    drop(response);
+    let ended = wait_for("end", 3).await;
+    assert_eq!(ended["stage"], "ResponseComplete");
+    let about = json!({"resource": "pods", "namespace": "default", "name": "many", "apiVersion": "v1", "subresource": "log"});
+    for event in events() {
+        assert_eq!((&event["objectRef"], &event["verb"]), (&about, &json!("get")));
+        let uri = "/api/v1/namespaces/default/pods/many/log?container=endless&follow=true";
+        assert_eq!(event["requestURI"], uri);
+        assert_eq!(event["responseObject"], Value::Null, "no byte of a log is noted");
+    }
+    let (code, _) = scene.log("missing").await;
+    let refused = wait_for("refusal", 6).await;
+    assert_eq!((code, &refused["responseStatus"]["reason"]), (404, &json!("NotFound")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

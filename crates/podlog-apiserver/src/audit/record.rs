@@ -112,10 +112,12 @@ impl Record {
             return answer;
         }
         let is_stream = answer.body().size_hint().exact().is_none() && !answer.body().is_end_stream();
-        if self.is_long_running && is_stream {
+        if self.is_long_running {
             self.emit(Stage::ResponseStarted, Some(status.clone()));
-            let record = self.clone();
-            return answer.map(|inner| Audited { inner, record, status }.boxed_unsync());
+            if is_stream {
+                let record = self.clone();
+                return answer.map(|inner| Audited { inner, record, status }.boxed_unsync());
+            }
         }
         let answer = match self.verdict.level {
             Level::RequestResponse if !is_stream => self.note_body(answer).await,

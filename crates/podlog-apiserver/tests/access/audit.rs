@@ -111,6 +111,10 @@ async fn the_log_says_who_did_what_and_no_secret() {
         json!({"username": "jane", "groups": ["devs", "system:authenticated"]})
     );
     assert_eq!(refused["user"]["username"], "admin");
+    assert_eq!(
+        refused["authenticationMetadata"],
+        json!({"impersonationConstraint": "impersonate:user-info"})
+    );
     assert_eq!(refused["annotations"]["authorization.k8s.io/decision"], "forbid");
     assert_eq!(refused["responseStatus"]["code"], 403);
     assert_eq!(refused["responseStatus"]["reason"], "Forbidden");

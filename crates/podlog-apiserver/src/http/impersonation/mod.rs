@@ -271,12 +271,14 @@ mod tests {
     }
 
     /// Who is to be impersonated, the rights held, and what comes of it: who it is and by which verb, or the refusal.
+    type Attempt = (&'static [(&'static str, &'static str)], Vec<&'static str>, String);
+
     #[tokio::test]
     async fn narrow_ways_come_first_and_the_first_refusal_counts() {
         const ON: &str = "/pods/log/prod/web";
         const NODE: &str = "system:node:n1";
         let pods = "pods \"web\" is forbidden: User \"system:serviceaccount:prod:agent\" cannot";
-        let rows: Vec<(&[(&'static str, &'static str)], Vec<&'static str>, String)> = vec![
+        let rows: Vec<Attempt> = vec![
             (
                 &[(USER, "bob")],
                 vec!["impersonate-on:user-info:get /pods/log/prod/web", "impersonate:user-info authentication.k8s.io/users///bob"],
