@@ -21,7 +21,6 @@ use crate::plumbing::Plumbing;
 use crate::policy::{Buffer, Overflow};
 use crate::queue::{self, Queue};
 use crate::readers::{self, Common, Readers};
-use crate::sys;
 
 /// Longest message between monitor and copier, in bytes; a longer text is cut off.
 const MAX_MESSAGE: usize = 2000;
@@ -277,10 +276,6 @@ pub(crate) trait Output {
     fn reopen(&mut self) -> Option<Result<(), String>>;
     /// Takes what is left to the log, after the last process has ended. No other thread reads.
     fn finish(&mut self) -> Lost;
-    /// Whether [`finish`](Self::finish) has given up somebody who writes and does not come back.
-    fn is_stuck(&self) -> bool {
-        false
-    }
     /// Whether nothing is lost if this is dropped now, because there is nothing on its way that the next one would not find.
     fn is_settled(&mut self) -> bool;
 }
@@ -295,17 +290,7 @@ fn copy<O: Output + Send>(plumbing: &Plumbing, output: O, line: &Line) -> End {
         Ok(_readers) => Copier::new(plumbing, &common, line).run(),
         Err(error) => Some(fail(line, "read output", &error)),
     });
-    end.unwrap_or_else(|| finish_output(common.into_output(), line))
-}
-
-fn finish_output(mut output: impl Output, line: &Line) -> End {
-    let lost = output.finish();
-    if output.is_stuck() {
-        line.say(&Report::Finished(lost).text());
-        // Whoever is stuck would be waited for otherwise.
-        sys::exit_child(0);
-    }
-    End::Finished(lost)
+    end.unwrap_or_else(|| End::Finished(common.into_output().finish()))
 }
 
 /// The main thread.

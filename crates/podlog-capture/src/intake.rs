@@ -9,10 +9,10 @@ use rustix::io::Errno;
 
 use crate::copier::Output;
 use crate::drain::{HOLD, LAST_ROOM, LAST_WORDS, Lost, now};
-use crate::journal::{CHUNK, Journal, Ledger};
+use crate::journal::{CHUNK, Ledger};
 use crate::last_words;
 use crate::outlet::Outlet;
-use crate::plumbing::{Plumbing, sink_options};
+use crate::plumbing::Plumbing;
 use crate::policy::RateLimit;
 use crate::queue::Queue;
 
@@ -29,7 +29,6 @@ pub(crate) struct Intake<'a, 'scope> {
     limit: Option<RateLimit>,
     /// Since when a line waits for its end.
     begun: Option<Instant>,
-    is_stuck: bool,
 }
 
 impl<'a, 'scope> Intake<'a, 'scope> {
@@ -51,7 +50,6 @@ impl<'a, 'scope> Intake<'a, 'scope> {
             chunk: vec![0; CHUNK],
             limit: plumbing.limit(),
             begun: None,
-            is_stuck: false,
         })
     }
 
@@ -66,13 +64,6 @@ impl<'a, 'scope> Intake<'a, 'scope> {
         };
         let has_begun = self.queue.push(stream, gap, bytes, at);
         self.begun = has_begun.then(|| self.begun.unwrap_or_else(Instant::now));
-    }
-
-    /// What a writer that is stuck has not written, as far as it has noted that.
-    fn unwritten(&self) -> Lost {
-        let max_held = sink_options(&self.plumbing.log).max_content();
-        let bytes = Journal::open(&self.plumbing.memory, max_held).map_or(0, |journal| journal.unwritten());
-        Lost { records: 0, bytes, why: "the log's file system does not answer".to_owned() }
     }
 }
 
@@ -136,19 +127,10 @@ impl Output for Intake<'_, '_> {
         }
         self.queue.settle(now());
         self.queue.close(Instant::now() + LAST_ROOM);
-        let written = if self.queue.wait_until_over(LAST_ROOM) {
-            self.writer.take().and_then(|writer| writer.join().ok()).unwrap_or_default()
-        } else {
-            self.is_stuck = true;
-            self.unwritten()
-        };
+        let written = self.writer.take().and_then(|writer| writer.join().ok()).unwrap_or_default();
         let outside = "somebody outside the container writes on";
         let why = if written.why.is_empty() && unread > 0 { outside.to_owned() } else { written.why };
         Lost { bytes: written.bytes + unread, why, ..written }
-    }
-
-    fn is_stuck(&self) -> bool {
-        self.is_stuck
     }
 
     /// What is in the buffer would have to be declared missing: it is written first, for as long as the program's pipe can take

@@ -27,10 +27,6 @@ struct State {
     is_busy: bool,
     /// Somebody waits until it has not.
     is_awaited: bool,
-    /// How often the writer has asked what to do.
-    turns: u64,
-    /// The writer has ended.
-    is_over: bool,
 }
 
 /// What the writer does next.
@@ -57,15 +53,7 @@ enum Log {
 
 impl Queue {
     pub(crate) fn new(buffer: Buffer) -> Self {
-        let state = State {
-            buffer,
-            reopen: 0,
-            closed: None,
-            is_busy: false,
-            is_awaited: false,
-            turns: 0,
-            is_over: false,
-        };
+        let state = State { buffer, reopen: 0, closed: None, is_busy: false, is_awaited: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), written: Condvar::new() }
     }
 
@@ -113,25 +101,6 @@ impl Queue {
         !waited.timed_out()
     }
 
-    /// Waits until the writer has ended, however long that takes, unless it does nothing at all for so long. Returns whether it
-    /// has.
-    pub(crate) fn wait_until_over(&self, patience: Duration) -> bool {
-        let mut state = self.lock();
-        loop {
-            let turns = state.turns;
-            let waited = self.written.wait_timeout_while(state, patience, |state| !state.is_over);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if state.is_over || state.turns == turns {
-                return state.is_over;
-            }
-        }
-    }
-
-    fn over(&self) {
-        self.lock().is_over = true;
-        self.written.notify_all();
-    }
-
     /// Nothing more will come. While the log cannot be written, that is tried until `deadline`. The first call counts.
     pub(crate) fn close(&self, deadline: Instant) {
         self.lock().closed.get_or_insert(deadline);
@@ -141,7 +110,6 @@ impl Queue {
     /// What to do next; waits for it, for so long at most.
     fn next(&self, log: Log, timeout: Option<Duration>, bytes: &mut Vec<u8>) -> Next {
         let mut state = self.lock();
-        state.turns += 1;
         if let Some(next) = state.next(log, bytes) {
             state.is_busy = true;
             return next;
@@ -194,10 +162,7 @@ pub(crate) fn write(mut drain: Drain<'_>, queue: &Queue, tell: impl Fn(Result<()
             Next::Reopen => tell(drain.reopen_log()),
             Next::Nothing => {}
             Next::Over => {
-                let lost = drain.finish_within(Duration::ZERO, Duration::ZERO);
-                drop(drain);
-                queue.over();
-                return lost;
+                return drain.finish_within(Duration::ZERO, Duration::ZERO);
             }
         }
         drain.flush();

@@ -5,6 +5,7 @@
 
 mod execs;
 mod handover;
+mod vigil;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,6 +33,7 @@ use crate::sys::{self, Ended};
 use crate::text::{failed, reason};
 use crate::tree::Tree;
 use execs::Execs;
+use vigil::Vigil;
 
 /// How often descendants that were started meanwhile are looked for, while the rest of the process tree is being killed.
 const KILL_INTERVAL: Duration = Duration::from_millis(50);
@@ -65,6 +67,8 @@ pub(crate) struct Supervisor {
     reopening: VecDeque<ClientId>,
     execs: Execs,
     memory: Memory,
+    /// While the last words are being written.
+    vigil: Option<Vigil>,
 }
 
 /// What a container has from its beginning to its end, whoever its monitor is.
@@ -160,6 +164,7 @@ impl Supervisor {
             reopening: VecDeque::new(),
             execs: Execs::default(),
             memory: Memory::new(Instant::now()),
+            vigil: None,
         }
     }
 
@@ -236,6 +241,18 @@ impl Supervisor {
             self.reap();
             self.advance();
         }
+        self.watch_last_words();
+    }
+
+    /// Tells the end of the container although its log hangs.
+    fn watch_last_words(&mut self) {
+        let lost = self.vigil.as_mut().and_then(|vigil| vigil.look(&self.plumbing, Instant::now()));
+        if let (Some(lost), Phase::Draining { exit }) = (lost, &self.phase) {
+            self.phase = Phase::Over { exit: with_losses(exit.clone(), lost) };
+            if let Some(copier) = &self.copier {
+                vigil::give_up(copier.pid);
+            }
+        }
     }
 
     /// Starts a copier when there is none and it is time.
@@ -249,6 +266,7 @@ impl Supervisor {
         let Ok(copier) = Copier::start(&self.home, &self.plumbing) else { return };
         if matches!(self.phase, Phase::Draining { .. }) {
             copier.line.order(&Order::Finish);
+            self.vigil = Some(Vigil::new(now));
         }
         self.copier = Some(copier);
     }
@@ -318,7 +336,8 @@ impl Supervisor {
         let interval = matches!(self.phase, Phase::Ending { .. }).then_some(KILL_INTERVAL);
         let respawn = self.copier.is_none().then(|| self.respawn.patience(now));
         let memory = self.memory.due().map(|due| due.saturating_duration_since(now));
-        let timeout = [interval, respawn, memory].into_iter().flatten().min().map(timespec);
+        let vigil = self.vigil.as_ref().map(|vigil| vigil.due.saturating_duration_since(now));
+        let timeout = [interval, respawn, memory, vigil].into_iter().flatten().min().map(timespec);
         if poll(&mut polled, timeout.as_ref()).is_err() {
             return Vec::new();
         }
@@ -406,6 +425,7 @@ impl Supervisor {
             return;
         }
         self.plumbing.let_go();
+        self.vigil = Some(Vigil::new(Instant::now()));
         if let Some(copier) = &self.copier {
             copier.line.order(&Order::Finish);
         }

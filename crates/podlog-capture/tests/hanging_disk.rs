@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{Scene, eventually};
-use podlog_container::BackPressure;
+use podlog_container::{BackPressure, Liveness};
 use podlog_line::{GAP_TAG, Gap};
 
 /// A file system of its own in a file.
@@ -66,9 +66,12 @@ fn run(program: &str, arguments: &[&str], path: &Path) -> bool {
 
 /// A program that prints its numbers when the disk does not answer any more.
 fn scene(disk: &Disk, policy: BackPressure, then: &str) -> Scene {
-    let scene = Scene::script(&format!(
-        "echo up; until [ -e begin ]; do sleep 0.01; done; seq {LINES}; : > printed; {then}"
-    ));
+    scene_of(disk, policy, &format!("seq {LINES}; : > printed; {then}"))
+}
+
+/// A program that goes on when the disk does not answer any more.
+fn scene_of(disk: &Disk, policy: BackPressure, then: &str) -> Scene {
+    let scene = Scene::script(&format!("echo up; until [ -e begin ]; do sleep 0.01; done; {then}"));
     let (cwd, log) = (scene.temp.path().to_owned(), disk.path().join("0.log"));
     scene.with(|process| {
         process.cwd = Some(cwd);
@@ -118,19 +121,37 @@ fn a_program_does_not_wait_for_a_write_that_hangs() {
     }
 }
 
+/// Nothing more than this fits the program's pipe, with what its copier has in its hands.
+const BLOCKED: &str = "head -c 600000 /dev/zero | tr '\\0' 'x'; exit 3";
+
 #[test]
 fn a_container_ends_although_its_log_hangs() {
+    std::thread::scope(|scope| {
+        for (policy, printing) in [(BackPressure::DropNewest, "exit 3"), (BackPressure::Block, BLOCKED)] {
+            scope.spawn(move || ends_although_its_log_hangs(policy, printing));
+        }
+    });
+}
+
+fn ends_although_its_log_hangs(policy: BackPressure, then: &str) {
     let Some(disk) = Disk::mount() else { return };
-    let scene = scene(&disk, BackPressure::DropNewest, "exit 3");
+    let scene = match policy {
+        BackPressure::Block => scene_of(&disk, policy, then),
+        _ => scene(&disk, policy, then),
+    };
     scene.start();
     scene.wait_for("up");
     disk.freeze();
     fs::write(scene.temp.path().join("begin"), "").expect("write");
     let exit = scene.exit();
-    assert_eq!(exit.exit_code, 3);
+    assert_eq!(exit.exit_code, 3, "{exit:?}");
     assert!(exit.message.contains("does not answer"), "{exit:?}");
     assert!(disk.thaw());
+    eventually("capture's end", || {
+        (scene.dir.liveness().expect("liveness") == Liveness::Ended).then_some(())
+    });
     // What hung when it was given up is written after all, perhaps.
     let (logged, declared) = found(&scene);
-    assert!(exit.lost_bytes <= printed() && logged + declared + exit.lost_bytes >= printed(), "{exit:?}");
+    let printed = if policy == BackPressure::Block { 600_000 + "up\n".len() as u64 } else { printed() };
+    assert!(exit.lost_bytes <= printed && logged + declared + exit.lost_bytes >= printed, "{exit:?}");
 }

@@ -114,6 +114,7 @@ impl Supervisor {
             reopening: state.reopening,
             execs: Execs::unpack(state.execs, parcel)?,
             memory: Memory::new(Instant::now()),
+            vigil: None,
         };
         Ok((supervisor, state.asking))
     }
