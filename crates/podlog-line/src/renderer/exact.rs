@@ -5,8 +5,8 @@
 //! finished lines of the other stream wait. They wait until the line ends, the log is idle, or there are too many; in
 //! the latter two cases the line is broken by a line feed.
 //!
-//! Where lines are matched or carry cursors, an idle log shows nothing early; a line that is too long to be held is judged
-//! by what is held, and with cursors it is broken at once, so that each part can have its own.
+//! Where lines are matched, an idle log shows nothing early; a line that is too long to be held is judged by what is held. With
+//! cursors a line that is shown early is broken at once, so that each part can have its own.
 
 use memchr::memchr;
 
@@ -514,12 +514,15 @@ impl Exact {
         }
     }
 
-    pub(super) fn take_step(&mut self, step: Step, position: u64, out: &mut Vec<u8>) {
+    pub(super) fn take_step(&mut self, step: Step, why: LetGo, position: u64, out: &mut Vec<u8>) {
         match step {
             Step::Break => self.end_open_line(out),
             Step::ShowWaiting => out.append(&mut self.waiting),
             Step::Open(stream) if self.is_wanted(stream) => self.show(stream, position, out),
             Step::Open(stream) => self.leave_out(stream),
+        }
+        if why == LetGo::Idle && self.filter.cursors {
+            self.end_open_line(out);
         }
     }
 

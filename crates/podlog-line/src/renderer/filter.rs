@@ -78,7 +78,7 @@ impl Filter {
 
     /// Whether an unfinished line can be shown before all of it is known.
     pub(super) fn shows_unfinished(&self) -> bool {
-        self.line_match.is_none() && !self.cursors
+        self.line_match.is_none()
     }
 
     #[inline]

@@ -262,7 +262,7 @@ impl Renderer {
     }
 
     /// Nothing was logged for a while: shows what there is of an unfinished line, and lines that waited for its end.
-    /// An unfinished line is not shown where lines are matched or carry cursors.
+    /// An unfinished line is not shown where lines are matched; where they carry cursors, what is shown of it is a line.
     pub fn idle(&mut self, out: &mut Vec<u8>) -> RenderState {
         self.let_go(LetGo::Idle, out)
     }
@@ -280,7 +280,7 @@ impl Renderer {
             && let Some(step) = exact.next_step(why)
         {
             let (mut cursor, length) = (exact.cursor(self.position), out.len());
-            exact.take_step(step, self.position, out);
+            exact.take_step(step, why, self.position, out);
             if let (Step::Open(stream), Some(_)) = (step, exact.cursor(self.position).place.open) {
                 // The line is open, however much of it was shown.
                 cursor.place.open = Some(stream);

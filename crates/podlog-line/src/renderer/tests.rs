@@ -646,6 +646,41 @@ fn a_limit_between_a_broken_line_and_those_that_waited_loses_none_of_them() {
     }
 }
 
+#[test]
+fn a_prompt_has_a_cursor_of_its_own() {
+    let file = log(&["o1P password: ", "e2P ? ", "o3P ***", "o4F *", "e5F ", "o6F done"]);
+    let with_cursors = Selection { cursors: true, ..Selection::default() };
+    let ends = |records: &[&str]| log(records).len();
+    let mut out = Vec::new();
+    let mut renderer = Renderer::new(&with_cursors);
+    renderer.begin_file(MARK, 0);
+    // Nothing comes for a while after each of these.
+    let prompts = ends(&["o1P password: ", "e2P ? "]);
+    for end in [prompts, prompts, ends(&["o1P password: ", "e2P ? ", "o3P ***"]), file.len()] {
+        let done = renderer.cursor().expect("a place").place.offset as usize;
+        renderer.render(&file[done..end], &mut out).expect("a log");
+        renderer.idle(&mut out);
+    }
+    renderer.finish(&mut out).expect("a log");
+    let text = String::from_utf8(out).expect("text");
+    let lines: Vec<_> = text.lines().map(|line| line.split_once(' ').expect("a cursor")).collect();
+    let contents: Vec<_> = lines.iter().map(|(_, content)| *content).collect();
+    assert_eq!(contents, ["password: ", "? ", "***", "*", "done"]);
+    for (index, (cursor, _)) in lines.iter().enumerate() {
+        let cursor: Cursor = cursor.parse().expect("a cursor");
+        let mut rest = Vec::new();
+        let mut renderer = resumed(&Selection::default(), &file, cursor, &mut rest);
+        go_on(&mut renderer, &file, &mut rest);
+        // Nothing is idle now: what follows is joined.
+        let expected = match index {
+            0 => "****\n? \ndone\n",
+            1 => "****\ndone\n",
+            _ => &contents[index + 1..].iter().map(|line| format!("{line}\n")).collect::<String>(),
+        };
+        assert_eq!(String::from_utf8_lossy(&rest), expected, "behind {index}");
+    }
+}
+
 fn finished(selection: &Selection, file: &[u8]) -> Vec<u8> {
     let mut renderer = Renderer::new(selection);
     let mut out = Vec::new();
