@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use podlog_api::LogResumed;
-use podlog_driver::{IndexCache, LogReader, LogSource, Place, ReadError, ReadState, ReadStats, Resumed};
+use podlog_driver::{IndexCache, LogSource, Place, ReadError, ReadState, ReadStats, Resumed};
 use podlog_line::Selection;
 use podlog_serving::metrics::{Counters, Gauge, Held, Registry};
 use tokio::task::{JoinError, spawn_blocking};
 
-use super::framing::Framing;
+use super::framing::{FramedReader, Framing};
 
 /// Size of a chunk; a little more is taken when lines are long.
 const CHUNK: usize = 256 * 1024;
@@ -110,9 +110,8 @@ impl ReadingMetrics {
 /// A log that is being read.
 pub(super) struct Reading {
     /// Not here while a blocking thread has it.
-    reader: Option<Box<LogReader>>,
+    reader: Option<Box<FramedReader>>,
     path: PathBuf,
-    framing: Framing,
     /// What was told of its damage.
     told: ReadStats,
     metrics: ReadingMetrics,
@@ -128,20 +127,14 @@ impl Reading {
     ) -> Result<Self, ReadingError> {
         let source = path.clone();
         let Wanted { selection, instances, framing } = wanted;
-        let open = move || instances.open(&source)?.with_indexes(indexes).read(&selection).map(Box::new);
-        let reader = spawn_blocking(open).await??;
-        Ok(Reading::new(reader, path, framing, ReadStats::default(), metrics))
+        let open = move || instances.open(&source)?.with_indexes(indexes).read(&selection);
+        let reader = FramedReader::new(spawn_blocking(open).await??, framing);
+        Ok(Reading::new(reader, path, ReadStats::default(), metrics))
     }
 
-    fn new(
-        reader: Box<LogReader>,
-        path: PathBuf,
-        framing: Framing,
-        told: ReadStats,
-        metrics: ReadingMetrics,
-    ) -> Self {
+    fn new(reader: FramedReader, path: PathBuf, told: ReadStats, metrics: ReadingMetrics) -> Self {
         let held = metrics.readings.hold();
-        Reading { reader: Some(reader), path, framing, told, metrics, _held: held }
+        Reading { reader: Some(Box::new(reader)), path, told, metrics, _held: held }
     }
 
     /// A second reading at the same place.
@@ -150,13 +143,12 @@ impl Reading {
     /// When the process may not open more files.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let reader = self.reader.as_ref().expect(PRESENT).try_clone()?;
-        let reader = Box::new(reader);
-        Ok(Reading::new(reader, self.path.clone(), self.framing, self.told, self.metrics.clone()))
+        Ok(Reading::new(reader, self.path.clone(), self.told, self.metrics.clone()))
     }
 
     /// Whether it began where it was asked to.
     pub(super) fn resumed(&self) -> LogResumed {
-        match self.reader.as_ref().expect(PRESENT).resumed() {
+        match self.reader.as_ref().expect(PRESENT).reader().resumed() {
             Resumed::Exact => LogResumed::Exact,
             Resumed::Gone { bytes } => LogResumed::Gone { bytes },
         }
@@ -164,7 +156,7 @@ impl Reading {
 
     /// Where it stands, if another can go on there.
     pub(super) fn place(&self) -> Option<Place> {
-        self.reader.as_ref().and_then(|reader| reader.place())
+        self.reader.as_ref().and_then(|reader| reader.reader().place())
     }
 
     /// Reads on, and lets `other` read on, until both stand at one place, where this one can go on for `other`. A busy
@@ -174,11 +166,9 @@ impl Reading {
             return Ok(Meeting { ours: Bytes::new(), theirs: Ok(Bytes::new()), met: Some(Covers::Other) });
         }
         let mut theirs = other.reader.take().expect(PRESENT);
-        let framing = self.framing;
-        let work =
-            move |ours: &mut LogReader| meet(ours, &mut theirs, framing).map(|meeting| (meeting, theirs));
+        let work = move |ours: &mut FramedReader| meet(ours, &mut theirs).map(|meeting| (meeting, theirs));
         let (meeting, theirs) = self.with(work).await?;
-        other.tell(theirs.stats());
+        other.tell(theirs.reader().stats());
         other.reader = Some(theirs);
         if meeting.met == Some(Covers::This) {
             std::mem::swap(self, other);
@@ -188,23 +178,21 @@ impl Reading {
 
     /// The next chunk.
     pub(super) async fn chunk(&mut self) -> Result<Chunk, ReadingError> {
-        let framing = self.framing;
-        self.with(move |reader| chunk(reader, framing)).await
+        self.with(chunk).await
     }
 
     /// What there is of unfinished lines: the writer has ended, and everything was read.
     pub(super) async fn rest(&mut self) -> Result<Bytes, ReadingError> {
-        let framing = self.framing;
-        let finish = move |reader: &mut LogReader| {
+        let finish = |reader: &mut FramedReader| {
             let mut rest = Vec::new();
-            framing.finish(reader, &mut rest).map(|()| rest.into())
+            reader.finish(&mut rest).map(|()| rest.into())
         };
         self.with(finish).await
     }
 
     async fn with<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut LogReader) -> Result<T, ReadError> + Send + 'static,
+        work: impl FnOnce(&mut FramedReader) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadingError> {
         let mut reader = self.reader.take().expect(PRESENT);
         let task = spawn_blocking(move || {
@@ -212,7 +200,7 @@ impl Reading {
             (reader, done)
         });
         let (reader, done) = task.await?;
-        self.tell(reader.stats());
+        self.tell(reader.reader().stats());
         self.reader = Some(reader);
         Ok(done?)
     }
@@ -238,10 +226,10 @@ impl Reading {
     }
 }
 
-fn chunk(reader: &mut LogReader, framing: Framing) -> Result<Chunk, ReadError> {
+fn chunk(reader: &mut FramedReader) -> Result<Chunk, ReadError> {
     let mut data = Vec::with_capacity(CHUNK);
     loop {
-        let state = framing.read(reader, &mut data)?;
+        let state = reader.read(&mut data)?;
         if state != ReadState::More || data.len() >= CHUNK / 2 {
             return Ok(Chunk { data: fitting(data), state });
         }
@@ -258,17 +246,17 @@ fn covers(ours: Option<Place>, theirs: Option<Place>) -> bool {
     ours.zip(theirs).is_some_and(|(ours, theirs)| ours.covers(&theirs))
 }
 
-fn meet(ours: &mut LogReader, theirs: &mut LogReader, framing: Framing) -> Result<Meeting, ReadError> {
+fn meet(ours: &mut FramedReader, theirs: &mut FramedReader) -> Result<Meeting, ReadError> {
     let (mut our_output, mut their_output) = (Vec::new(), Vec::new());
     let mut met = None;
     for _ in 0..MEETING_ATTEMPTS {
-        framing.read(ours, &mut our_output)?;
-        if let Err(error) = framing.read(theirs, &mut their_output) {
+        ours.read(&mut our_output)?;
+        if let Err(error) = theirs.read(&mut their_output) {
             return Ok(Meeting { ours: fitting(our_output), theirs: Err(error.into()), met: None });
         }
-        met = if covers(ours.place(), theirs.place()) {
+        met = if covers(ours.reader().place(), theirs.reader().place()) {
             Some(Covers::Other)
-        } else if covers(theirs.place(), ours.place()) {
+        } else if covers(theirs.reader().place(), ours.reader().place()) {
             Some(Covers::This)
         } else {
             continue;

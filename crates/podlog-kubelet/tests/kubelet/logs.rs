@@ -84,10 +84,12 @@ async fn options_beyond_kubernetes_are_honoured_and_named() {
 
 /// Reads frames until their content is so long, and at least to the end of one.
 async fn frames(body: &mut NodeBody, length: usize) -> Vec<LogFrame> {
+    frames_until(body, |frames| frames.iter().map(|frame| frame.content.len()).sum::<usize>() >= length).await
+}
+
+async fn frames_until(body: &mut NodeBody, is_enough: impl Fn(&[LogFrame]) -> bool) -> Vec<LogFrame> {
     let (mut reader, mut frames) = (FrameReader::default(), Vec::<LogFrame>::new());
-    while frames.iter().map(|frame| frame.content.len()).sum::<usize>() < length
-        || !reader.is_between_frames()
-    {
+    while !is_enough(&frames) || !reader.is_between_frames() {
         let piece = tokio::time::timeout(Duration::from_secs(20), body.frame()).await.unwrap();
         let Some(piece) = piece.map(|piece| piece.unwrap().into_data().unwrap()) else { break };
         let mut rest = &piece[..];
@@ -145,6 +147,28 @@ async fn a_log_in_frames_goes_on_behind_each_of_them() {
     }
     bench.runtime.end("c", 0);
     assert_eq!(body.collect().await.unwrap().to_bytes(), "");
+}
+
+#[tokio::test]
+async fn what_was_searched_in_vain_is_not_searched_again() {
+    let bench = running().await;
+    let path = bench.runtime.newest("c").unwrap().log_path;
+    let record = |text: &str| format!("2026-01-01T00:00:01Z stdout F {text}\n");
+    fs::write(&path, record("wanted 1")).unwrap();
+    let query = format!("{PATH}?match=wanted&frames=true&follow=true");
+    let mut body = bench.request(Some("admin"), &query).await.into_body();
+    assert_eq!(content(&frames(&mut body, 1).await), "wanted 1\n");
+    let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    for _ in 0..50 {
+        std::io::Write::write_all(&mut file, record("noise").repeat(500).as_bytes()).unwrap();
+    }
+    let silent = frames_until(&mut body, |frames| !frames.is_empty()).await;
+    assert_eq!(content(&silent), "");
+    let cursor = silent[0].cursor.as_ref().expect("a place");
+    std::io::Write::write_all(&mut file, record("wanted 2").as_bytes()).unwrap();
+    let (_, rest) = bench.get(&format!("{PATH}?cursor={cursor}")).await;
+    assert!(rest.lines().count() <= 15_001 && rest.ends_with("noise\nwanted 2\n") || rest == "wanted 2\n");
+    assert_eq!(content(&frames(&mut body, 1).await), "wanted 2\n");
 }
 
 #[tokio::test]
