@@ -17,6 +17,9 @@ const END: &str = "user.podlog.end";
 /// Present while the writer is about to go on in another file: it may still have something to say in this one.
 const LEAVING: &str = "user.podlog.leaving";
 
+/// Which process writes the file: whoever rotates a foreign log remembers it here.
+const WRITER: &str = "user.podlog.writer";
+
 /// How a complete file ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileEnd {
@@ -81,6 +84,16 @@ pub(crate) fn clear_leaving(file: impl AsFd) {
 
 pub(crate) fn is_being_left(file: impl AsFd) -> bool {
     get(file, LEAVING).is_some()
+}
+
+/// Remembers who writes the file.
+pub(crate) fn mark_writer(file: impl AsFd, writer: &str) {
+    set(file, WRITER, writer.as_bytes());
+}
+
+/// Who was remembered as the file's writer.
+pub(crate) fn writer(file: impl AsFd) -> Option<String> {
+    String::from_utf8(get(file, WRITER)?).ok()
 }
 
 /// Gives `to` what is known of `from`.

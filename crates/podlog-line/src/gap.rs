@@ -36,13 +36,15 @@ pub enum GapReason {
     Retention,
     /// A file is damaged: it cannot be decompressed to its end.
     Damaged,
+    /// The container runtime that wrote the log ended, with what it had in its hands.
+    RuntimeEnded,
     /// A reason that this version does not know.
     Other,
 }
 
 impl GapReason {
     /// Every reason.
-    pub const ALL: [GapReason; 8] = [
+    pub const ALL: [GapReason; 9] = [
         GapReason::DropNewest,
         GapReason::DropOldest,
         GapReason::RateLimit,
@@ -50,6 +52,7 @@ impl GapReason {
         GapReason::CaptureKilled,
         GapReason::Retention,
         GapReason::Damaged,
+        GapReason::RuntimeEnded,
         GapReason::Other,
     ];
 
@@ -63,6 +66,7 @@ impl GapReason {
             GapReason::CaptureKilled => "capture-killed",
             GapReason::Retention => "retention",
             GapReason::Damaged => "damaged",
+            GapReason::RuntimeEnded => "runtime-ended",
             GapReason::Other => "other",
         }
     }

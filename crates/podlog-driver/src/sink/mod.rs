@@ -4,6 +4,7 @@ mod append;
 mod batch;
 mod compress;
 mod crash;
+mod interruption;
 mod options;
 mod resume;
 mod rotate;
@@ -23,6 +24,7 @@ use crate::{
 use append::{Appender, Written};
 use batch::Header;
 use compress::Compressor;
+pub use interruption::{LogWriterMark, declare_interruption};
 pub use options::{FileLimits, MAX_CONTENT, SinkOptions, SinkStats, WhenFull};
 pub use resume::{Content, FilePosition, content_since};
 use rotate::Place;

@@ -84,6 +84,8 @@ impl LogRotator {
         let _ = fs::remove_file(&prepared);
         self.leaving = Some(Leaving::begin(&self.path.current())?);
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&prepared)?;
+        let writer = self.leaving.as_ref().and_then(|leaving| attributes::writer(&leaving.file));
+        let _ = writer.map(|writer| attributes::mark_writer(&file, &writer));
         let placed = file
             .set_permissions(fs::Permissions::from_mode(mode))
             .and_then(|()| name_by_age(&self.path, at))
