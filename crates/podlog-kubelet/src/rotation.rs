@@ -1,20 +1,24 @@
 //! Rotation of the logs that a container runtime writes (`pkg/kubelet/logs/container_log_manager.go`), at the limit rather
 //! than every ten seconds.
 //!
-//! One task a container, from before its start. It looks at the file's size when the log changes, the sooner again the less room
+//! One task a container, from before its start, all on a thread of their own ([`thread`]). It looks at the file's size when the log changes, the sooner again the less room
 //! is left, and learns how fast the file grows and how long the runtime takes to go on in another one ([`Pace`]): it renames the
 //! file and tells the runtime so early that the file is full when the runtime leaves it. Nothing is lost at any point: until
 //! then the runtime writes to the old file, which is neither compressed nor deleted before.
 
 mod pace;
+mod thread;
+mod writer;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use podlog_container::ProcessIdentity;
 use podlog_driver::{FileLimits, LogChanges, LogRotator, LogWatcher};
 use podlog_line::Timestamp;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +34,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How often a file is looked at that cannot be watched.
 const UNWATCHED: Duration = Duration::from_millis(5);
 
+/// The process that writes the logs, while there is one.
+type Writer = watch::Receiver<Option<ProcessIdentity>>;
+
 /// Keeps the logs of a runtime's containers within their limits.
 pub(crate) struct LogRotation {
     pub(crate) runtime: Arc<dyn ContainerRuntime>,
@@ -40,41 +47,56 @@ pub(crate) struct LogRotation {
 impl LogRotation {
     /// Works until shutdown.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
+        thread::run(move || self.keep_all(shutdown)).await;
+    }
+
+    async fn keep_all(self, shutdown: CancellationToken) {
         let mut events = self.runtime.events();
         let mut relist = interval(RELIST);
+        let Some(writer) = shutdown.run_until_cancelled(self.writer()).await else { return };
         let mut tasks: HashMap<ContainerId, Task> = HashMap::new();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                _ = relist.tick() => self.sync(&mut tasks).await,
+                _ = relist.tick() => self.sync(&mut tasks, &writer).await,
                 Some(event) = events.recv() => match event.state {
                     ContainerState::Exited => drop(tasks.remove(&event.id)),
                     // Before it starts: a fast one fills its first file within milliseconds.
-                    ContainerState::Created | ContainerState::Running => self.watch(&mut tasks, event.id),
+                    ContainerState::Created | ContainerState::Running => self.watch(&mut tasks, event.id, &writer),
                     ContainerState::Unknown => {}
                 },
             }
         }
     }
 
-    async fn sync(&self, tasks: &mut HashMap<ContainerId, Task>) {
+    async fn sync(&self, tasks: &mut HashMap<ContainerId, Task>, writer: &Option<Writer>) {
         let Ok(containers) = self.runtime.list_containers(None).await else { return };
         let writes = |state| matches!(state, ContainerState::Created | ContainerState::Running);
         let alive = containers.into_iter().filter(|container| writes(container.state));
         let alive: Vec<ContainerId> = alive.map(|container| container.id).collect();
         tasks.retain(|id, _| alive.contains(id));
         for id in alive {
-            self.watch(tasks, id);
+            self.watch(tasks, id, writer);
         }
     }
 
-    fn watch(&self, tasks: &mut HashMap<ContainerId, Task>, id: ContainerId) {
+    fn watch(&self, tasks: &mut HashMap<ContainerId, Task>, id: ContainerId, writer: &Option<Writer>) {
         if tasks.get(&id).is_some_and(|task| !task.0.is_finished()) {
             return;
         }
         let keeper = Keeper { runtime: self.runtime.clone(), id: id.clone(), limits: self.limits };
-        let watcher = self.watcher.clone();
-        tasks.insert(id, Task(tokio::spawn(keeper.run(watcher))));
+        tasks.insert(id, Task(tokio::spawn(keeper.run(self.watcher.clone(), writer.clone()))));
+    }
+
+    /// The process that writes the logs, if one does.
+    async fn writer(&self) -> Option<Writer> {
+        loop {
+            match self.runtime.log_writer().await {
+                Ok(writer) => return writer,
+                Err(error) => tracing::debug!(%error, "cannot ask the runtime who writes logs"),
+            }
+            sleep(RETRY).await;
+        }
     }
 }
 
@@ -95,11 +117,22 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(self, watcher: Option<LogWatcher>) {
+    async fn run(self, watcher: Option<LogWatcher>, writer: Option<Writer>) {
         let Some(path) = self.path().await else { return };
-        let mut changes = watcher.map(|watcher| watcher.watch(&path));
+        let changes = || watcher.as_ref().map(|watcher| watcher.watch(&path));
+        match writer {
+            None => self.keep(&path, changes()).await,
+            Some(writer) => tokio::select! {
+                () = self.keep(&path, changes()) => {}
+                () = writer::watch(&path, writer, changes()) => {}
+            },
+        }
+    }
+
+    /// Rotates until the container has ended.
+    async fn keep(&self, path: &Path, mut changes: Option<LogChanges>) {
         let opened = {
-            let (path, limits) = (path.clone(), self.limits);
+            let (path, limits) = (path.to_owned(), self.limits);
             tokio::task::spawn_blocking(move || LogRotator::open(path, limits)).await
         };
         let Ok(Ok(mut rotator)) = opened else {
@@ -113,23 +146,23 @@ impl Keeper {
         let mut pace = Pace::new(self.limits.max_bytes);
         let mut was_there = false;
         loop {
-            let (size, now) = (size(&path), Instant::now());
+            let size = size(path);
             was_there |= matches!(size, Ok(Some(_)));
             match size {
-                Ok(Some(size)) => match pace.look(size, now) {
+                Ok(Some(size)) => match pace.look(size, Instant::now()) {
                     Next::Change => changed(changes.as_mut()).await,
                     Next::Look(pause) => sleep(pause).await,
                     Next::Rotate => {
                         let Some(ready) = rotator.ready().await else { return };
                         let Some(rotated) = self.rotate(ready).await else { return };
                         rotator = rotated;
-                        pace.rotated(now.elapsed(), Instant::now());
+                        pace.rotated(Instant::now());
                     }
                 },
                 Ok(None) if !was_there => changed(changes.as_mut()).await,
                 Ok(None) => {
                     // Somebody has taken the file away: the runtime makes a new one.
-                    if self.reopen().await.is_err() {
+                    if self.reopen().await == Told::No {
                         return;
                     }
                     sleep(RETRY).await;
@@ -147,16 +180,15 @@ impl Keeper {
         loop {
             match self.runtime.container_status(&self.id).await {
                 Ok(status) => return Some(status.log_path).filter(|path| path.is_absolute()),
-                Err(RuntimeError::Unavailable(_)) => sleep(RETRY).await,
-                Err(_) => return None,
+                Err(RuntimeError::NotFound { .. }) => return None,
+                Err(_) => sleep(RETRY).await,
             }
         }
     }
 
     /// Rotates; `None` when the container has ended.
-    async fn rotate(&self, rotator: LogRotator) -> Option<Settled> {
-        let (mut rotator, renamed) = blocking(rotator, |rotator| rotator.rotate(now())).await?;
-        if let Err(error) = renamed {
+    async fn rotate(&self, mut rotator: LogRotator) -> Option<Settled> {
+        if let Err(error) = rotator.rotate(now()) {
             tracing::warn!(container = self.id.0, %error, "cannot rotate the log of a container");
             sleep(RETRY).await;
             return Some(Settled::Now(rotator));
@@ -164,6 +196,7 @@ impl Keeper {
         if self.tell_runtime(&mut rotator).await == Told::No {
             return None;
         }
+        tracing::debug!(container = self.id.0, "a log was rotated");
         // The new file fills meanwhile, and is looked at.
         let settled = tokio::task::spawn_blocking(move || {
             rotator.settle();
@@ -172,28 +205,34 @@ impl Keeper {
         Some(Settled::Soon(settled))
     }
 
-    /// Tells the runtime until it answers. If it refuses, the old file takes its place back.
+    /// Tells the runtime to go on in the new file. If the container has ended, the old file takes its place back.
     async fn tell_runtime(&self, rotator: &mut LogRotator) -> Told {
-        match self.reopen().await {
-            Ok(()) => Told::Yes,
-            Err(error) => {
-                // Most often the container has just ended.
-                tracing::debug!(container = self.id.0, %error, "the runtime does not open a log anew");
-                if let Err(error) = rotator.undo() {
-                    tracing::warn!(container = self.id.0, %error, "cannot give a log its name back");
-                }
-                Told::No
-            }
+        let told = self.reopen().await;
+        if told == Told::No
+            && let Err(error) = rotator.undo()
+        {
+            tracing::warn!(container = self.id.0, %error, "cannot give a log its name back");
         }
+        told
     }
 
-    /// Asks until there is an answer: a runtime that is away may have heard, or not.
-    async fn reopen(&self) -> Result<(), RuntimeError> {
-        loop {
-            match self.runtime.reopen_container_log(&self.id).await {
-                Err(RuntimeError::Unavailable(_)) => sleep(RETRY).await,
-                answer => return answer,
+    /// Asks until it is done or the container has ended. A runtime that is away may have heard, or not, and one that comes back
+    /// refuses for a while, although it may have opened the new file already.
+    async fn reopen(&self) -> Told {
+        while let Err(error) = self.runtime.reopen_container_log(&self.id).await {
+            tracing::debug!(container = self.id.0, %error, "the runtime does not open a log anew");
+            if self.has_ended().await {
+                return Told::No;
             }
+            sleep(RETRY).await;
+        }
+        Told::Yes
+    }
+
+    async fn has_ended(&self) -> bool {
+        match self.runtime.container_status(&self.id).await {
+            Ok(status) => status.container.state == ContainerState::Exited,
+            Err(error) => matches!(error, RuntimeError::NotFound { .. }),
         }
     }
 }
@@ -239,16 +278,4 @@ async fn changed(changes: Option<&mut LogChanges>) {
 fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_nanoseconds(i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX))
-}
-
-/// Works on files beside the async threads; `None` when that was cut off.
-async fn blocking<T: Send + 'static>(
-    mut rotator: LogRotator,
-    work: impl FnOnce(&mut LogRotator) -> T + Send + 'static,
-) -> Option<(LogRotator, T)> {
-    let done = tokio::task::spawn_blocking(move || {
-        let result = work(&mut rotator);
-        (rotator, result)
-    });
-    done.await.ok()
 }

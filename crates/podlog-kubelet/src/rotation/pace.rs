@@ -12,13 +12,19 @@ const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// How long the first rotation is taken to need.
 const FIRST_REACTION: Duration = Duration::from_millis(8);
 /// No rotation is taken to need longer: a runtime that was away for a while is not always.
-const LONGEST_REACTION: Duration = Duration::from_millis(50);
+const LONGEST_REACTION: Duration = Duration::from_millis(250);
 /// At least this part of a file is left free for what is written while it is rotated.
-const LEAST_RESERVE: u64 = 64;
+const LEAST_RESERVE: u64 = 32;
 /// At most this part: a fast writer still gets files that are worth their name.
 const MOST_RESERVE: u64 = 2;
-/// What remains of an older, higher estimate with every look or rotation.
-const MEMORY: f64 = 0.9;
+/// The shortest time over which a speed is measured: writers write in bursts.
+const MEASURE: Duration = Duration::from_millis(5);
+/// What remains of an older, higher speed after a second.
+const MEMORY_OF_SPEED: f64 = 0.5;
+/// What remains of an older, slower reaction with every rotation.
+const MEMORY_OF_REACTION: f64 = 0.98;
+/// The next rotation may take so much longer than any before.
+const CAUTION: f64 = 1.25;
 
 /// What to do about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,60 +41,82 @@ pub(super) enum Next {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     max_bytes: u64,
-    last: Option<(u64, Instant)>,
+    /// Size at the last look.
+    seen: Option<u64>,
+    /// Size and time from which the speed is measured.
+    since: Option<(u64, Instant)>,
     bytes_per_second: f64,
     reaction: Duration,
+    /// When the file that is being rotated had no more room than its reserve.
+    was_due: Option<Instant>,
 }
 
 impl Pace {
     /// Of a file that may have so many bytes.
     pub(super) fn new(max_bytes: u64) -> Self {
-        Pace { max_bytes, last: None, bytes_per_second: LIKELY_BYTES_PER_SECOND, reaction: FIRST_REACTION }
+        Pace {
+            max_bytes,
+            seen: None,
+            since: None,
+            bytes_per_second: LIKELY_BYTES_PER_SECOND,
+            reaction: FIRST_REACTION,
+            was_due: None,
+        }
     }
 
     /// The file has so many bytes now.
     pub(super) fn look(&mut self, size: u64, now: Instant) -> Next {
-        let has_grown = self.learn(size, now);
-        let room = self.max_bytes.saturating_sub(self.reserve()).saturating_sub(size);
-        match (room, has_grown) {
-            (0, _) => Next::Rotate,
-            (_, false) => Next::Change,
-            (room, true) => Next::Look(self.pause(room)),
+        self.measure(size, now);
+        let has_grown = self.seen.replace(size) != Some(size);
+        let allowed = self.max_bytes.saturating_sub(self.reserve());
+        if size >= allowed {
+            // How late this is, since nobody looks all the time and the machine does other things as well.
+            self.was_due = now.checked_sub(self.time_for(size - allowed).min(LONGEST_REACTION));
+            return Next::Rotate;
         }
+        if has_grown { Next::Look(self.pause(allowed - size)) } else { Next::Change }
     }
 
-    /// A rotation took so long; a new file begins.
-    pub(super) fn rotated(&mut self, took: Duration, now: Instant) {
-        self.reaction = took.max(self.reaction.mul_f64(MEMORY)).min(LONGEST_REACTION);
-        self.last = Some((0, now));
+    /// The writer has left the file; a new one begins.
+    pub(super) fn rotated(&mut self, now: Instant) {
+        let took = self.was_due.take().map_or(FIRST_REACTION, |due| now.saturating_duration_since(due));
+        self.reaction = took.max(self.reaction.mul_f64(MEMORY_OF_REACTION)).min(LONGEST_REACTION);
+        (self.seen, self.since) = (Some(0), Some((0, now)));
     }
 
-    fn learn(&mut self, size: u64, now: Instant) -> bool {
-        let last = self.last.replace((size, now));
-        let Some((before, at)) = last else { return true };
-        let grown = size.saturating_sub(before);
-        let seconds = now.duration_since(at).max(SHORTEST_LOOK / 2).as_secs_f64();
+    fn measure(&mut self, size: u64, now: Instant) {
+        let (before, at) = *self.since.get_or_insert((size, now));
+        let passed = now.saturating_duration_since(at);
+        if passed < MEASURE {
+            return;
+        }
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let measured = grown as f64 / seconds;
-        self.bytes_per_second = measured.max(self.bytes_per_second * MEMORY);
-        grown > 0
+        let measured = size.saturating_sub(before) as f64 / passed.as_secs_f64();
+        let remembered = self.bytes_per_second * MEMORY_OF_SPEED.powf(passed.as_secs_f64());
+        self.bytes_per_second = measured.max(remembered);
+        self.since = Some((size, now));
     }
 
     /// What is written until the writer has left the file.
     fn reserve(&self) -> u64 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
-        let written = (self.bytes_per_second * self.reaction.as_secs_f64()) as u64;
+        let written = (self.bytes_per_second * self.reaction.as_secs_f64() * CAUTION) as u64;
         written.clamp(self.max_bytes / LEAST_RESERVE, self.max_bytes / MOST_RESERVE)
     }
 
     /// Half the time in which so much is written, and no longer than the fastest writer needs for it.
     fn pause(&self, room: u64) -> Duration {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let room = room as f64;
-        let expected = Duration::try_from_secs_f64(room / self.bytes_per_second.max(1.0) / 2.0);
-        let possible = Duration::try_from_secs_f64(room / FASTEST_BYTES_PER_SECOND as f64);
-        let pause = expected.unwrap_or(LONGEST_LOOK).min(possible.unwrap_or(LONGEST_LOOK));
+        let possible = Duration::try_from_secs_f64(room as f64 / FASTEST_BYTES_PER_SECOND as f64);
+        let pause = (self.time_for(room) / 2).min(possible.unwrap_or(LONGEST_LOOK));
         pause.clamp(SHORTEST_LOOK, LONGEST_LOOK)
+    }
+
+    /// In which so much is written.
+    fn time_for(&self, bytes: u64) -> Duration {
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let seconds = bytes as f64 / self.bytes_per_second.max(1.0);
+        Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_LOOK)
     }
 }
 
@@ -112,7 +140,7 @@ mod tests {
                     now += reaction;
                     sizes.push(written(begun, now));
                     begun = now;
-                    pace.rotated(reaction, now);
+                    pace.rotated(now);
                 }
             }
         }
@@ -128,6 +156,32 @@ mod tests {
             assert!(learned.iter().all(|size| *size <= most), "{rate} {reaction}: {sizes:?}");
             assert!(learned.iter().all(|size| *size >= MIB), "{rate} {reaction}: {sizes:?}");
         }
+    }
+
+    /// As measured under containerd: most rotations are quick, some looks and answers come late.
+    #[test]
+    fn a_busy_machine_costs_room_and_no_limit() {
+        const BYTES_PER_MICROSECOND: u64 = 60;
+        let (limit, start) = (10 * MIB, Instant::now());
+        let (mut pace, mut now, mut begun, mut looks) = (Pace::new(limit), start, start, 0);
+        let mut sizes = Vec::new();
+        while sizes.len() < 200 {
+            looks += 1;
+            let late = Duration::from_millis(if looks % 7 == 0 { 10 } else { 0 });
+            match pace.look((now - begun).as_micros() as u64 * BYTES_PER_MICROSECOND, now) {
+                Next::Change => now += Duration::from_millis(1),
+                Next::Look(pause) => now += pause + late,
+                Next::Rotate => {
+                    now += Duration::from_millis(if sizes.len() % 5 == 4 { 30 } else { 2 });
+                    sizes.push((now - begun).as_micros() as u64 * BYTES_PER_MICROSECOND);
+                    begun = now;
+                    pace.rotated(now);
+                }
+            }
+        }
+        let learned = &sizes[5..];
+        assert!(learned.iter().all(|size| *size <= limit + limit / 20), "{sizes:?}");
+        assert!(learned.iter().all(|size| *size >= limit * 2 / 3), "{sizes:?}");
     }
 
     #[test]

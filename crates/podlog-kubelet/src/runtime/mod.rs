@@ -21,7 +21,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
+use podlog_container::ProcessIdentity;
+use tokio::sync::{mpsc, watch};
 
 /// Who rotates the log files of containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,12 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Who rotates log files: the runtime itself, or the kubelet, by renaming them and asking for new ones.
     fn log_rotation(&self) -> LogRotation {
         LogRotation::ByRuntime
+    }
+
+    /// The runtime's process while there is one, where it writes the log files itself and so loses what it has not written
+    /// when it ends; `None` where nothing is lost.
+    async fn log_writer(&self) -> Result<Option<watch::Receiver<Option<ProcessIdentity>>>, RuntimeError> {
+        Ok(None)
     }
 
     /// Whether containers run from images.

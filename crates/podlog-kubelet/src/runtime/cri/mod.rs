@@ -11,6 +11,7 @@ mod endpoint;
 mod error;
 mod events;
 mod images;
+mod process;
 mod runtime;
 mod sandboxes;
 

@@ -3,25 +3,28 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use podlog_container::ProcessIdentity;
 use podlog_proto::cri;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::client::{Client, within};
 use super::error::Failure;
 use super::events::{self, Events};
-use super::{Endpoint, containers, images, sandboxes};
+use super::{Endpoint, containers, images, process, sandboxes};
 use crate::runtime::{
     Container, ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerState,
     ContainerStats, ContainerStatus, ExecResult, Image, Images, ListedImage, LogRotation, PodSandbox,
     PodSandboxConfig, RegistryAuth, RuntimeCondition, RuntimeError, RuntimeVersion, SandboxId,
 };
 
+/// The runtime that writes log files itself. With CRI-O each container has a process of its own for that.
+const WRITES_LOGS: &str = "containerd";
 /// Time for a call that only asks or removes, and for one that starts something (`runtimeRequestTimeout`).
 pub(super) const CALL: Duration = Duration::from_secs(120);
 /// Time for an image: upstream gives up when there is no progress for a minute, which CRI does not tell.
@@ -33,7 +36,10 @@ const UNLIMITED: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A runtime that speaks CRI v1. Container ids are `<its name>://<its id>`.
 pub struct CriRuntime {
+    endpoint: Endpoint,
     client: Client,
+    /// For rotation alone, which has a thread of its own: a connection is worked on where it was first used.
+    rotation_client: OnceLock<Client>,
     events: Events,
     /// In which sandbox a container is: its status does not say.
     homes: Mutex<HashMap<ContainerId, SandboxId>>,
@@ -47,7 +53,14 @@ impl CriRuntime {
         let events = Events::default();
         let shutdown = CancellationToken::new();
         tokio::spawn(events::watch(client.clone(), events.clone(), shutdown.clone()));
-        Arc::new(CriRuntime { client, events, homes: Mutex::default(), _guard: shutdown.drop_guard() })
+        Arc::new(CriRuntime {
+            endpoint: endpoint.clone(),
+            client,
+            rotation_client: OnceLock::new(),
+            events,
+            homes: Mutex::default(),
+            _guard: shutdown.drop_guard(),
+        })
     }
 
     async fn sandbox_status(&self, id: &SandboxId) -> Result<cri::PodSandboxStatus, RuntimeError> {
@@ -136,6 +149,15 @@ impl ContainerRuntime for CriRuntime {
 
     fn log_rotation(&self) -> LogRotation {
         LogRotation::ByKubelet
+    }
+
+    async fn log_writer(&self) -> Result<Option<watch::Receiver<Option<ProcessIdentity>>>, RuntimeError> {
+        if self.version().await?.name != WRITES_LOGS {
+            return Ok(None);
+        }
+        let (sender, receiver) = watch::channel(None);
+        tokio::spawn(process::follow(self.endpoint.clone(), sender));
+        Ok(Some(receiver))
     }
 
     fn images(&self) -> Images {
@@ -292,7 +314,8 @@ impl ContainerRuntime for CriRuntime {
 
     async fn reopen_container_log(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let request = cri::ReopenContainerLogRequest { container_id: id.0.clone() };
-        let answer = within(CALL, self.client.runtime().reopen_container_log(request)).await;
+        let client = self.rotation_client.get_or_init(|| Client::new(&self.endpoint));
+        let answer = within(CALL, client.runtime().reopen_container_log(request)).await;
         answer.map(drop).map_err(|failure| missing(failure, "container", &id.0))
     }
 
