@@ -10,13 +10,24 @@ use serde_json::{Value, json};
 
 use crate::harness::Podlog;
 use crate::machine::{IMAGE, Machine};
+use crate::relay::Relay;
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(50);
 
-/// When logs are rotated.
-pub(crate) const LOG_MAX_BYTES: u64 = 1 << 20;
+/// When logs are rotated; [`DEFAULT_LOG_MAX_BYTES`] if nothing is said.
+const LOG_MAX_BYTES: &str = "PODLOG_LOG_MAX_BYTES";
+const DEFAULT_LOG_MAX_BYTES: u64 = 1 << 20;
+
+/// A number of the environment.
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
+}
+
+pub(crate) fn log_max_bytes() -> u64 {
+    setting(LOG_MAX_BYTES, DEFAULT_LOG_MAX_BYTES)
+}
 
 /// What runs the pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +99,7 @@ fn spawn(folder: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_podlog"));
     command.arg("cri").arg(format!("--listen=unix://{}", folder.join("cri.sock").display()));
     command.arg("--data-dir").arg(folder.join("data")).stdin(Stdio::null());
-    command.arg(format!("--container-log-max-size={LOG_MAX_BYTES}")).arg("--container-log-max-files=200");
+    command.arg(format!("--container-log-max-size={}", log_max_bytes())).arg("--container-log-max-files=200");
     let child = command.stderr(std::fs::File::create(folder.join("stderr")).unwrap()).spawn().unwrap();
     crate::harness::wait_for("podlog cri", || {
         std::os::unix::net::UnixStream::connect(folder.join("cri.sock")).ok()
@@ -118,6 +129,8 @@ pub(crate) struct Cluster {
     backend: Backend,
     arguments: Vec<String>,
     client: kube::Client,
+    /// Where clients find the API server, whatever its port.
+    relay: Relay,
     scratch: tempfile::TempDir,
 }
 
@@ -135,11 +148,7 @@ impl Cluster {
     ) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let config = scratch.path().join("kubelet.yaml");
-        let mut settings = json!({
-            "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
-            "containerLogMaxSize": LOG_MAX_BYTES.to_string(), "containerLogMaxFiles": 200, "syncFrequency": "1s",
-        });
+        let mut settings = settings(log_max_bytes());
         for (key, value) in more.as_object().unwrap() {
             settings[key] = value.clone();
         }
@@ -151,7 +160,8 @@ impl Cluster {
         }
         let podlog = Podlog::start_in(home, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
         let client = client(&podlog).await;
-        Cluster { column, podlog, backend, arguments, client, scratch }
+        let relay = Relay::to(podlog.port());
+        Cluster { column, podlog, backend, arguments, client, relay, scratch }
     }
 
     pub(crate) fn column(&self) -> Column {
@@ -187,8 +197,32 @@ impl Cluster {
     /// Kills API server and kubelet, and starts new ones.
     pub(crate) async fn restart_podlog(&mut self) {
         self.podlog.kill();
+        self.start_podlog().await;
+    }
+
+    async fn start_podlog(&mut self) {
         self.podlog.up(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        self.relay.set_target(self.podlog.port());
         self.client = client(&self.podlog).await;
+    }
+
+    /// Kills all there is but the pods.
+    pub(crate) async fn restart_both(&mut self) {
+        self.podlog.kill();
+        self.restart_runtime();
+        self.start_podlog().await;
+    }
+
+    /// Kills API server and kubelet, and starts new ones that rotate logs at another size.
+    pub(crate) async fn restart_with_log_size(&mut self, max_bytes: u64) {
+        std::fs::write(self.path("kubelet.yaml"), settings(max_bytes).to_string()).unwrap();
+        self.restart_podlog().await;
+    }
+
+    /// `podlog logs -f` for a pod, in a process of its own.
+    pub(crate) fn follower(&self, name: &str) -> Command {
+        let server = format!("--server=https://127.0.0.1:{}", self.relay.port);
+        self.podlog.command(&["logs", "-f", name, &server])
     }
 
     /// Kills the runtime where it is a process of its own, and starts a new one.
@@ -332,6 +366,14 @@ impl Cluster {
         self.delete(name).await;
         self.wait_gone(name).await;
     }
+}
+
+fn settings(log_max_bytes: u64) -> Value {
+    json!({
+        "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
+        "containerLogMaxSize": log_max_bytes.to_string(), "containerLogMaxFiles": 200, "syncFrequency": "1s",
+    })
 }
 
 fn path(name: &str) -> String {

@@ -19,8 +19,11 @@ mod lives;
 #[path = "../support/containerd.rs"]
 mod machine;
 mod messages;
+mod numbered;
 mod pressure;
 mod probes;
+#[path = "../e2e/relay.rs"]
+mod relay;
 mod restarts;
 mod rotation;
 mod settings;
@@ -148,9 +151,13 @@ fn block_on(test: impl Future<Output = ()>) {
 fn run(column: Column, backend: Backend) {
     block_on(async {
         let cluster = Cluster::start(column, backend).await;
-        let cluster = together(cluster).await;
+        let mut cluster = together(cluster).await;
         // Alone: nobody else shall be in the way of a fast writer.
         rotation::every_line_through_rotations(&cluster).await;
+        if column == Column::Containerd {
+            cluster.restart_with_log_size(rotation::USUAL_MAX_BYTES).await;
+            rotation::files_of_the_usual_size_stay_within_it(&cluster).await;
+        }
         restarts::all(cluster).await;
     });
 }

@@ -1,47 +1,105 @@
-//! Neither a new kubelet nor a new runtime changes anything for pods that run.
+//! Neither a new kubelet nor a new runtime changes anything for pods that run, nor for those who follow them.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, shell, status};
+use crate::cluster::{Cluster, Column, setting, shell, status};
+use crate::numbered::{Seen, script};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Prints numbered lines, a hundred or so a second.
-const COUNTER: &str = "n=0; while :; do n=$((n + 1)); echo $n; sleep 0.01; done";
-
 /// For so many seconds the processes are killed in turn; without, each of them at least once.
 const SECONDS: &str = "PODLOG_KILL_SECONDS";
+/// How many lines are printed at once, and how wide they are.
+const BURST: u64 = 4000;
+const WIDTH: usize = 100;
+const FOLLOWERS: usize = 2;
 
-/// API server and kubelet, then the runtime, and again: what runs is the same before and after, and no line is missing.
+/// Who is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    /// API server and kubelet.
+    Podlog,
+    Runtime,
+    Both,
+}
+
+impl Victim {
+    const ALL: [Victim; 3] = [Victim::Podlog, Victim::Runtime, Victim::Both];
+}
+
+/// API server and kubelet, the runtime, all of them, and again: what runs is the same before and after, and who follows gets every
+/// line once, but for what a runtime had in its hands, and that is declared.
 pub(crate) async fn all(mut cluster: Cluster) {
-    cluster.run("counter", json!({"containers": [shell("c", COUNTER), shell("idle", "sleep 100000")]})).await;
-    let before = cluster.wait_ready("counter").await;
-    let seconds = std::env::var(SECONDS).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    let begun = Instant::now();
-    let mut kills = 0;
-    while kills < 3 || begun.elapsed() < Duration::from_secs(seconds) {
-        let seen = count(&cluster).await;
-        let victim = if kills % 2 == 0 { "kubelet" } else { "runtime" };
+    let folder = cluster.path("signals");
+    std::fs::create_dir(&folder).unwrap();
+    let before = start(&cluster, &folder).await;
+    let followers: Vec<Follower> = (0..FOLLOWERS).map(|_| Follower::start(&cluster)).collect();
+    let (begun, mut kills) = (Instant::now(), 0);
+    while kills < Victim::ALL.len() || begun.elapsed().as_secs() < setting(SECONDS, 0) {
+        let victim = Victim::ALL[kills % Victim::ALL.len()];
+        for follower in &followers {
+            follower.wait_for_more(&format!("before the kill of {victim:?}"));
+        }
         match victim {
-            "runtime" => cluster.restart_runtime(),
-            _ => cluster.restart_podlog().await,
+            Victim::Podlog => cluster.restart_podlog().await,
+            Victim::Runtime => cluster.restart_runtime(),
+            Victim::Both => cluster.restart_both().await,
         }
         kills += 1;
-        let restarted = Instant::now();
-        while count(&cluster).await < seen + 50 {
-            assert!(restarted.elapsed() < PATIENCE, "the log does not go on after a new {victim}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        for follower in &followers {
+            follower.wait_for_more(&format!("after the kill of {victim:?}"));
         }
         let after = cluster.wait_ready("counter").await;
         for name in ["c", "idle"] {
-            assert_eq!(same(&before, name), same(&after, name), "after a new {victim}");
+            assert_eq!(same(&before, name), same(&after, name), "after a new {victim:?}");
         }
-        assert_eq!(before["status"]["conditions"], after["status"]["conditions"], "after a new {victim}");
+        assert_eq!(before["status"]["conditions"], after["status"]["conditions"], "after a new {victim:?}");
     }
-    let total = count(&cluster).await;
-    eprintln!("{:?}: {kills} kills, {total} lines, none missing", cluster.column());
+    std::fs::write(folder.join("stop"), "").unwrap();
+    let seen: Vec<Seen> = followers.into_iter().map(Follower::end).collect();
+    let runtimes = Victim::ALL.iter().cycle().take(kills).filter(|victim| **victim != Victim::Podlog).count();
+    let both = Victim::ALL.iter().cycle().take(kills).filter(|victim| **victim == Victim::Both).count();
+    for seen in &seen {
+        eprintln!(
+            "{:?}: {kills} kills, {} lines, {} missing at {} markers of which {} came late",
+            cluster.column(),
+            seen.last,
+            seen.missing,
+            seen.markers,
+            seen.late
+        );
+        match cluster.column() {
+            Column::Process | Column::CriServer => {
+                assert_eq!(seen.markers, 0, "whoever is killed, nothing is lost")
+            }
+            Column::Containerd => assert_eq!(seen.markers, runtimes as u64, "containerd has ended so often"),
+        }
+        assert!(
+            seen.late <= both as u64,
+            "where a kubelet is there, the marker is where something is missing"
+        );
+    }
     cluster.remove("counter").await;
+}
+
+/// A container that prints bursts of numbered lines until it is told to stop, and one that does nothing.
+async fn start(cluster: &Cluster, folder: &std::path::Path) -> Value {
+    let burst = script("$((n + 1))", &format!("$((n + {BURST}))"), WIDTH);
+    let print = format!(
+        "n=0; until [ -e /signals/stop ]; do {burst}; n=$((n + {BURST})); sleep 0.1; done; echo end; sleep 100000"
+    );
+    let mut printer = shell("c", &print);
+    printer["volumeMounts"] = json!([{"name": "signals", "mountPath": "/signals"}]);
+    let containers = json!([printer, shell("idle", "sleep 100000")]);
+    let volumes = json!([{"name": "signals", "hostPath": {"path": folder}}]);
+    cluster.run("counter", json!({"containers": containers, "volumes": volumes})).await;
+    cluster.wait_ready("counter").await
 }
 
 /// What must not change about a container that runs on.
@@ -50,16 +108,48 @@ fn same<'a>(pod: &'a Value, name: &str) -> [&'a Value; 4] {
     [&status["containerID"], &status["restartCount"], &status["state"], &status["lastState"]]
 }
 
-/// How many lines the log has.
-async fn count(cluster: &Cluster) -> usize {
-    // The API server may be about to come back.
-    cluster.log("counter", "container=c").await.map_or(0, |log| check(&log))
+/// A `podlog logs -f`, and somebody who reads what it prints.
+struct Follower {
+    process: Child,
+    reader: JoinHandle<Seen>,
+    last: Arc<AtomicU64>,
 }
 
-/// How many lines there are: 1 to the last, each once. The last one may still be on its way.
-fn check(log: &str) -> usize {
-    let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    let numbers: Vec<usize> = whole.lines().map(|line| line.parse().unwrap()).collect();
-    assert!(numbers.iter().copied().eq(1..=numbers.len()), "a line is missing or doubled: {numbers:?}");
-    numbers.len()
+impl Follower {
+    fn start(cluster: &Cluster) -> Self {
+        let mut command = cluster.follower("counter");
+        let mut process =
+            command.args(["-c", "c"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let (lines, last) =
+            (BufReader::new(process.stdout.take().unwrap()).lines(), Arc::new(AtomicU64::new(0)));
+        let shared = last.clone();
+        let read = move || {
+            let mut seen = Seen::new(WIDTH);
+            for line in lines.map(Result::unwrap).take_while(|line| line != "end") {
+                seen.line(&line);
+                shared.store(seen.last, Ordering::Relaxed);
+            }
+            seen.end();
+            seen
+        };
+        Follower { process, reader: std::thread::spawn(read), last }
+    }
+
+    /// Waits for lines that were not there before.
+    fn wait_for_more(&self, when: &str) {
+        let (begun, before) = (Instant::now(), self.last.load(Ordering::Relaxed));
+        while self.last.load(Ordering::Relaxed) < before + 2 * BURST {
+            assert!(!self.reader.is_finished(), "a follower has ended {when}");
+            assert!(begun.elapsed() < PATIENCE, "a follower gets no more lines {when}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Everything up to the last line.
+    fn end(mut self) -> Seen {
+        let seen = self.reader.join().expect("every line once, or declared");
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        seen
+    }
 }
