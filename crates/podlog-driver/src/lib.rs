@@ -34,7 +34,7 @@ mod watch;
 pub use error::{ReadError, SinkError};
 pub use read::{IndexCache, LogReader, LogSource, Place, ReadState, ReadStats, Resumed};
 pub use sink::{
-    Content, CriFileSink, FileLimits, FilePosition, LogRotator, LogWriterMark, MAX_CONTENT, SinkOptions,
-    SinkStats, WhenFull, content_since, declare_interruption,
+    Content, CriFileSink, FileLimits, FilePosition, LogRetention, LogRotator, LogWriterMark, MAX_CONTENT,
+    SinkOptions, SinkStats, WhenFull, content_since, declare_interruption,
 };
 pub use watch::{LogChanges, LogWatcher};

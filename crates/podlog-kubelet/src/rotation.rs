@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use podlog_container::ProcessIdentity;
-use podlog_driver::{FileLimits, LogChanges, LogRotator, LogWatcher};
+use podlog_driver::{FileLimits, LogChanges, LogRetention, LogRotator, LogWatcher};
 use podlog_line::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,7 @@ use crate::runtime::{ContainerId, ContainerRuntime, ContainerState, RuntimeError
 const RELIST: Duration = Duration::from_secs(10);
 /// Pause after something did not work.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often a file is looked at that cannot be watched.
+/// How often a file is looked at that cannot be watched, or is not there yet.
 const UNWATCHED: Duration = Duration::from_millis(5);
 
 /// The process that writes the logs, while there is one.
@@ -130,7 +130,7 @@ impl Keeper {
     }
 
     /// Rotates until the container has ended.
-    async fn keep(&self, path: &Path, mut changes: Option<LogChanges>) {
+    async fn keep(&self, path: &Path, changes: Option<LogChanges>) {
         let opened = {
             let (path, limits) = (path.to_owned(), self.limits);
             tokio::task::spawn_blocking(move || LogRotator::open(path, limits)).await
@@ -142,7 +142,22 @@ impl Keeper {
         if rotator.may_be_unfinished() && self.tell_runtime(&mut rotator).await == Told::No {
             return;
         }
-        let mut rotator = Settled::Now(rotator);
+        let (retention, rotated) = (rotator.retention(), Notify::new());
+        tokio::select! {
+            () = self.rotate_when_full(path, changes, rotator, &rotated) => {}
+            () = retain(&retention, &rotated) => {}
+        }
+    }
+
+    /// `rotated` hears of each rotation.
+    async fn rotate_when_full(
+        &self,
+        path: &Path,
+        mut changes: Option<LogChanges>,
+        rotator: LogRotator,
+        rotated: &Notify,
+    ) {
+        let mut rotator = Left::Now(rotator);
         let mut pace = Pace::new(self.limits.max_bytes);
         let mut was_there = false;
         loop {
@@ -154,12 +169,16 @@ impl Keeper {
                     Next::Look(pause) => sleep(pause).await,
                     Next::Rotate => {
                         let Some(ready) = rotator.ready().await else { return };
-                        let Some(rotated) = self.rotate(ready).await else { return };
-                        rotator = rotated;
+                        let waited = Instant::now();
+                        let Some(left) = self.rotate(ready).await else { return };
+                        rotator = left;
                         pace.rotated(Instant::now());
+                        rotated.notify_one();
+                        tracing::debug!(container = self.id.0, size, took = ?waited.elapsed(), ?pace, "a log was rotated");
                     }
                 },
-                Ok(None) if !was_there => changed(changes.as_mut()).await,
+                // Not by a hint: it may be full before one comes.
+                Ok(None) if !was_there => sleep(UNWATCHED).await,
                 Ok(None) => {
                     // Somebody has taken the file away: the runtime makes a new one.
                     if self.reopen().await == Told::No {
@@ -187,22 +206,21 @@ impl Keeper {
     }
 
     /// Rotates; `None` when the container has ended.
-    async fn rotate(&self, mut rotator: LogRotator) -> Option<Settled> {
+    async fn rotate(&self, mut rotator: LogRotator) -> Option<Left> {
         if let Err(error) = rotator.rotate(now()) {
             tracing::warn!(container = self.id.0, %error, "cannot rotate the log of a container");
             sleep(RETRY).await;
-            return Some(Settled::Now(rotator));
+            return Some(Left::Now(rotator));
         }
         if self.tell_runtime(&mut rotator).await == Told::No {
             return None;
         }
-        tracing::debug!(container = self.id.0, "a log was rotated");
         // The new file fills meanwhile, and is looked at.
-        let settled = tokio::task::spawn_blocking(move || {
-            rotator.settle();
+        let left = tokio::task::spawn_blocking(move || {
+            rotator.wait_until_left();
             rotator
         });
-        Some(Settled::Soon(settled))
+        Some(Left::Soon(left))
     }
 
     /// Tells the runtime to go on in the new file. If the container has ended, the old file takes its place back.
@@ -244,18 +262,28 @@ enum Told {
     No,
 }
 
-/// A rotator, or one that still clears away what the last rotation left over.
-enum Settled {
+/// A rotator, or one that still waits for the writer to leave the last file.
+enum Left {
     Now(LogRotator),
     Soon(JoinHandle<LogRotator>),
 }
 
-impl Settled {
+impl Left {
     async fn ready(self) -> Option<LogRotator> {
         match self {
-            Settled::Now(rotator) => Some(rotator),
-            Settled::Soon(task) => task.await.ok(),
+            Left::Now(rotator) => Some(rotator),
+            Left::Soon(task) => task.await.ok(),
         }
+    }
+}
+
+/// Deletes and compresses old files after rotations, for ever; beside them, since it may take its time.
+async fn retain(retention: &LogRetention, rotated: &Notify) {
+    loop {
+        rotated.notified().await;
+        let retention = retention.clone();
+        // A panic there has been reported.
+        let _ = tokio::task::spawn_blocking(move || retention.apply()).await;
     }
 }
 

@@ -28,7 +28,7 @@ pub use interruption::{LogWriterMark, declare_interruption};
 pub use options::{FileLimits, MAX_CONTENT, SinkOptions, SinkStats, WhenFull};
 pub use resume::{Content, FilePosition, content_since};
 use rotate::Place;
-pub use rotator::LogRotator;
+pub use rotator::{LogRetention, LogRotator};
 
 /// A batch of records is written when it has this size, or when the chunk ends.
 const FLUSH_AT: usize = 256 * 1024;

@@ -11,6 +11,7 @@ use std::{
         unix::fs::{OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -30,12 +31,11 @@ const LEAVING: Duration = Duration::from_secs(2);
 /// Where leaving cannot be watched, a file that has not grown for so long has been left.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// Rotates one log, deletes its oldest files and compresses those between.
+/// Rotates one log.
 #[derive(Debug)]
 pub struct LogRotator {
     path: LogPath,
-    limits: FileLimits,
-    compressor: Compressor,
+    retention: LogRetention,
     /// The file that was rotated last, until its writer has left it.
     leaving: Option<Leaving>,
 }
@@ -50,7 +50,14 @@ impl LogRotator {
         clean_up(&path)?;
         let mut compressor = Compressor::new(path.clone(), limits);
         compressor.rotated();
-        Ok(LogRotator { path, limits, compressor, leaving: None })
+        let retention =
+            LogRetention { path: path.clone(), limits, compressor: Arc::new(Mutex::new(compressor)) };
+        Ok(LogRotator { path, retention, leaving: None })
+    }
+
+    /// What takes care of the files that were rotated away.
+    pub fn retention(&self) -> LogRetention {
+        self.retention.clone()
     }
 
     /// Bytes in the current file; `None` when there is none.
@@ -73,7 +80,7 @@ impl LogRotator {
 
     /// Names the current file by its age and puts an empty one in its place, with the same mode. The writer is to be told.
     ///
-    /// Until [`settle`](Self::settle) or [`undo`](Self::undo), followers stay in the file: the writer may append to it, and
+    /// Until [`wait_until_left`](Self::wait_until_left) or [`undo`](Self::undo), followers stay in the file: the writer may append to it, and
     /// may have records in both at the same time (containerd closes a file after it has begun the next one).
     ///
     /// # Errors
@@ -111,19 +118,41 @@ impl LogRotator {
         }
     }
 
-    /// The writer goes on in the new file: waits until it has left the old one, deletes the oldest so that no more than [`FileLimits::max_files`] are left of all
-    /// instances of the container, whose logs are `<number>.log` in the same directory, and compresses older ones.
-    pub fn settle(&mut self) {
+    /// The writer goes on in the new file: waits until it has left the old one.
+    pub fn wait_until_left(&mut self) {
         if let Some(leaving) = self.leaving.take() {
             leaving.wait(LEAVING);
         }
+    }
+
+    /// As [`wait_until_left`](Self::wait_until_left), and then [`LogRetention::apply`].
+    pub fn settle(&mut self) {
+        self.wait_until_left();
+        self.retention.apply();
+    }
+}
+
+/// Deletes the oldest files of a log that somebody else writes, and compresses those between. It is in nobody's way: a rotation
+/// need not wait for it.
+#[derive(Debug, Clone)]
+pub struct LogRetention {
+    path: LogPath,
+    limits: FileLimits,
+    compressor: Arc<Mutex<Compressor>>,
+}
+
+impl LogRetention {
+    /// After a rotation: deletes the oldest so that no more than [`FileLimits::max_files`] are left of all instances of the container,
+    /// whose logs are `<number>.log` in the same directory, and begins to compress older ones.
+    pub fn apply(&self) {
+        let mut compressor = self.compressor.lock().unwrap_or_else(PoisonError::into_inner);
         let others = other_instances(&self.path);
         let current_files = others.iter().filter(|log| log.current().exists()).count();
         let allowed = usize::try_from(self.limits.max_files).unwrap_or(usize::MAX);
         let rotated = allowed.saturating_sub(current_files + 1);
         let logs: Vec<LogPath> = std::iter::once(self.path.clone()).chain(others).collect();
         retain_rotated(&logs, rotated);
-        self.compressor.rotated();
+        compressor.rotated();
     }
 }
 
