@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::cluster::{Cluster, Column, log_max_bytes, setting, shell};
 use crate::numbered::{Seen, script};
 
-/// How many bytes are printed; without, twice what is rotated [`ROTATIONS`] times: small files may be overrun.
+/// How many bytes are printed; without, what is rotated [`ROTATIONS`] times, and twice that where files may be overrun.
 const BYTES: &str = "PODLOG_FLOOD_BYTES";
 /// Bytes of a line.
 const WIDTH: &str = "PODLOG_FLOOD_WIDTH";
@@ -22,7 +22,8 @@ pub(crate) const USUAL_MAX_BYTES: u64 = 10 << 20;
 
 pub(crate) async fn every_line_through_rotations(cluster: &Cluster) {
     let (width, limit) = (setting(WIDTH, 1000), log_max_bytes());
-    let lines = setting(BYTES, 2 * ROTATIONS * limit) / width;
+    let times = if cluster.column() == Column::Containerd { 2 * ROTATIONS } else { ROTATIONS };
+    let lines = setting(BYTES, times * limit) / width;
     let pod = flood(cluster, "fast", lines, width).await;
     let begun = Instant::now();
     futures_util::future::join_all((0..FOLLOWERS).map(|_| follow(cluster, lines, width))).await;
