@@ -80,12 +80,14 @@ fn write(out: &mut Vec<u8>, value: &impl Serialize, layout: impl Formatter) {
     value.serialize(&mut serializer).expect("JSON values and a Vec cannot fail");
 }
 
+/// The members of an object that come before all others.
+pub const FIRST: [&str; 3] = ["kind", "apiVersion", "metadata"];
+
 /// Go writes struct fields in declaration order, and every API type starts with its `TypeMeta` and `ObjectMeta`.
 struct TypeMetaFirst<'a>(&'a Value);
 
 impl Serialize for TypeMetaFirst<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        const FIRST: [&str; 3] = ["kind", "apiVersion", "metadata"];
         let Value::Object(map) = self.0 else { return self.0.serialize(serializer) };
         let mut out = serializer.serialize_map(Some(map.len()))?;
         for key in FIRST {

@@ -1,11 +1,12 @@
 //! Response bodies, from a few bytes of text to streams that must not end by accident.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
@@ -27,6 +28,12 @@ pub fn empty_body() -> Body {
 /// A body of known content; the caller names its type in the headers.
 pub fn full_body(content: impl Into<Bytes>) -> Body {
     Full::new(content.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body of known content that lies in pieces; each is let go as soon as it is sent.
+pub fn pieces_body(pieces: Vec<Bytes>) -> Body {
+    let left = pieces.iter().map(|piece| piece.len() as u64).sum();
+    PiecesBody { pieces: pieces.into_iter(), left }.map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A body of text.
@@ -180,6 +187,34 @@ where
     }
 }
 
+struct PiecesBody {
+    pieces: std::vec::IntoIter<Bytes>,
+    /// Bytes of all of them.
+    left: u64,
+}
+
+impl http_body::Body for PiecesBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.pieces.next();
+        self.left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
 struct StreamBody {
     receiver: mpsc::Receiver<Item>,
     ending: Ending,
@@ -231,6 +266,8 @@ impl http_body::Body for StreamBody {
 
 #[cfg(test)]
 mod tests {
+    use http_body::Body as _;
+
     use super::*;
 
     async fn read(mut body: Body) -> (String, Option<String>) {
@@ -249,6 +286,10 @@ mod tests {
         assert_eq!(read(empty_body()).await, (String::new(), None));
         assert_eq!(read(text_body("ok")).await, ("ok".into(), None));
         assert_eq!(read(json_body(b"{}".to_vec())).await, ("{}".into(), None));
+        let pieces = pieces_body(["a", "bc", ""].map(Bytes::from).to_vec());
+        assert_eq!((pieces.size_hint().exact(), pieces.is_end_stream()), (Some(3), false));
+        assert_eq!(read(pieces).await, ("abc".into(), None));
+        assert!(pieces_body(Vec::new()).is_end_stream());
     }
 
     #[tokio::test]

@@ -23,7 +23,8 @@ pub mod websocket;
 pub use authn::{UnionAuthenticator, X509Authenticator, bearer_token};
 pub use authz::{Permit, Refusal, authorize};
 pub use body::{
-    BodySender, ReceiverGone, empty_body, full_body, json_body, relay_body, stream_body, text_body,
+    BodySender, ReceiverGone, empty_body, full_body, json_body, pieces_body, relay_body, stream_body,
+    text_body,
 };
 pub use dialer::{Connection, Dialer};
 pub use forward::Forwarder;

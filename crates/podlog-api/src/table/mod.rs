@@ -67,6 +67,11 @@ pub fn render(
     })
 }
 
+/// The row of one object, as [`render`] makes it.
+pub fn row(resource: &Resource, object: &Object, now: Timestamp, include: IncludeObject) -> Value {
+    Printer::of(resource).row(object, now, include)
+}
+
 /// Takes the column definitions out of a table, as from the second event of a watch on.
 pub fn drop_columns(table: &mut Value) {
     table["columnDefinitions"] = Value::Null;

@@ -1,6 +1,6 @@
 //! Which of the objects that a selector matches belong to a controller: as `pkg/controller/controller_ref_manager.go`.
 
-use podlog_api::{Object, resource::Resource, selector::LabelSelector};
+use podlog_api::{ApiError, Object, resource::Resource, selector::LabelSelector};
 use serde_json::{Value, json};
 
 use super::{action::Action, objects::*};
@@ -12,6 +12,20 @@ pub(crate) struct Claimed {
     pub(crate) owned: Vec<Object>,
     /// Adoptions of objects without owner, and releases of objects that no longer match.
     pub(crate) actions: Vec<Action>,
+}
+
+/// The objects of a namespace that [`claim`] has to look at: those that `owner` manages, and those that nobody does.
+pub(crate) fn candidates(
+    owner: &Object,
+    resource: &'static Resource,
+    objects: &dyn Objects,
+) -> Result<Vec<Object>, ApiError> {
+    let (is_own, is_managed) = (mentions(owner.uid()), mentions("\"controller\":true"));
+    let may = |text: &[u8]| is_own(text) || !is_managed(text);
+    let keep = |object: Object| {
+        (controller_of(&object).is_none() || is_controlled_by(&object, owner)).then_some(object)
+    };
+    objects.select(resource, Some(owner.namespace()), &may, &keep)
 }
 
 /// Sorts out which `candidates` of kind `resource` belong to `owner`, by `spec.selector`.

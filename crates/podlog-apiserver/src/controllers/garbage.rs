@@ -209,9 +209,10 @@ fn dependents_of(owner: &Object, objects: &dyn Objects) -> Result<Vec<Dependent>
     let namespace = Some(owner.namespace()).filter(|namespace| !namespace.is_empty());
     let mut found = Vec::new();
     for resource in collected().filter(|resource| namespace.is_none() || resource.namespaced) {
-        let all = objects.list(resource, namespace)?.into_iter();
-        let owned = all.filter(|object| owner_uids(object).any(|uid| uid == owner.uid()));
-        found.extend(owned.map(|object| (resource, object)));
+        let is_owned = |object: &Object| owner_uids(object).any(|uid| uid == owner.uid());
+        let keep = |object| Some(object).filter(is_owned);
+        let owned = objects.select(resource, namespace, &mentions(owner.uid()), &keep)?;
+        found.extend(owned.into_iter().map(|object| (resource, object)));
     }
     Ok(found)
 }

@@ -73,7 +73,7 @@ impl CertificateSigning {
 /// Starts all controllers. They end when `shutdown` is cancelled; wait for that with [`JoinSet::join_all`].
 pub fn spawn_all(registry: &Registry, config: ControllerConfig, shutdown: &CancellationToken) -> JoinSet<()> {
     let mut controllers: Vec<Box<dyn runner::Controller>> = vec![
-        Box::new(scheduler::Scheduler),
+        Box::new(scheduler::Scheduler::default()),
         Box::new(deployment::Deployments),
         Box::new(replica_set::ReplicaSets),
         Box::new(daemon_set::DaemonSets),

@@ -65,7 +65,7 @@ impl Controller for NodeLifecycle {
         let Some(node) = objects.find(kinds::nodes(), "", &key.name)? else { return Ok(Vec::new()) };
         let lease = objects.find(kinds::leases(), LEASE_NAMESPACE, &key.name)?;
         let (silence, is_new) = self.silence(&node, lease.as_ref());
-        let pods = if silence < GRACE { Vec::new() } else { objects.list(kinds::pods(), None)? };
+        let pods = if silence < GRACE { Vec::new() } else { whole_pods_on(objects, &key.name)? };
         let mut actions = decide(&node, silence, &pods, now);
         if is_new {
             let message = format!("Node {0} event: Registered Node {0} in Controller", node.name());

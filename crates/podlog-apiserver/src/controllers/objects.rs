@@ -1,6 +1,7 @@
 //! Reading objects: where controllers get them from, and what all of them ask of them.
 
 use jiff::{SignedDuration, Timestamp};
+use memchr::memmem;
 use podlog_api::{ApiError, Object, resource::Resource};
 use serde_json::{Map, Value, json};
 
@@ -19,6 +20,21 @@ pub(crate) trait Objects {
     ) -> Result<Option<Object>, ApiError>;
     /// All objects of a kind, in one namespace or (`None`) in all.
     fn list(&self, resource: &'static Resource, namespace: Option<&str>) -> Result<Vec<Object>, ApiError>;
+    /// What `keep` keeps of them. `may` says of an object's stored text (JSON, or protobuf of somebody else's) whether it may be
+    /// one that matters, so that not all have to be made into objects.
+    fn select(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        may: &dyn Fn(&[u8]) -> bool,
+        keep: &dyn Fn(Object) -> Option<Object>,
+    ) -> Result<Vec<Object>, ApiError>;
+}
+
+/// For [`Objects::select`]: objects in which this word occurs.
+pub(crate) fn mentions(word: &str) -> impl Fn(&[u8]) -> bool {
+    let finder = memmem::Finder::new(word.as_bytes()).into_owned();
+    move |text| finder.find(text).is_some()
 }
 
 /// A time as objects carry it, in whole seconds.
@@ -143,8 +159,13 @@ pub(crate) fn pod_from_template(template: &Value, owner: &Object) -> Object {
 
 /// The pods of a node.
 pub(crate) fn pods_on(objects: &dyn Objects, node: &str) -> Result<Vec<Key>, ApiError> {
-    let pods = objects.list(kinds::pods(), None)?;
-    Ok(pods.iter().filter(|pod| pod.text("/spec/nodeName") == node).map(Key::of).collect())
+    Ok(whole_pods_on(objects, node)?.iter().map(Key::of).collect())
+}
+
+/// The pods of a node, in full.
+pub(crate) fn whole_pods_on(objects: &dyn Objects, node: &str) -> Result<Vec<Object>, ApiError> {
+    let keep = |pod: Object| (pod.text("/spec/nodeName") == node).then_some(pod);
+    objects.select(kinds::pods(), None, &mentions(node), &keep)
 }
 
 /// Objects in a list, for tests of what controllers decide.
@@ -168,5 +189,17 @@ impl Objects for Listed {
                 && (!resource.namespaced || namespace.is_none_or(|namespace| object.namespace() == namespace))
         };
         Ok(self.0.iter().filter(wanted).cloned().collect())
+    }
+
+    fn select(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        may: &dyn Fn(&[u8]) -> bool,
+        keep: &dyn Fn(Object) -> Option<Object>,
+    ) -> Result<Vec<Object>, ApiError> {
+        let all = self.list(resource, namespace)?.into_iter();
+        let may = |object: &Object| may(&podlog_api::json::to_sorted_vec(&object.0));
+        Ok(all.filter(may).filter_map(keep).collect())
     }
 }

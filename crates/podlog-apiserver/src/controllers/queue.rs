@@ -1,6 +1,6 @@
 //! Keys that wait to be looked at: each at most once, with a time before which it is not due.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -57,11 +57,21 @@ impl WorkQueue {
             }
         }
     }
+
+    /// The next key, if one is due already.
+    pub(crate) fn next_due(&self) -> Option<Key> {
+        match self.schedule.lock().take(Instant::now()) {
+            Next::Key(key) => Some(key),
+            Next::Idle | Next::At(_) => None,
+        }
+    }
 }
 
 #[derive(Default)]
 struct Schedule {
     due: BTreeMap<Key, Instant>,
+    /// The same by time: there may be as many keys as there are objects.
+    by_time: BTreeSet<(Instant, Key)>,
     /// How often each key has failed in a row.
     failures: BTreeMap<Key, u32>,
 }
@@ -75,8 +85,16 @@ enum Next {
 
 impl Schedule {
     fn add(&mut self, key: Key, time: Instant) {
-        let due = self.due.entry(key).or_insert(time);
-        *due = time.min(*due);
+        if let Some(known) = self.due.get_mut(&key) {
+            if *known <= time {
+                return;
+            }
+            self.by_time.remove(&(*known, key.clone()));
+            *known = time;
+        } else {
+            self.due.insert(key.clone(), time);
+        }
+        self.by_time.insert((time, key));
     }
 
     fn add_failed(&mut self, key: Key, now: Instant) {
@@ -88,11 +106,11 @@ impl Schedule {
 
     /// Takes the key that has been due for longest.
     fn take(&mut self, now: Instant) -> Next {
-        let Some((key, time)) = self.due.iter().min_by_key(|(_, time)| **time) else { return Next::Idle };
+        let Some((time, _)) = self.by_time.first() else { return Next::Idle };
         if *time > now {
             return Next::At(*time);
         }
-        let key = key.clone();
+        let Some((_, key)) = self.by_time.pop_first() else { return Next::Idle };
         self.due.remove(&key);
         Next::Key(key)
     }
@@ -119,6 +137,7 @@ mod tests {
         assert_eq!(schedule.take(start), Next::At(after(5)));
         assert_eq!(schedule.take(after(5)), Next::Key(key("late")));
         assert_eq!(schedule.take(after(60)), Next::Idle);
+        assert!(schedule.due.is_empty() && schedule.by_time.is_empty());
     }
 
     #[test]
@@ -128,7 +147,7 @@ mod tests {
         let mut wait = || {
             schedule.add_failed(key("a"), start);
             let Next::At(time) = schedule.take(start) else { panic!("due at once") };
-            schedule.due.clear();
+            (schedule.due, schedule.by_time) = Default::default();
             time - start
         };
         let waits: Vec<Duration> = (0..40).map(|_| wait()).collect();

@@ -10,8 +10,11 @@ use podlog_api::{ApiError, Object, Reason, resource::Resource};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{executor::Executor, objects::Objects, queue::WorkQueue};
+use super::{action::Action, executor::Executor, objects::Objects, queue::WorkQueue};
 use crate::registry::{Registry, WatchEvent};
+
+/// Keys that a controller looks at before it lets others have the thread.
+const LOOKS: usize = 64;
 
 /// What a controller looks at in one go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,12 +75,7 @@ pub(crate) trait Controller: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the store failed.
-    fn reconcile(
-        &self,
-        key: &Key,
-        objects: &dyn Objects,
-        now: Timestamp,
-    ) -> Result<Vec<super::action::Action>, ApiError>;
+    fn reconcile(&self, key: &Key, objects: &dyn Objects, now: Timestamp) -> Result<Vec<Action>, ApiError>;
 }
 
 /// A controller and its queue.
@@ -138,11 +136,16 @@ async fn follow_once(
     resource: &'static Resource,
     workers: &[Arc<Worker>],
 ) -> Result<(), ApiError> {
-    let (present, revision) = registry.list(resource, None)?;
-    for object in &present {
-        dispatch(registry, workers, &Change { resource, object, previous: None, is_deletion: false })?;
-    }
-    drop(present);
+    let report = {
+        let (registry, workers) = (registry.clone(), workers.to_vec());
+        move || {
+            registry.each(resource, None, |object| {
+                let change = Change { resource, object: &object, previous: None, is_deletion: false };
+                dispatch(&registry, &workers, &change)
+            })
+        }
+    };
+    let revision = tokio::task::spawn_blocking(report).await.map_err(ApiError::internal)??;
     let mut watch = registry.watch(resource, revision);
     loop {
         let event = watch.next().await?;
@@ -167,7 +170,18 @@ fn dispatch(registry: &Registry, workers: &[Arc<Worker>], change: &Change<'_>) -
 async fn work(worker: Arc<Worker>, executor: Arc<Executor>) {
     loop {
         let key = worker.queue.next().await;
-        match look(&worker, &executor, &key).await {
+        let (looker, registry) = (worker.clone(), executor.registry().clone());
+        // Decided off the async threads.
+        let looked = tokio::task::spawn_blocking(move || look(&looker, &registry, key)).await;
+        let Ok((key, decided)) = looked.inspect_err(|panic| tracing::error!(%panic, "a controller panicked"))
+        else {
+            continue;
+        };
+        let done = match decided {
+            Ok(actions) => executor.run(actions).await,
+            Err(error) => Err(error),
+        };
+        match done {
             Ok(again) => {
                 worker.queue.forget_failures(&key);
                 if let Some(delay) = again {
@@ -185,13 +199,21 @@ async fn work(worker: Arc<Worker>, executor: Arc<Executor>) {
     }
 }
 
-/// Decides off the async threads, acts; says when to look again.
-async fn look(worker: &Arc<Worker>, executor: &Executor, key: &Key) -> Result<Option<Duration>, ApiError> {
-    let (worker, registry, key) = (worker.clone(), executor.registry().clone(), key.clone());
-    let decided =
-        tokio::task::spawn_blocking(move || worker.controller.reconcile(&key, &registry, Timestamp::now()));
-    let actions = decided.await.map_err(|panic| ApiError::internal(panic.to_string()))??;
-    executor.run(actions).await
+/// Looks at a key, and at the next ones that are due for as long as there is nothing to do: most looks come to nothing, above
+/// all the first at every object that exists. Answers with the last key and what is to be done about it.
+fn look(worker: &Worker, registry: &Registry, mut key: Key) -> (Key, Result<Vec<Action>, ApiError>) {
+    for _ in 1..LOOKS {
+        match worker.controller.reconcile(&key, registry, Timestamp::now()) {
+            Ok(actions) if actions.is_empty() => worker.queue.forget_failures(&key),
+            decided => return (key, decided),
+        }
+        match worker.queue.next_due() {
+            Some(next) => key = next,
+            None => return (key, Ok(Vec::new())),
+        }
+    }
+    let decided = worker.controller.reconcile(&key, registry, Timestamp::now());
+    (key, decided)
 }
 
 impl Objects for Registry {
@@ -206,5 +228,15 @@ impl Objects for Registry {
 
     fn list(&self, resource: &'static Resource, namespace: Option<&str>) -> Result<Vec<Object>, ApiError> {
         Registry::list(self, resource, namespace).map(|(objects, _)| objects)
+    }
+
+    fn select(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        may: &dyn Fn(&[u8]) -> bool,
+        keep: &dyn Fn(Object) -> Option<Object>,
+    ) -> Result<Vec<Object>, ApiError> {
+        Registry::select(self, resource, namespace, may, keep)
     }
 }

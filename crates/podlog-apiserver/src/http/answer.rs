@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, VARY};
@@ -9,7 +10,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use podlog_api::accept::{Encoding, Representation};
 use podlog_api::json::{self, Layout};
 use podlog_api::{ApiError, Reason};
-use podlog_serving::{Body, empty_body, full_body};
+use podlog_serving::{Body, empty_body, full_body, pieces_body};
 use serde_json::Value;
 
 use super::negotiation::{Coding, Wanted};
@@ -21,8 +22,12 @@ pub(crate) type Answer = Response<Body>;
 const GZIP_BYTES: usize = 128 << 10;
 
 /// An answer with a body of one type.
-pub(crate) fn bytes(code: StatusCode, content_type: &'static str, body: impl Into<bytes::Bytes>) -> Answer {
-    let mut answer = Response::new(full_body(body));
+pub(crate) fn bytes(code: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    of(code, content_type, full_body(body))
+}
+
+fn of(code: StatusCode, content_type: &'static str, body: Body) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = code;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
@@ -94,7 +99,7 @@ impl Wanted {
     }
 
     /// Text that is in the representation already.
-    pub(crate) fn answer_text(&self, code: StatusCode, body: Vec<u8>) -> Answer {
+    pub(crate) fn answer_text(&self, code: StatusCode, body: Pieces) -> Answer {
         encoded(self.coding, code, self.encoding.media_type(), body)
     }
 
@@ -110,28 +115,91 @@ impl Wanted {
 }
 
 /// A body, compressed where that was agreed on and is worth it.
-pub(crate) fn encoded(coding: Coding, code: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
-    if coding == Coding::Identity || body.len() <= GZIP_BYTES {
-        return bytes(code, content_type, body);
+pub(crate) fn encoded(
+    coding: Coding,
+    code: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Pieces>,
+) -> Answer {
+    let body = body.into();
+    if coding == Coding::Identity || body.length() <= GZIP_BYTES {
+        return of(code, content_type, pieces_body(body.seal()));
     }
     match compress(&body) {
         Ok(compressed) => {
-            let mut answer = bytes(code, content_type, compressed);
+            let mut answer = of(code, content_type, pieces_body(compressed.seal()));
             answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             answer.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
             answer
         }
         Err(error) => {
             tracing::warn!(%error, "cannot compress an answer");
-            bytes(code, content_type, body)
+            of(code, content_type, pieces_body(body.seal()))
         }
     }
 }
 
-fn compress(body: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
-    encoder.write_all(body)?;
+fn compress(body: &Pieces) -> std::io::Result<Pieces> {
+    let mut encoder = GzEncoder::new(Pieces::default(), Compression::fast());
+    for piece in &body.done {
+        encoder.write_all(piece)?;
+    }
+    encoder.write_all(&body.last)?;
     encoder.finish()
+}
+
+/// A body that is being written. It lies in pieces, so that a long one is neither copied while it grows nor kept as a whole
+/// until its last byte is sent.
+#[derive(Default)]
+pub(crate) struct Pieces {
+    done: Vec<Bytes>,
+    last: Vec<u8>,
+}
+
+impl Pieces {
+    /// A piece may be longer, by what is appended to it at once.
+    const SIZE: usize = 256 << 10;
+
+    /// The end, to be appended to.
+    pub(crate) fn end(&mut self) -> &mut Vec<u8> {
+        if self.last.len() >= Self::SIZE {
+            let next = Vec::with_capacity(Self::SIZE + Self::SIZE / 8);
+            self.done.push(std::mem::replace(&mut self.last, next).into());
+        }
+        &mut self.last
+    }
+
+    /// The same behind something that could not be known before.
+    pub(crate) fn after(mut self, head: Vec<u8>) -> Self {
+        self.done.insert(0, head.into());
+        self
+    }
+
+    fn length(&self) -> usize {
+        self.done.iter().map(Bytes::len).sum::<usize>() + self.last.len()
+    }
+
+    fn seal(mut self) -> Vec<Bytes> {
+        self.done.push(self.last.into());
+        self.done
+    }
+}
+
+impl From<Vec<u8>> for Pieces {
+    fn from(last: Vec<u8>) -> Self {
+        Pieces { done: Vec::new(), last }
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.end().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn yaml(value: &Value) -> Vec<u8> {

@@ -69,8 +69,9 @@ async fn object(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, 
             list::one(call, target.resource, &scale::of(&workload), StatusCode::OK)
         }
         (None | Some("status" | "approval" | "ephemeralcontainers"), "get") => {
-            let object = registry.get(target.resource, &target.namespace, &target.name)?;
-            list::one(call, target.resource, &object, StatusCode::OK)
+            let found = registry.find_stored(target.resource, &target.namespace, &target.name)?;
+            let missing = || ApiError::not_found(target.resource.group, target.resource.plural, &target.name);
+            list::stored(call, target.resource, &found.ok_or_else(missing)?)
         }
         (None, "list") if deleted_pods::is_listed(app, call, target) => {
             deleted_pods::list(app, call, target).await

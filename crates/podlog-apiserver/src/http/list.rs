@@ -1,5 +1,7 @@
 //! `get` and `list`.
 
+use std::ops::ControlFlow;
+
 use http::StatusCode;
 use podlog_api::accept::{Endpoint, MetaVersion, Representation};
 use podlog_api::query::Query;
@@ -8,19 +10,17 @@ use podlog_api::table::{self, IncludeObject};
 use podlog_api::{ApiError, Object, Reason, json};
 use serde_json::{Map, Value, json};
 
-use super::answer::Answer;
+use super::answer::{Answer, Pieces};
 use super::continuation::{self, Continuation};
 use super::negotiation::Wanted;
 use super::options::{self, Selection, Version, VersionMatch};
 use super::{Call, Target};
 use crate::registry::codec::{self, too_large_version};
-use crate::registry::{ListOptions, ListPage, Page, Registry};
+use crate::registry::{Place, Registry};
+use crate::store::{KeyValue, Stored};
 
-/// Objects that are read at a time when a selector may drop most of them.
-const CHUNK: usize = 500;
-
-/// About what an item's resource version takes.
-const VERSION_BYTES: usize = 32;
+/// About what an object's resource version takes, and the newline after it.
+const VERSION_BYTES: usize = 48;
 
 /// What a list needs to know of its request.
 pub(crate) struct Question {
@@ -32,6 +32,22 @@ impl Question {
     pub(crate) fn of(call: &Call) -> Self {
         Question { wanted: call.wanted(Endpoint::Objects), query: call.query.clone() }
     }
+}
+
+/// One object as it is stored, in the representation that is wanted.
+pub(crate) fn stored(
+    call: &Call,
+    resource: &'static Resource,
+    stored: &KeyValue,
+) -> Result<Answer, ApiError> {
+    let wanted = call.wanted(Endpoint::Objects)?;
+    if !wanted.is_compact_json() {
+        let object = codec::decode(resource, &stored.value, stored.mod_revision)?;
+        return one(call, resource, &object, StatusCode::OK);
+    }
+    let mut body = Vec::with_capacity(stored.value.len() + VERSION_BYTES);
+    codec::document(&mut body, resource, &stored.value, stored.mod_revision)?;
+    Ok(wanted.answer_text(StatusCode::OK, body.into()))
 }
 
 /// One object in the representation that is wanted.
@@ -64,26 +80,37 @@ pub(crate) fn list(registry: &Registry, question: &Question, target: &Target) ->
     let wanted = question.wanted.clone()?;
     let selection = Selection::parse(target, &question.query)?;
     let asked = Asked::parse(registry, &question.query)?;
-    if wanted.is_compact_json() && selection.is_everything() {
-        return asked.answer_stored(registry, target, &wanted);
-    }
-    let page = asked.read(registry, target, &selection)?;
-    let metadata = asked.metadata(&page, selection.is_everything());
-    let value = match wanted.representation {
-        Representation::Object => list_object(target.resource, page.items, metadata),
+    let reading = Reading { registry, target, selection: &selection, asked: &asked };
+    match wanted.representation {
+        Representation::Object if wanted.is_compact_json() => reading.answer_text(&wanted),
+        Representation::Object => {
+            let mut items = Vec::new();
+            let end = reading.each_object(|object| items.push(object))?;
+            let metadata = asked.metadata(&end);
+            Ok(wanted.answer(StatusCode::OK, &list_object(target.resource, items, metadata)))
+        }
         Representation::Table(version) => {
-            let objects: Vec<&Object> = page.items.iter().collect();
-            table_of(target.resource, &objects, metadata, version, include(&question.query)?)
+            let include = include(&question.query)?;
+            let (now, mut rows) = (jiff::Timestamp::now(), Vec::new());
+            let end = reading
+                .each_object(|object| rows.push(table::row(target.resource, &object, now, include)))?;
+            let mut table = table_of(target.resource, &[], asked.metadata(&end), version, include);
+            table["rows"] = Value::Array(rows);
+            Ok(wanted.answer(StatusCode::OK, &table))
         }
         Representation::PartialObjectMetadata(version)
-        | Representation::PartialObjectMetadataList(version) => json!({
-            "kind": "PartialObjectMetadataList",
-            "apiVersion": version.api_version(),
-            "metadata": metadata,
-            "items": page.items.iter().map(|object| metadata_only(object, version)).collect::<Vec<_>>(),
-        }),
-    };
-    Ok(wanted.answer(StatusCode::OK, &value))
+        | Representation::PartialObjectMetadataList(version) => {
+            let mut items = Vec::new();
+            let end = reading.each_object(|object| items.push(metadata_only(&object, version)))?;
+            let list = json!({
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": version.api_version(),
+                "metadata": asked.metadata(&end),
+                "items": items,
+            });
+            Ok(wanted.answer(StatusCode::OK, &list))
+        }
+    }
 }
 
 /// `<Kind>List`. Its items do not repeat what they are.
@@ -131,20 +158,11 @@ pub(crate) fn include(query: &Query) -> Result<IncludeObject, ApiError> {
         .ok_or_else(|| ApiError::bad_request(format!("unrecognized includeObject value: {text:?}")))
 }
 
-/// Key of an object relative to the list that it is in.
-fn key_of(target: &Target, object: &Object) -> String {
-    if target.resource.namespaced && target.namespace.is_empty() {
-        format!("{}/{}", object.namespace(), object.name())
-    } else {
-        object.name().to_owned()
-    }
-}
-
 /// Which page of which version of a list is asked for.
 struct Asked {
+    /// 0 for all.
     limit: usize,
-    at: Option<u64>,
-    after: Option<String>,
+    place: Place,
 }
 
 impl Asked {
@@ -159,7 +177,8 @@ impl Asked {
                 ));
             }
             let token = Continuation::parse(token)?;
-            return Ok(Asked { limit, at: Some(token.rv), after: Some(token.key().to_owned()) });
+            let place = Place { at: Some(token.rv), after: Some(token.key().to_owned()) };
+            return Ok(Asked { limit, place });
         }
         let at = match version {
             Version::At(revision) => {
@@ -171,94 +190,119 @@ impl Asked {
             }
             Version::Newest | Version::Any => None,
         };
-        Ok(Asked { limit, at, after: None })
-    }
-
-    fn read(
-        &self,
-        registry: &Registry,
-        target: &Target,
-        selection: &Selection,
-    ) -> Result<ListPage, ApiError> {
-        if selection.is_everything() {
-            return self.read_page(registry, target, self.limit, self.at, self.after.clone());
-        }
-        let chunk = if self.limit == 0 { 0 } else { CHUNK.max(self.limit) };
-        let mut found = ListPage::default();
-        let (mut at, mut after) = (self.at, self.after.clone());
-        loop {
-            let page = self.read_page(registry, target, chunk, at, after.take())?;
-            found.revision = page.revision;
-            at = Some(page.revision);
-            for object in page.items {
-                if self.limit > 0 && found.items.len() == self.limit {
-                    // There is at least one object left to look at, whether it matches or not.
-                    found.last = found.items.last().map(|last| key_of(target, last));
-                    return Ok(found);
-                }
-                if selection.matches(&object) {
-                    found.items.push(object);
-                }
-            }
-            match page.last {
-                Some(last) => after = Some(last),
-                None => return Ok(found),
-            }
-        }
-    }
-
-    fn read_page(
-        &self,
-        registry: &Registry,
-        target: &Target,
-        limit: usize,
-        at: Option<u64>,
-        after: Option<String>,
-    ) -> Result<ListPage, ApiError> {
-        let options = ListOptions { limit, after, at };
-        let page = registry.list_page(target.resource, target.namespace(), &options);
-        page.map_err(|error| self.explain(error))
+        Ok(Asked { limit, place: Place { at, after: None } })
     }
 
     fn explain(&self, error: ApiError) -> ApiError {
-        let is_continued = self.after.is_some();
+        let is_continued = self.place.after.is_some();
         if is_continued && error.reason == Reason::Expired { continuation::expired() } else { error }
     }
 
-    /// Everything, from the text that is stored.
-    fn answer_stored(
-        &self,
-        registry: &Registry,
-        target: &Target,
-        wanted: &Wanted,
-    ) -> Result<Answer, ApiError> {
-        let options = ListOptions { limit: self.limit, after: self.after.clone(), at: self.at };
-        let page = registry.stored_page(target.resource, target.namespace(), &options);
-        let page = page.map_err(|error| self.explain(error))?;
-        let mut body = json::to_vec(&list_object(target.resource, Vec::new(), self.metadata(&page, true)));
-        // The items come before the two last brackets.
-        body.truncate(body.len() - b"]}".len());
-        body.reserve(page.items.iter().map(|kv| kv.value.len() + VERSION_BYTES).sum());
-        for (number, kv) in page.items.iter().enumerate() {
-            if number > 0 {
-                body.push(b',');
-            }
-            codec::item(&mut body, target.resource, &kv.value, kv.mod_revision)?;
-        }
-        body.extend_from_slice(b"]}\n");
-        Ok(wanted.answer_text(StatusCode::OK, body))
-    }
-
     /// `metadata` of the list.
-    fn metadata<T>(&self, page: &Page<T>, is_everything: bool) -> Value {
+    fn metadata(&self, end: &End) -> Value {
         let mut metadata = Map::new();
-        metadata.insert("resourceVersion".into(), json!(page.revision.to_string()));
-        if let Some(last) = &page.last {
-            metadata.insert("continue".into(), json!(Continuation::after(page.revision, last).encode()));
-            if is_everything {
-                metadata.insert("remainingItemCount".into(), json!(page.remaining));
+        metadata.insert("resourceVersion".into(), json!(end.revision.to_string()));
+        if let Some(last) = &end.last {
+            metadata.insert("continue".into(), json!(Continuation::after(end.revision, last).encode()));
+            if let Some(remaining) = end.remaining {
+                metadata.insert("remainingItemCount".into(), json!(remaining));
             }
         }
         Value::Object(metadata)
+    }
+}
+
+/// How a page of a list ended.
+struct End {
+    /// The revision at which it was read.
+    revision: u64,
+    /// The key of its last object, relative to the list; `None` when nothing is left.
+    last: Option<String>,
+    /// Objects that the limit cut off, where that is known without looking at them.
+    remaining: Option<usize>,
+}
+
+/// The reading of one page. No more of it is held than what is made of each object.
+struct Reading<'a> {
+    registry: &'a Registry,
+    target: &'a Target,
+    selection: &'a Selection,
+    asked: &'a Asked,
+}
+
+impl Reading<'_> {
+    /// Text that is stored, as text.
+    fn answer_text(&self, wanted: &Wanted) -> Result<Answer, ApiError> {
+        let resource = self.target.resource;
+        let mut items = Pieces::default();
+        let mut is_first = true;
+        let end = self.each(|stored, _| {
+            let out = items.end();
+            if !std::mem::take(&mut is_first) {
+                out.push(b',');
+            }
+            codec::item(out, resource, stored.value, stored.mod_revision)
+        })?;
+        let mut head = json::to_vec(&list_object(resource, Vec::new(), self.asked.metadata(&end)));
+        // The items come before the two last brackets.
+        head.truncate(head.len() - b"]}".len());
+        items.end().extend_from_slice(b"]}\n");
+        Ok(wanted.answer_text(StatusCode::OK, items.after(head)))
+    }
+
+    fn each_object(&self, mut work: impl FnMut(Object)) -> Result<End, ApiError> {
+        let resource = self.target.resource;
+        self.each(|stored, object| {
+            let decoded =
+                object.map_or_else(|| codec::decode(resource, stored.value, stored.mod_revision), Ok);
+            decoded.map(&mut work)
+        })
+    }
+
+    /// Shows what is selected, and the object where the selection had to look at it.
+    fn each(
+        &self,
+        mut work: impl FnMut(Stored<'_>, Option<Object>) -> Result<(), ApiError>,
+    ) -> Result<End, ApiError> {
+        let Reading { registry, target, selection, asked } = self;
+        let (mut count, mut last, mut remaining, mut failed) = (0, String::new(), 0, None);
+        let is_everything = selection.is_everything();
+        let revision = registry.scan(target.resource, target.namespace(), &asked.place, &mut |stored| {
+            if asked.limit > 0 && count == asked.limit {
+                remaining += 1;
+                // Of those behind, nothing is known without a look: there is at least one, whether it matches or not.
+                return if is_everything { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+            }
+            let looked_at = self.selected(stored).and_then(|selected| {
+                let Some(object) = selected else { return Ok(()) };
+                count += 1;
+                if count == asked.limit {
+                    stored.key.clone_into(&mut last);
+                }
+                work(stored, object)
+            });
+            match looked_at {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        });
+        let revision = revision.map_err(|error| asked.explain(error))?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let last = (remaining > 0).then(|| registry.relative_key(target.resource, target.namespace(), &last));
+        Ok(End { revision, last, remaining: is_everything.then_some(remaining) })
+    }
+
+    /// `None` for what is not selected; the inner `None` where nobody had to look at the object for that.
+    fn selected(&self, stored: Stored<'_>) -> Result<Option<Option<Object>>, ApiError> {
+        if self.selection.is_everything() {
+            return Ok(Some(None));
+        }
+        let object = codec::decode(self.target.resource, stored.value, stored.mod_revision)?;
+        Ok(self.selection.matches(&object).then_some(Some(object)))
     }
 }

@@ -19,7 +19,7 @@ use super::list::{include, metadata_only, table_of};
 use super::options::{self, Selection, Version};
 use super::{App, Call, Target};
 use crate::registry::codec::too_large_version;
-use crate::registry::{ListOptions, Watch, WatchEvent};
+use crate::registry::{Place, Watch, WatchEvent};
 
 /// How long a watch lasts that does not say (`--min-request-timeout`, and as much again at random).
 const DURATION_SECONDS: std::ops::Range<u64> = 1800..3600;
@@ -163,18 +163,24 @@ impl Watching {
         }
     }
 
-    /// Everything that was there at a revision.
+    /// Everything that was there at a revision, a batch at a time.
     async fn send_objects(&mut self, revision: u64, mark_end: bool) -> Result<(), End> {
-        let (registry, target) = (self.app.registry.clone(), self.encoder.target.clone());
-        let read = move || {
-            let namespace = Some(target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-            let options = ListOptions { at: Some(revision), ..ListOptions::default() };
-            registry.list_page(target.resource, namespace, &options)
-        };
-        let page = tokio::task::spawn_blocking(read).await.map_err(ApiError::internal)??;
-        for object in page.items.iter().filter(|object| self.selection.matches(object)) {
-            let frame = self.encoder.frame("ADDED", object);
-            self.sender.send(frame).await?;
+        let mut place = Place { at: Some(revision), after: None };
+        loop {
+            let (registry, target) = (self.app.registry.clone(), self.encoder.target.clone());
+            let read = move || {
+                let batch = registry.batch(target.resource, target.namespace(), &mut place);
+                batch.map(|(objects, _)| (objects, place))
+            };
+            let (objects, next) = tokio::task::spawn_blocking(read).await.map_err(ApiError::internal)??;
+            place = next;
+            if objects.is_empty() {
+                break;
+            }
+            for object in objects.iter().filter(|object| self.selection.matches(object)) {
+                let frame = self.encoder.frame("ADDED", object);
+                self.sender.send(frame).await?;
+            }
         }
         if mark_end {
             self.sender.send(self.encoder.bookmark(revision, true)).await?;

@@ -32,8 +32,8 @@ pub(crate) fn item(
     value: &[u8],
     revision: u64,
 ) -> Result<(), ApiError> {
-    if let Some(members) = members(resource, value, revision) {
-        members.write(out);
+    if let Some(text) = Text::of(resource, value, revision) {
+        text.write(out, text.members.keys().copied().filter(|key| !is_type(key)));
         return Ok(());
     }
     let mut object = decode(resource, value, revision)?;
@@ -44,52 +44,83 @@ pub(crate) fn item(
     Ok(())
 }
 
-/// The members of an object, as text.
+/// Appends an object as [`json::to_body`] makes one line of it, in the same way.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn document(
+    out: &mut Vec<u8>,
+    resource: &Resource,
+    value: &[u8],
+    revision: u64,
+) -> Result<(), ApiError> {
+    if let Some(text) = Text::of(resource, value, revision) {
+        let first = json::FIRST.into_iter().filter(|key| text.members.contains_key(key));
+        let rest = text.members.keys().copied().filter(|key| !json::FIRST.contains(key));
+        text.write(out, first.chain(rest));
+        out.push(b'\n');
+        return Ok(());
+    }
+    out.extend_from_slice(&json::to_body(&decode(resource, value, revision)?.0, json::Layout::Compact));
+    Ok(())
+}
+
+/// An object whose members, and those of its metadata, are text.
+struct Text<'a> {
+    members: Members<'a>,
+    metadata: Members<'a>,
+    revision: String,
+}
+
 type Members<'a> = BTreeMap<&'a str, &'a RawValue>;
 
-/// An object and its metadata.
-struct Item<'a> {
-    object: Members<'a>,
-    metadata: Members<'a>,
-    revision: Box<RawValue>,
+impl<'a> Text<'a> {
+    /// `None` when the text is not what [`encode`] writes, or not what is shown.
+    fn of(resource: &Resource, value: &'a [u8], revision: u64) -> Option<Self> {
+        if events::is_new_form(resource) {
+            return None;
+        }
+        let members: Members<'a> = serde_json::from_slice(value).ok()?;
+        let metadata = serde_json::from_str(members.get("metadata")?.get()).ok()?;
+        Some(Text { members, metadata, revision: format!("\"{revision}\"") })
+    }
+
+    /// Appends the members of these keys.
+    fn write<'k>(&self, out: &mut Vec<u8>, keys: impl Iterator<Item = &'k str>) {
+        write_object(out, keys, |out, key| match key {
+            "metadata" => self.write_metadata(out),
+            key => out.extend_from_slice(self.members[key].get().as_bytes()),
+        });
+    }
+
+    fn write_metadata(&self, out: &mut Vec<u8>) {
+        let before = self.metadata.range(..RESOURCE_VERSION).map(|(key, _)| *key);
+        let after = self.metadata.range(RESOURCE_VERSION..).map(|(key, _)| *key);
+        let after = after.filter(|key| *key != RESOURCE_VERSION);
+        write_object(out, before.chain([RESOURCE_VERSION]).chain(after), |out, key| {
+            let text = if key == RESOURCE_VERSION { &self.revision } else { self.metadata[key].get() };
+            out.extend_from_slice(text.as_bytes());
+        });
+    }
 }
 
-/// `None` when the text is not what [`encode`] writes, or not what is shown.
-fn members<'a>(resource: &Resource, value: &'a [u8], revision: u64) -> Option<Item<'a>> {
-    if events::is_new_form(resource) {
-        return None;
-    }
-    let mut object: Members<'a> = serde_json::from_slice(value).ok()?;
-    object.retain(|key, _| !is_type(key));
-    let metadata = serde_json::from_str(object.get("metadata")?.get()).ok()?;
-    let revision = RawValue::from_string(format!("\"{revision}\"")).ok()?;
-    Some(Item { object, metadata, revision })
-}
+const RESOURCE_VERSION: &str = "resourceVersion";
 
 fn is_type(key: &str) -> bool {
     matches!(key, "kind" | "apiVersion")
 }
 
-impl Item<'_> {
-    fn write(&self, out: &mut Vec<u8>) {
-        let mut metadata = self.metadata.clone();
-        metadata.insert("resourceVersion", &self.revision);
-        write_members(out, &self.object, |out, key, value| match key {
-            "metadata" => {
-                write_members(out, &metadata, |out, _, value| out.extend_from_slice(value.as_bytes()))
-            }
-            _ => out.extend_from_slice(value.as_bytes()),
-        });
-    }
-}
-
-fn write_members(out: &mut Vec<u8>, members: &Members<'_>, write: impl Fn(&mut Vec<u8>, &str, &str)) {
+fn write_object<'k>(
+    out: &mut Vec<u8>,
+    keys: impl Iterator<Item = &'k str>,
+    mut write: impl FnMut(&mut Vec<u8>, &str),
+) {
     out.push(b'{');
-    for (number, (key, value)) in members.iter().enumerate() {
+    for (number, key) in keys.enumerate() {
         out.extend_from_slice(if number == 0 { b"\"" } else { b",\"" });
         out.extend_from_slice(key.as_bytes());
         out.extend_from_slice(b"\":");
-        write(out, key, value.get());
+        write(out, key);
     }
     out.push(b'}');
 }
@@ -167,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn items_are_what_decoding_and_encoding_makes_of_them() {
+    fn text_that_is_passed_on_is_what_decoding_and_encoding_makes_of_it() {
         let pods = resource::find("", "v1", "pods").unwrap();
         let maps = resource::find("", "v1", "configmaps").unwrap();
         let new_events = resource::find("events.k8s.io", "v1", "events").unwrap();
@@ -182,6 +213,10 @@ mod tests {
                 json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "\"metadata\":{"}, "metadata": {}}),
             ),
             (maps, json!({"metadata": {"na\nme": "escaped key"}})),
+            (
+                maps,
+                json!({"metadata": {"a": 1, "resourceVersionX": 2, "resourceVersio": 3}, "aa": [], "z": null}),
+            ),
             (new_events, json!({"kind": "Event", "metadata": {"name": "e"}, "note": "n"})),
         ];
         for (resource, object) in rows {
@@ -194,7 +229,15 @@ mod tests {
                 String::from_utf8(fast).unwrap(),
                 String::from_utf8(super::json::to_sorted_vec(&slow)).unwrap()
             );
+            let mut fast = Vec::new();
+            document(&mut fast, resource, &stored, 7).unwrap();
+            let slow = decode(resource, &stored, 7).unwrap().0;
+            assert_eq!(
+                String::from_utf8(fast).unwrap(),
+                String::from_utf8(super::json::to_body(&slow, super::json::Layout::Compact)).unwrap()
+            );
         }
         assert!(item(&mut Vec::new(), pods, b"{damaged", 1).is_err());
+        assert!(document(&mut Vec::new(), pods, b"{damaged", 1).is_err());
     }
 }

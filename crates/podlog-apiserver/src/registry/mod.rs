@@ -38,7 +38,7 @@ pub(crate) use strategy::EVENT_TTL;
 
 pub use delete::{DeleteOptions, Deleted, Propagation};
 pub use preconditions::Preconditions;
-pub use read::{ListOptions, ListPage, Page};
+pub(crate) use read::Place;
 pub use update::Part;
 pub use watch::{Watch, WatchEvent};
 

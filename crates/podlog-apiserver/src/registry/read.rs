@@ -1,46 +1,24 @@
 //! Reading: one object, or a consistent list.
 
+use std::ops::ControlFlow;
+
 use memchr::memmem;
 use podlog_api::resource::Resource;
 use podlog_api::{ApiError, Object};
 
 use super::{Registry, codec, keys};
-use crate::store::{KeyValue, Range};
+use crate::store::{KeyValue, Range, Stored};
 
-/// Which part of a list to read.
+/// Objects that are held at once by whoever works through all of a kind.
+const BATCH: usize = 256;
+
+/// Where a list begins, and when it was so.
 #[derive(Clone, Debug, Default)]
-pub struct ListOptions {
-    /// At most so many objects; 0 for all.
-    pub limit: usize,
+pub(crate) struct Place {
     /// Where a page before ended: the key of its last object, relative to the list.
-    pub after: Option<String>,
+    pub(crate) after: Option<String>,
     /// As of this revision; `None` for the newest.
-    pub at: Option<u64>,
-}
-
-/// A list, or one page of it.
-pub type ListPage = Page<Object>;
-
-/// The same as it is stored.
-pub(crate) type StoredPage = Page<KeyValue>;
-
-/// A list of something, or one page of it.
-#[derive(Clone, Debug)]
-pub struct Page<T> {
-    /// Ascending by namespace and name.
-    pub items: Vec<T>,
-    /// The revision at which they were read.
-    pub revision: u64,
-    /// Objects that the limit cut off.
-    pub remaining: usize,
-    /// Where the page ended, for [`ListOptions::after`]; `None` when nothing is left.
-    pub last: Option<String>,
-}
-
-impl<T> Default for Page<T> {
-    fn default() -> Self {
-        Page { items: Vec::new(), revision: 0, remaining: 0, last: None }
-    }
+    pub(crate) at: Option<u64>,
 }
 
 impl Registry {
@@ -63,9 +41,21 @@ impl Registry {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Object>, ApiError> {
-        let key = keys::object(resource, namespace, name);
-        let found = self.store.get(&key).map_err(codec::store_error)?;
+        let found = self.find_stored(resource, namespace, name)?;
         found.map(|kv| codec::decode(resource, &kv.value, kv.mod_revision)).transpose()
+    }
+
+    /// One object as it is stored, or `None` when there is none; [`codec::document`] makes an answer of it.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub(crate) fn find_stored(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<KeyValue>, ApiError> {
+        self.store.get(&keys::object(resource, namespace, name)).map_err(codec::store_error)
     }
 
     /// All objects of a kind, or those of one namespace, and the resource version at which they were read.
@@ -77,8 +67,7 @@ impl Registry {
         resource: &'static Resource,
         namespace: Option<&str>,
     ) -> Result<(Vec<Object>, u64), ApiError> {
-        let page = self.list_page(resource, namespace, &ListOptions::default())?;
-        Ok((page.items, page.revision))
+        self.gather(resource, namespace, &|_| true, &Some)
     }
 
     /// Objects of a namespace in whose stored text all of `words` occur: a look that costs little, before one that decodes.
@@ -88,52 +77,108 @@ impl Registry {
         namespace: &str,
         words: &[&str],
     ) -> Result<Vec<Object>, ApiError> {
-        let range = Range { prefix: keys::prefix(resource, Some(namespace)), ..Range::default() };
-        let page = self.store.range(&range).map_err(codec::store_error)?;
         let holds = |text: &[u8]| words.iter().all(|word| memmem::find(text, word.as_bytes()).is_some());
-        let found = page.items.iter().filter(|kv| holds(&kv.value));
-        found.map(|kv| codec::decode(resource, &kv.value, kv.mod_revision)).collect()
+        self.select(resource, Some(namespace), &holds, &Some)
     }
 
-    /// One page of a list.
+    /// What `keep` keeps of objects, of those whose stored text `may` be of one that matters: a look that costs little, before
+    /// one that decodes. Never holds more than what is kept, whatever there is besides.
+    ///
+    /// # Errors
+    /// When the store failed, or an object is damaged.
+    pub(crate) fn select(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        may: &dyn Fn(&[u8]) -> bool,
+        keep: &dyn Fn(Object) -> Option<Object>,
+    ) -> Result<Vec<Object>, ApiError> {
+        self.gather(resource, namespace, may, keep).map(|(objects, _)| objects)
+    }
+
+    fn gather(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        may: &dyn Fn(&[u8]) -> bool,
+        keep: &dyn Fn(Object) -> Option<Object>,
+    ) -> Result<(Vec<Object>, u64), ApiError> {
+        let (mut found, mut damaged) = (Vec::new(), None);
+        let revision = self.scan(resource, namespace, &Place::default(), &mut |stored| {
+            if may(stored.value) {
+                match codec::decode(resource, stored.value, stored.mod_revision) {
+                    Ok(object) => found.extend(keep(object)),
+                    Err(error) => damaged = Some(error),
+                }
+            }
+            if damaged.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        damaged.map_or(Ok((found, revision)), Err)
+    }
+
+    /// Shows objects as they are stored, as [`Store::scan`](crate::store::Store::scan); [`codec::item`] makes items of them.
     ///
     /// # Errors
     /// 410 for a revision that is no longer kept.
-    pub fn list_page(
+    pub(crate) fn scan(
         &self,
         resource: &'static Resource,
         namespace: Option<&str>,
-        options: &ListOptions,
-    ) -> Result<ListPage, ApiError> {
-        let page = self.stored_page(resource, namespace, options)?;
-        let items = page.items.iter().map(|kv| codec::decode(resource, &kv.value, kv.mod_revision));
-        Ok(ListPage {
-            items: items.collect::<Result<_, _>>()?,
-            revision: page.revision,
-            remaining: page.remaining,
-            last: page.last,
-        })
+        from: &Place,
+        look: &mut dyn FnMut(Stored<'_>) -> ControlFlow<()>,
+    ) -> Result<u64, ApiError> {
+        let prefix = keys::prefix(resource, namespace);
+        let after = from.after.as_ref().map(|rest| format!("{prefix}{rest}"));
+        let range = Range { prefix, after, at: from.at, limit: 0 };
+        self.store.scan(&range, look).map_err(codec::store_error)
     }
 
-    /// [`Registry::list_page`] as it is stored; [`codec::item`] makes items of it.
-    pub(crate) fn stored_page(
+    /// A key within its list, for [`Place::after`].
+    pub(crate) fn relative_key(&self, resource: &Resource, namespace: Option<&str>, key: &str) -> String {
+        key.strip_prefix(&keys::prefix(resource, namespace)).unwrap_or(key).to_owned()
+    }
+
+    /// Hands out all objects of a kind, or those of one namespace, a batch at a time; says at which revision they were so.
+    /// Between batches others may write.
+    ///
+    /// # Errors
+    /// Those of `work`; 410 when so much was written meanwhile that the revision is no longer kept.
+    pub(crate) fn each(
         &self,
         resource: &'static Resource,
         namespace: Option<&str>,
-        options: &ListOptions,
-    ) -> Result<StoredPage, ApiError> {
-        let prefix = keys::prefix(resource, namespace);
-        let range = Range {
-            after: options.after.as_ref().map(|rest| format!("{prefix}{rest}")),
-            at: options.at,
-            limit: options.limit,
-            prefix: prefix.clone(),
-        };
-        let page = self.store.range(&range).map_err(codec::store_error)?;
-        let last = match page.items.last() {
-            Some(kv) if page.remaining > 0 => kv.key.strip_prefix(&prefix).map(str::to_owned),
-            _ => None,
-        };
-        Ok(StoredPage { items: page.items, revision: page.revision, remaining: page.remaining, last })
+        mut work: impl FnMut(Object) -> Result<(), ApiError>,
+    ) -> Result<u64, ApiError> {
+        let mut from = Place::default();
+        loop {
+            let (batch, revision) = self.batch(resource, namespace, &mut from)?;
+            if batch.is_empty() {
+                return Ok(revision);
+            }
+            batch.into_iter().try_for_each(&mut work)?;
+        }
+    }
+
+    /// The next objects of a list, none at its end, and the revision of all. `from` moves on.
+    ///
+    /// # Errors
+    /// 410 for a revision that is no longer kept.
+    pub(crate) fn batch(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        from: &mut Place,
+    ) -> Result<(Vec<Object>, u64), ApiError> {
+        let mut stored: Vec<KeyValue> = Vec::new();
+        let revision = self.scan(resource, namespace, from, &mut |found| {
+            stored.push(found.to_key_value());
+            if stored.len() < BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        from.at = Some(revision);
+        if let Some(last) = stored.last() {
+            from.after = Some(self.relative_key(resource, namespace, &last.key));
+        }
+        let objects = stored.iter().map(|kv| codec::decode(resource, &kv.value, kv.mod_revision));
+        Ok((objects.collect::<Result<_, _>>()?, revision))
     }
 }

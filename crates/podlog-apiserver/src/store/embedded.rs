@@ -4,6 +4,7 @@
 //! (`server/storage/mvcc`). Reads are snapshots and never wait for the writer.
 
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use redb::backends::FileBackend;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::history::History;
 use super::shadow::Shadow;
 use super::writer::{self, Order};
-use super::{Event, EventPage, KeyValue, Page, Range, Store, StoreError, Write};
+use super::{Event, EventPage, KeyValue, Page, Range, Store, StoreError, Stored, Write};
 
 /// Key and revision.
 type VersionId = (&'static str, u64);
@@ -194,9 +194,26 @@ impl Store for RedbStore {
     }
 
     fn range(&self, range: &Range) -> Result<Page, StoreError> {
-        let (page, newest) = self.shared.read(|snapshot| read_range(snapshot, range))?;
-        self.shared.check_kept(page.revision, newest)?;
+        let mut page = Page::default();
+        page.revision = self.scan(range, &mut |found| {
+            if range.limit > 0 && page.items.len() == range.limit {
+                page.remaining += 1;
+            } else {
+                page.items.push(found.to_key_value());
+            }
+            ControlFlow::Continue(())
+        })?;
         Ok(page)
+    }
+
+    fn scan(
+        &self,
+        range: &Range,
+        look: &mut dyn FnMut(Stored<'_>) -> ControlFlow<()>,
+    ) -> Result<u64, StoreError> {
+        let (revision, newest) = self.shared.read(|snapshot| scan(snapshot, range, look))?;
+        self.shared.check_kept(revision, newest)?;
+        Ok(revision)
     }
 
     fn events(&self, prefix: &str, after: u64, limit: usize) -> Result<EventPage, StoreError> {
@@ -307,28 +324,33 @@ pub(super) fn newest(
 ) -> Result<Option<KeyValue>, redb::Error> {
     let Some(row) = versions.range((key, 0)..=(key, at))?.next_back() else { return Ok(None) };
     let (id, version) = row?;
-    Ok(key_value(id.value(), version.value()))
+    Ok(stored(id.value(), version.value()).map(|found| found.to_key_value()))
 }
 
-fn key_value(
-    (key, mod_revision): (&str, u64),
-    (create_revision, value): (u64, Option<&[u8]>),
-) -> Option<KeyValue> {
-    let value = Bytes::copy_from_slice(value?);
-    Some(KeyValue { key: key.to_owned(), value, create_revision, mod_revision })
+/// `None` for a removal.
+fn stored<'a>(
+    (key, mod_revision): (&'a str, u64),
+    (create_revision, value): (u64, Option<&'a [u8]>),
+) -> Option<Stored<'a>> {
+    Some(Stored { key, value: value?, create_revision, mod_revision })
 }
 
-/// The page, and the newest revision of the snapshot.
-fn read_range(snapshot: &ReadTransaction, range: &Range) -> Result<(Page, u64), redb::Error> {
+/// The revision at which was read, and the newest of the snapshot.
+fn scan(
+    snapshot: &ReadTransaction,
+    range: &Range,
+    look: &mut dyn FnMut(Stored<'_>) -> ControlFlow<()>,
+) -> Result<(u64, u64), redb::Error> {
     let newest = snapshot.open_table(META)?.get(REVISION)?.map_or(1, |v| v.value());
     let revision = range.at.unwrap_or(newest);
-    let mut page = Page { revision, ..Page::default() };
     let versions = snapshot.open_table(VERSIONS)?;
     let start = match &range.after {
         Some(after) => (after.as_str(), u64::MAX),
         None => (range.prefix.as_str(), 0),
     };
-    let mut candidate = None;
+    let mut show = |(id, version): Row<'_>| stored(id.value(), version.value()).map_or(GO_ON, &mut *look);
+    // The newest version so far of the key that is being passed.
+    let mut candidate: Option<Row<'_>> = None;
     for row in versions.range(start..)? {
         let row = row?;
         let (key, written) = row.0.value();
@@ -338,30 +360,23 @@ fn read_range(snapshot: &ReadTransaction, range: &Range) -> Result<(Page, u64), 
         if range.after.as_deref() == Some(key) || written > revision {
             continue;
         }
-        let same = candidate
-            .as_ref()
-            .is_some_and(|(id, _): &(redb::AccessGuard<'_, (&str, u64)>, _)| id.value().0 == key);
+        let same = candidate.as_ref().is_some_and(|(id, _)| id.value().0 == key);
         let done = candidate.replace(row);
-        if !same {
-            page.take(done, range.limit);
+        if let Some(done) = done.filter(|_| !same)
+            && show(done).is_break()
+        {
+            return Ok((revision, newest));
         }
     }
-    page.take(candidate, range.limit);
-    Ok((page, newest))
+    if let Some(last) = candidate {
+        let _ = show(last);
+    }
+    Ok((revision, newest))
 }
+
+const GO_ON: ControlFlow<()> = ControlFlow::Continue(());
 
 type Row<'a> = (redb::AccessGuard<'a, VersionId>, redb::AccessGuard<'a, Version>);
-
-impl Page {
-    fn take(&mut self, row: Option<Row<'_>>, limit: usize) {
-        let Some((id, version)) = row else { return };
-        if limit > 0 && self.items.len() == limit {
-            self.remaining += usize::from(version.value().1.is_some());
-        } else {
-            self.items.extend(key_value(id.value(), version.value()));
-        }
-    }
-}
 
 fn read_events(
     snapshot: &ReadTransaction,

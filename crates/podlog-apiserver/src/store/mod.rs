@@ -14,5 +14,7 @@ mod watcher;
 mod writer;
 
 pub use embedded::{RedbStore, Retention};
-pub use types::{Change, Event, EventPage, Expected, KeyValue, Page, Range, Store, StoreError, Write};
+pub use types::{
+    Change, Event, EventPage, Expected, KeyValue, Page, Range, Store, StoreError, Stored, Write,
+};
 pub use watcher::Watcher;

@@ -1,5 +1,6 @@
 //! The seam between the API and whatever keeps its bytes.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,39 @@ pub struct KeyValue {
     pub create_revision: u64,
     /// Revision of the write that stored this value.
     pub mod_revision: u64,
+}
+
+impl KeyValue {
+    /// The same without a copy.
+    pub fn stored(&self) -> Stored<'_> {
+        let KeyValue { key, value, create_revision, mod_revision } = self;
+        Stored { key, value, create_revision: *create_revision, mod_revision: *mod_revision }
+    }
+}
+
+/// A [`KeyValue`] where it lies, for as long as it is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'a> {
+    /// The key.
+    pub key: &'a str,
+    /// What was stored.
+    pub value: &'a [u8],
+    /// Revision of the write that created the key.
+    pub create_revision: u64,
+    /// Revision of the write that stored this value.
+    pub mod_revision: u64,
+}
+
+impl Stored<'_> {
+    /// A copy.
+    pub fn to_key_value(&self) -> KeyValue {
+        KeyValue {
+            key: self.key.to_owned(),
+            value: Bytes::copy_from_slice(self.value),
+            create_revision: self.create_revision,
+            mod_revision: self.mod_revision,
+        }
+    }
 }
 
 /// Which keys to read, in ascending order.
@@ -158,6 +192,18 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Compacted`] or [`StoreError::Future`] for a revision that is not known, or when the storage below failed.
     fn range(&self, range: &Range) -> Result<Page, StoreError>;
+
+    /// Shows the keys of a range to `look` one after the other, without a copy of them all, until it has seen enough; the
+    /// range's limit does not count. Answers with the revision at which they were read. What was shown before an error is
+    /// not to be used. `look` must not use the store.
+    ///
+    /// # Errors
+    /// As [`Store::range`].
+    fn scan(
+        &self,
+        range: &Range,
+        look: &mut dyn FnMut(Stored<'_>) -> ControlFlow<()>,
+    ) -> Result<u64, StoreError>;
 
     /// Events of keys that start with `prefix`, after revision `after`, at most `limit`.
     ///

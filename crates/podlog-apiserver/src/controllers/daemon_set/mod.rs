@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     action::{Action, Event, Severity, Told},
-    claim::claim,
+    claim::{candidates, claim},
     kinds,
     objects::*,
     revision::{self, History, Revision},
@@ -55,9 +55,8 @@ impl Controller for DaemonSets {
         let Some(set) = objects.find(kinds::daemon_sets(), &key.namespace, &key.name)? else {
             return Ok(Vec::new());
         };
-        let all = |kind| objects.list(kind, Some(&key.namespace));
-        let pods = claim(&set, kinds::pods(), all(kinds::pods())?);
-        let revisions = claim(&set, kinds::revisions(), all(kinds::revisions())?);
+        let claimed = |kind| candidates(&set, kind, objects).map(|found| claim(&set, kind, found));
+        let (pods, revisions) = (claimed(kinds::pods())?, claimed(kinds::revisions())?);
         let nodes = objects.list(kinds::nodes(), None)?;
         let history = History::of(&set, &revisions.owned);
         let mut actions = [pods.actions, revisions.actions].concat();

@@ -65,9 +65,16 @@ impl Controller for Deployments {
             // Adopted sets come back with their owner.
             return Ok(claimed.actions);
         }
-        let pods = objects.list(kinds::pods(), namespace)?;
+        let pods = pods_of(&claimed.owned, namespace, objects)?;
         Ok(reconcile(&deployment, claimed.owned, &all_sets, &pods, now))
     }
+}
+
+fn pods_of(sets: &[Object], namespace: Option<&str>, objects: &dyn Objects) -> Result<Vec<Object>, ApiError> {
+    let is_of: Vec<_> = sets.iter().map(|set| mentions(set.uid())).collect();
+    let may = |text: &[u8]| is_of.iter().any(|is_of| is_of(text));
+    let keep = |pod: Object| sets.iter().any(|set| is_controlled_by(&pod, set)).then_some(pod);
+    objects.select(kinds::pods(), namespace, &may, &keep)
 }
 
 /// What to do next. `sets` are the ReplicaSets of the deployment, `all_sets` those of the namespace, whose names are taken.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     action::{Action, Event, Severity},
-    claim::claim,
+    claim::{candidates, claim},
     kinds,
     objects::*,
     runner::{Change, Controller, Key, owner_key},
@@ -41,15 +41,18 @@ impl Controller for Jobs {
     }
 
     fn reconcile(&self, key: &Key, objects: &dyn Objects, now: Timestamp) -> Result<Vec<Action>, ApiError> {
-        let pods = objects.list(kinds::pods(), Some(&key.namespace))?;
         match objects.find(kinds::jobs(), &key.namespace, &key.name)? {
             Some(job) => {
-                let claimed = claim(&job, kinds::pods(), pods);
+                let claimed = claim(&job, kinds::pods(), candidates(&job, kinds::pods(), objects)?);
                 let mut actions = claimed.actions;
                 actions.extend(reconcile(&job, &claimed.owned, now));
                 Ok(actions)
             }
-            None => Ok(release(pods.iter().filter(|pod| owner_key(pod, "Job").as_ref() == Some(key)))),
+            None => {
+                let keep = |pod: Object| (owner_key(&pod, "Job").as_ref() == Some(key)).then_some(pod);
+                let may = mentions(&key.name);
+                Ok(release(&objects.select(kinds::pods(), Some(&key.namespace), &may, &keep)?))
+            }
         }
     }
 }

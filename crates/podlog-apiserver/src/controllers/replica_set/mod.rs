@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     action::{Action, Told},
-    claim::claim,
+    claim::{candidates, claim},
     kinds,
     objects::*,
     runner::{Change, Controller, Key, owner_key},
@@ -46,7 +46,7 @@ impl Controller for ReplicaSets {
         let Some(set) = objects.find(kinds::replica_sets(), &key.namespace, &key.name)? else {
             return Ok(Vec::new());
         };
-        let claimed = claim(&set, kinds::pods(), objects.list(kinds::pods(), Some(&key.namespace))?);
+        let claimed = claim(&set, kinds::pods(), candidates(&set, kinds::pods(), objects)?);
         let mut actions = claimed.actions;
         actions.extend(reconcile(&set, &claimed.owned, now));
         Ok(actions)

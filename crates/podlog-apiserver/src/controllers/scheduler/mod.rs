@@ -5,12 +5,13 @@ mod resources;
 
 pub(crate) use filters::{may_hold, may_keep};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use podlog_api::{ApiError, Object, resource::Resource};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     action::{Action, Event, Severity},
@@ -25,7 +26,11 @@ const COMPONENT: &str = "default-scheduler";
 const RETRY: Duration = Duration::from_secs(300);
 
 /// The scheduler.
-pub(crate) struct Scheduler;
+#[derive(Default)]
+pub(crate) struct Scheduler {
+    /// Pods that were without a node when last seen.
+    waiting: Mutex<BTreeSet<Key>>,
+}
 
 impl Controller for Scheduler {
     fn name(&self) -> &'static str {
@@ -36,26 +41,28 @@ impl Controller for Scheduler {
         vec![kinds::pods(), kinds::nodes()]
     }
 
-    fn keys(&self, change: &Change<'_>, objects: &dyn Objects) -> Result<Vec<Key>, ApiError> {
-        if change.resource.kind == "Pod" && !change.is_deletion && is_waiting(change.object) {
-            return Ok(vec![Key::of(change.object)]);
+    fn keys(&self, change: &Change<'_>, _: &dyn Objects) -> Result<Vec<Key>, ApiError> {
+        let mut waiting = self.waiting.lock();
+        if change.resource.kind == "Pod" {
+            let key = Key::of(change.object);
+            if !change.is_deletion && is_waiting(change.object) {
+                waiting.insert(key.clone());
+                return Ok(vec![key]);
+            }
+            waiting.remove(&key);
         }
-        if !may_make_room(change) {
-            return Ok(Vec::new());
-        }
-        let pods = objects.list(kinds::pods(), None)?;
-        Ok(pods.iter().filter(|pod| is_waiting(pod)).map(Key::of).collect())
+        Ok(if may_make_room(change) { waiting.iter().cloned().collect() } else { Vec::new() })
     }
 
     fn reconcile(&self, key: &Key, objects: &dyn Objects, now: Timestamp) -> Result<Vec<Action>, ApiError> {
-        let Some(pod) = objects.find(kinds::pods(), &key.namespace, &key.name)? else {
+        let pod = objects.find(kinds::pods(), &key.namespace, &key.name)?.filter(is_waiting);
+        let Some(pod) = pod else {
+            self.waiting.lock().remove(key);
             return Ok(Vec::new());
         };
-        if !is_waiting(&pod) {
-            return Ok(Vec::new());
-        }
+        self.waiting.lock().insert(key.clone());
         let nodes = objects.list(kinds::nodes(), None)?;
-        let pods = objects.list(kinds::pods(), None)?;
+        let pods = objects.select(kinds::pods(), None, &|_| true, &claim_on_node)?;
         Ok(decide(&pod, &nodes, &pods, now))
     }
 }
@@ -66,6 +73,24 @@ fn is_waiting(pod: &Object) -> bool {
         && pod.text("/spec/nodeName").is_empty()
         && pod.array("/spec/schedulingGates").is_empty()
         && matches!(pod.text("/spec/schedulerName"), "" | COMPONENT)
+}
+
+/// What a pod takes of its node, for [`choose`]; `None` when it takes nothing. There may be very many.
+fn claim_on_node(mut pod: Object) -> Option<Object> {
+    if pod.text("/spec/nodeName").is_empty() || is_pod_finished(&pod) {
+        return None;
+    }
+    pod.metadata_mut().retain(|key, _| matches!(key.as_str(), "name" | "namespace" | "labels"));
+    let spec = pod.map_mut("spec");
+    let keys = ["nodeName", "containers", "initContainers", "resources", "overhead"];
+    spec.retain(|key, _| keys.contains(&key.as_str()));
+    for key in ["containers", "initContainers"] {
+        let containers = spec.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten();
+        for container in containers.filter_map(Value::as_object_mut) {
+            container.retain(|key, _| matches!(key.as_str(), "resources" | "ports" | "restartPolicy"));
+        }
+    }
+    Some(pod)
 }
 
 /// Whether pods that found no node may find one after the change.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     action::{Action, Told},
-    claim::claim,
+    claim::{candidates, claim},
     kinds,
     objects::*,
     revision::{self, History, Revision},
@@ -45,9 +45,8 @@ impl Controller for StatefulSets {
         let Some(set) = objects.find(kinds::stateful_sets(), &key.namespace, &key.name)? else {
             return Ok(Vec::new());
         };
-        let all = |kind| objects.list(kind, Some(&key.namespace));
-        let pods = claim(&set, kinds::pods(), all(kinds::pods())?);
-        let revisions = claim(&set, kinds::revisions(), all(kinds::revisions())?);
+        let claimed = |kind| candidates(&set, kind, objects).map(|found| claim(&set, kind, found));
+        let (pods, revisions) = (claimed(kinds::pods())?, claimed(kinds::revisions())?);
         let mut actions = [pods.actions, revisions.actions].concat();
         let plan = Plan::of(&set, &pods.owned, &revisions.owned, now);
         if !set.is_deleting() {

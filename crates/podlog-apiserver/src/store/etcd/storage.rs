@@ -1,5 +1,6 @@
 //! The store: reads from the mirror, writes by transaction.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,7 +23,9 @@ use super::compactor;
 use super::follower::{self, Follower};
 use super::leases::Leases;
 use super::mirror::Mirror;
-use crate::store::{Change, EventPage, Expected, KeyValue, Page, Range, Retention, Store, StoreError, Write};
+use crate::store::{
+    Change, EventPage, Expected, KeyValue, Page, Range, Retention, Store, StoreError, Stored, Write,
+};
 
 /// What the keys of callers begin with; in etcd it is [`EtcdConfig::prefix`] instead.
 const ROOT: &str = "/registry";
@@ -197,6 +200,17 @@ impl Store for EtcdStore {
 
     fn range(&self, range: &Range) -> Result<Page, StoreError> {
         self.shared.mirror.read().range(range)
+    }
+
+    fn scan(
+        &self,
+        range: &Range,
+        look: &mut dyn FnMut(Stored<'_>) -> ControlFlow<()>,
+    ) -> Result<u64, StoreError> {
+        // Values are shared with the mirror, which is not kept from going on while they are looked at.
+        let page = self.range(&Range { limit: 0, ..range.clone() })?;
+        let _ = page.items.iter().map(KeyValue::stored).try_for_each(look);
+        Ok(page.revision)
     }
 
     fn events(&self, prefix: &str, after: u64, limit: usize) -> Result<EventPage, StoreError> {
