@@ -14,7 +14,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::body::{NodeBody, StreamSlot};
-use super::connection::{Connection, Connections, Liveness};
+use super::connection::{Connection, Connections, Liveness, STREAM_WINDOW};
 use super::dial::{Timeouts, dial};
 use super::error::{DialCause, DialError, Ends};
 use crate::TlsError;
@@ -31,6 +31,10 @@ pub struct NodeClientConfig {
     pub ca: Option<PathBuf>,
     /// How silent nodes are found out about.
     pub liveness: Liveness,
+    /// Bytes that a stream over HTTP/2 may be ahead of its reader, from 16 KiB on: what is held of it when its reader stalls,
+    /// and what comes of it in the time that it takes to the node and back. Default 28 KiB, which at a millisecond are 28 MB a
+    /// second.
+    pub stream_window: Option<u32>,
 }
 
 /// Whether a node's certificate is verified.
@@ -53,6 +57,7 @@ struct State {
     nodes: Mutex<Nodes>,
     timeouts: Timeouts,
     liveness: Liveness,
+    stream_window: u32,
 }
 
 /// TLS by the files' content.
@@ -89,8 +94,10 @@ impl NodeClient {
         let mut files = Vec::from_iter(config.ca.clone());
         files.extend(config.client.iter().flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]));
         let liveness = config.liveness;
+        let stream_window = config.stream_window.unwrap_or(STREAM_WINDOW);
         let tls = Reloading::new(files, move || Trust::load(&config))?;
-        Ok(NodeClient { shared: Arc::new(State { tls, nodes: Mutex::default(), timeouts, liveness }) })
+        let nodes = Mutex::default();
+        Ok(NodeClient { shared: Arc::new(State { tls, nodes, timeouts, liveness, stream_window }) })
     }
 
     /// Asks a node. There is no limit on how long it may think; dropping the future or the body cancels the request.
@@ -137,7 +144,8 @@ impl NodeClient {
         }
         let config = if verify == Verify::Ca { &trust.verified } else { &trust.unverified };
         let dialled = dial(host, port, config.clone(), self.shared.timeouts).await?;
-        let connection = Connection::start(dialled, self.shared.liveness, &pool).await?;
+        let connection =
+            Connection::start(dialled, self.shared.liveness, self.shared.stream_window, &pool).await?;
         connection.send(&uri, &pool).await.map_err(|(error, ends)| DialCause::exchange(&error, &ends))
     }
 }

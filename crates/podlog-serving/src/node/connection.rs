@@ -19,13 +19,14 @@ use super::error::{DialCause, Ends};
 
 const AGENT: &str = concat!("podlog/", env!("CARGO_PKG_VERSION"));
 /// Streams on one connection before a second one is made; Go's servers allow 250.
-const MAX_STREAMS: usize = 100;
-/// Bytes that a stream may be ahead of its reader.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// Every stream of a connection may be stalled without holding up the others.
-const CONNECTION_WINDOW: u32 = 100 << 20;
-/// Largest frame.
-const FRAME: u32 = 256 << 10;
+const MAX_STREAMS: u16 = 100;
+/// Default of [`NodeClientConfig::stream_window`](super::NodeClientConfig). What a stream is allowed to hold, less the frames
+/// that are on their way out.
+pub(super) const STREAM_WINDOW: u32 = 28 << 10;
+/// The largest there is (RFC 9113, 6.9.1).
+const MAX_WINDOW: u32 = i32::MAX.cast_unsigned();
+/// Largest frame: the smallest that may be asked for.
+const FRAME: u32 = 16 << 10;
 /// HTTP/1.1 connections that wait for the next request.
 const MAX_IDLE: usize = 25;
 
@@ -98,7 +99,7 @@ impl Connections {
     /// A connection with room for one more request.
     pub(super) fn take(&mut self) -> Option<Connection> {
         self.forget_closed();
-        let room = |shared: &&Shared| shared.streams.load(Ordering::Relaxed) < MAX_STREAMS;
+        let room = |shared: &&Shared| shared.streams.load(Ordering::Relaxed) < usize::from(MAX_STREAMS);
         if let Some(shared) = self.shared.iter().find(room) {
             return Some(shared.open());
         }
@@ -134,12 +135,13 @@ impl Connection {
     pub(super) async fn start(
         dialled: Dialled,
         liveness: Liveness,
+        stream_window: u32,
         pool: &Arc<Mutex<Connections>>,
     ) -> Result<Self, DialCause> {
         let Dialled { connection: tls, ends, is_http2 } = dialled;
         let io = TokioIo::new(tls);
         if is_http2 {
-            let handshake = http2_builder(liveness).handshake(io).await;
+            let handshake = http2_builder(liveness, stream_window).handshake(io).await;
             let (sender, connection) = handshake.map_err(|error| DialCause::exchange(&error, &ends))?;
             tokio::spawn(connection);
             let shared = Shared { sender, streams: Arc::default(), ends };
@@ -200,12 +202,13 @@ fn give_back_when_ready(mut connection: Exclusive, pool: &Arc<Mutex<Connections>
     });
 }
 
-fn http2_builder(liveness: Liveness) -> http2::Builder<TokioExecutor> {
+fn http2_builder(liveness: Liveness, stream_window: u32) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(stream_window)
+        // Every stream of a connection may be stalled without holding up the others.
+        .initial_connection_window_size(stream_window.saturating_mul(u32::from(MAX_STREAMS)).min(MAX_WINDOW))
         .max_frame_size(FRAME)
         .keep_alive_interval(liveness.ping_after)
         .keep_alive_timeout(liveness.ping_timeout)

@@ -20,8 +20,12 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
+use super::passage::{Noted, Passage, hold_little};
 use super::requests::{Counted, CountedBody, Requests};
 use crate::{Handler, Peer, ServerTls, text_body};
+
+/// Bytes of a stream that HTTP/2 holds and still takes more.
+const SEND_BUFFER: usize = 4 << 10;
 
 /// What the connections of a server share.
 pub(super) struct Connections {
@@ -83,6 +87,7 @@ impl Connections {
     async fn serve_http(self: &Arc<Self>, tls: TlsStream<TcpStream>, address: SocketAddr) {
         let peer = Peer { address, certificate_chain: certificates(&tls) };
         let builder = self.builder(tls.get_ref().1.alpn_protocol());
+        let passage = Arc::<Passage>::default();
         let (active, upgraded) = (Arc::new(Requests::default()), Arc::new(Requests::default()));
         let after = AfterUpgrade {
             requests: [self.requests.clone(), upgraded.clone()],
@@ -90,14 +95,16 @@ impl Connections {
             abort: self.abort.clone(),
             ping: self.limits.ping,
         };
+        let io = TokioIo::new(Noted::new(tls, passage.clone()));
         let service = service_fn(|mut request: Request<Incoming>| {
-            let (connections, peer, active) = (self.clone(), peer.clone(), active.clone());
+            let (connections, peer) = (self.clone(), peer.clone());
+            let (active, passage) = (active.clone(), passage.clone());
             if request.extensions().get::<OnUpgrade>().is_some() {
                 request.extensions_mut().insert(after.clone());
             }
-            async move { connections.answer(request, peer, &active).await }
+            async move { connections.answer(request, peer, &active, &passage).await }
         });
-        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
+        let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
         let mut check = tokio::time::interval(self.limits.idle_timeout / 3);
         let mut last_used = Instant::now();
         let mut ending = false;
@@ -146,6 +153,7 @@ impl Connections {
             .timer(TokioTimer::new())
             .max_header_list_size(self.limits.max_header_bytes)
             .max_concurrent_streams(self.limits.max_concurrent_streams)
+            .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(self.limits.ping)
             .keep_alive_timeout(self.limits.ping_patience);
         builder
@@ -156,6 +164,7 @@ impl Connections {
         request: Request<Incoming>,
         peer: Peer,
         active: &Arc<Requests>,
+        passage: &Arc<Passage>,
     ) -> Result<Response<CountedBody>, Infallible> {
         let counted = [Counted::new(&self.requests), Counted::new(active)];
         // A handler that panics has answered nobody else wrongly: the state it shares is behind locks that do not poison.
@@ -165,7 +174,7 @@ impl Connections {
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
         });
-        Ok(response.map(|body| CountedBody::new(body, counted, &self.cut)))
+        Ok(response.map(|body| CountedBody::new(body, counted, &self.cut, passage)))
     }
 }
 
@@ -185,7 +194,7 @@ impl AfterUpgrade {
     }
 }
 
-/// Finds out about peers that are gone. By probes: a client that was suspended (Ctrl-Z) cannot answer a ping, and goes on
+/// Holds little for clients that do not read, and finds out about those that are gone. By probes: a client that was suspended (Ctrl-Z) cannot answer a ping, and goes on
 /// reading when it is continued.
 fn tune(tcp: &TcpStream, limits: &Limits) -> std::io::Result<()> {
     use rustix::net::sockopt;
@@ -193,7 +202,7 @@ fn tune(tcp: &TcpStream, limits: &Limits) -> std::io::Result<()> {
     sockopt::set_socket_keepalive(tcp, true)?;
     sockopt::set_tcp_keepidle(tcp, limits.keep_alive)?;
     sockopt::set_tcp_keepintvl(tcp, limits.keep_alive)?;
-    Ok(())
+    hold_little(tcp)
 }
 
 fn certificates(tls: &TlsStream<TcpStream>) -> Arc<[Vec<u8>]> {

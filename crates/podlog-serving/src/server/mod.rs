@@ -1,6 +1,7 @@
 //! The HTTPS server: HTTP/1.1 and HTTP/2, limits against slow or greedy clients, and a drain that loses no answer.
 
 pub(crate) mod connection;
+mod passage;
 pub(crate) mod requests;
 
 use std::io;

@@ -3,13 +3,14 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::passage::{Passage, Share};
 use crate::{Body, BodyError};
 
 /// The requests of a server, or of one connection.
@@ -99,19 +100,30 @@ impl Drop for Counted {
 /// A body that keeps its request counted, and ends in an error when it is cut.
 pub(super) struct CountedBody {
     inner: Body,
-    /// Only streams are cut: a body of known length is either sent or dropped with its connection.
-    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// A body of known length is neither cut nor held back: it is either sent or dropped with its connection.
+    stream: Option<Streaming>,
     _counted: [Counted; 2],
 }
 
+struct Streaming {
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    share: Share,
+}
+
 impl CountedBody {
-    pub(super) fn new(inner: Body, mut counted: [Counted; 2], cut: &CancellationToken) -> Self {
+    pub(super) fn new(
+        inner: Body,
+        mut counted: [Counted; 2],
+        cut: &CancellationToken,
+        passage: &Arc<Passage>,
+    ) -> Self {
         let is_stream = inner.size_hint().exact().is_none() && !inner.is_end_stream();
         if is_stream {
             counted.iter_mut().for_each(Counted::becomes_stream);
         }
-        let cut = is_stream.then(|| Box::pin(cut.clone().cancelled_owned()));
-        CountedBody { inner, cut, _counted: counted }
+        let stream = is_stream
+            .then(|| Streaming { cut: Box::pin(cut.clone().cancelled_owned()), share: Share::of(passage) });
+        CountedBody { inner, stream, _counted: counted }
     }
 }
 
@@ -123,13 +135,17 @@ impl http_body::Body for CountedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
+        let this = &mut *self;
+        let Some(stream) = &mut this.stream else { return Pin::new(&mut this.inner).poll_frame(context) };
+        if stream.share.poll_room(context).is_ready()
+            && let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context)
+        {
+            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            stream.share.gives(data.map_or(0, Bytes::len));
             return Poll::Ready(frame);
         }
-        match self.cut.as_mut().map(|cut| cut.as_mut().poll(context)) {
-            Some(Poll::Ready(())) => Poll::Ready(Some(Err("the server is shutting down".into()))),
-            _ => Poll::Pending,
-        }
+        ready!(stream.cut.as_mut().poll(context));
+        Poll::Ready(Some(Err("the server is shutting down".into())))
     }
 
     fn is_end_stream(&self) -> bool {
