@@ -50,7 +50,9 @@ impl Site {
     /// A client with connections of its own.
     pub(crate) fn client(&self) -> anyhow::Result<NodeClient> {
         let (client, ca) = (Some(self.pair("admin")), Some(self.ca()));
-        Ok(NodeClient::new(NodeClientConfig { client, ca, ..NodeClientConfig::default() })?)
+        // As Go's clients, kubectl among them (`transportDefaultStreamFlow` of `golang.org/x/net/http2`).
+        let stream_window = Some(4 << 20);
+        Ok(NodeClient::new(NodeClientConfig { client, ca, stream_window, ..NodeClientConfig::default() })?)
     }
 
     fn config(&self) -> ApiServerConfig {

@@ -94,6 +94,14 @@ pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
     Ok(Memory { resident: field("Rss:"), proportional: field("Pss:") })
 }
 
+/// The most memory that a process has had resident, in KiB.
+pub(crate) fn peak(pid: u32) -> anyhow::Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).context(path)?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    line.trim_end_matches("kB").trim().parse().context("VmHWM")
+}
+
 /// In KiB.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Memory {

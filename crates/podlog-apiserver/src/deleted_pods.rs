@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 
 use crate::http::{Answer, App, Call, Selection, Target, json_answer, read_limited};
 use crate::logs::{address, port};
-use crate::registry::ListOptions;
 
 /// Nodes that are asked at the same time.
 const ASKED_AT_ONCE: usize = 32;
@@ -81,7 +80,7 @@ fn deleted_at(pod: &Object) -> Option<Timestamp> {
 
 /// Asks all nodes.
 async fn ask(app: &App, wanted: &Wanted) -> Result<Found, ApiError> {
-    let nodes = app.registry.list_page(resource("nodes")?, None, &ListOptions::default())?.items;
+    let nodes = app.registry.list(resource("nodes")?, None)?.0;
     let answers = stream::iter(nodes)
         .map(|node| async move { (ask_node(app, &node, wanted).await, node) })
         .buffer_unordered(ASKED_AT_ONCE)

@@ -217,6 +217,7 @@ fn app(
         client: Some(config.kubelet_client.clone()),
         ca: config.kubelet_ca.clone(),
         liveness: Liveness::of(|name| std::env::var(name).ok()),
+        stream_window: None,
     };
     let metrics = Metrics::new();
     let auditor = config.audit.as_ref().map(|audit| Auditor::start(audit, &metrics.registry));

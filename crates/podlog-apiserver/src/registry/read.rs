@@ -9,8 +9,9 @@ use podlog_api::{ApiError, Object};
 use super::{Registry, codec, keys};
 use crate::store::{KeyValue, Range, Stored};
 
-/// Objects that are held at once by whoever works through all of a kind.
-const BATCH: usize = 256;
+/// Bytes of stored text that are made into objects at once by whoever works through all of a kind. As objects they take about
+/// ten times as much.
+const BATCH_BYTES: usize = 256 << 10;
 
 /// Where a list begins, and when it was so.
 #[derive(Clone, Debug, Default)]
@@ -169,10 +170,11 @@ impl Registry {
         namespace: Option<&str>,
         from: &mut Place,
     ) -> Result<(Vec<Object>, u64), ApiError> {
-        let mut stored: Vec<KeyValue> = Vec::new();
+        let (mut stored, mut bytes): (Vec<KeyValue>, usize) = (Vec::new(), 0);
         let revision = self.scan(resource, namespace, from, &mut |found| {
             stored.push(found.to_key_value());
-            if stored.len() < BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            bytes += found.value.len();
+            if bytes < BATCH_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         from.at = Some(revision);
         if let Some(last) = stored.last() {

@@ -38,8 +38,9 @@ pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta")
 pub(super) const REVISION: &str = "revision";
 pub(super) const COMPACTED: &str = "compacted";
 
-/// Page cache of the file. Objects are small and parsed on every read anyway; the kernel caches the file too.
-const CACHE_BYTES: usize = 4 << 20;
+/// Page cache of the file: enough that what leads to objects stays in it when ten thousand are read in turn. The objects
+/// themselves are in the kernel's.
+const CACHE_BYTES: usize = 16 << 20;
 /// Writes that wait for the writer; more wait in their callers.
 const QUEUE: usize = 1024;
 
@@ -322,9 +323,11 @@ pub(super) fn newest(
     key: &str,
     at: u64,
 ) -> Result<Option<KeyValue>, redb::Error> {
-    let Some(row) = versions.range((key, 0)..=(key, at))?.next_back() else { return Ok(None) };
+    // Without a lower bound, which would be looked up as well, in a page that holds little else.
+    let Some(row) = versions.range(..=(key, at))?.next_back() else { return Ok(None) };
     let (id, version) = row?;
-    Ok(stored(id.value(), version.value()).map(|found| found.to_key_value()))
+    let found = stored(id.value(), version.value()).filter(|found| found.key == key);
+    Ok(found.map(|found| found.to_key_value()))
 }
 
 /// `None` for a removal.
