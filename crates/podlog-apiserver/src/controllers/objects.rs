@@ -159,7 +159,12 @@ pub(crate) fn pod_from_template(template: &Value, owner: &Object) -> Object {
 
 /// The pods of a node.
 pub(crate) fn pods_on(objects: &dyn Objects, node: &str) -> Result<Vec<Key>, ApiError> {
-    Ok(whole_pods_on(objects, node)?.iter().map(Key::of).collect())
+    // No more is kept of each than its key needs: a node may have hundreds.
+    let named =
+        |pod: &Object| Object::new(json!({"metadata": {"namespace": pod.namespace(), "name": pod.name()}}));
+    let keep = |pod: Object| (pod.text("/spec/nodeName") == node).then(|| named(&pod));
+    let pods = objects.select(kinds::pods(), None, &mentions(node), &keep)?;
+    Ok(pods.iter().map(Key::of).collect())
 }
 
 /// The pods of a node, in full.
