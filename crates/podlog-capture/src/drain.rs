@@ -147,10 +147,22 @@ impl<'a> Drain<'a> {
                 let kept = self.hold_again(stream, written.map_or(u64::MAX, |written| written.bytes));
                 self.journal.advance(Work::None, self.sink.position(), stream, &kept);
             }
+            Work::Raw { stream, filled } => {
+                self.fetch_missing(stream, filled)?;
+                let kept = self.hold_again(stream, 0);
+                self.journal.advance(note.work, self.sink.position(), stream, &kept);
+                let missing = Some(self.journal.missing(stream)).filter(|bytes| *bytes > 0);
+                let gap = |bytes| Gap {
+                    stream: Some(stream),
+                    bytes: Some(bytes),
+                    ..Gap::new(GapReason::RateLimit)
+                };
+                let work = Work::Chunk { stream, filled, from: 0 };
+                self.journal.limit(work, missing.map(gap), stream, 0);
+            }
             Work::Chunk { stream, filled, from } => {
-                if let Some(outlet) = self.plumbing.outlet(stream).filter(|_| !self.is_buffered()) {
-                    let missing = outlet.in_work().min(filled);
-                    outlet.fetch(&mut self.journal.buffer_mut()[filled - missing..filled])?;
+                if !self.is_buffered() {
+                    self.fetch_missing(stream, filled)?;
                 }
                 let held = self.journal.held(stream).len();
                 let written = written.map_or(usize::MAX, |written| saturating_usize(written.bytes));
@@ -163,6 +175,21 @@ impl<'a> Drain<'a> {
         self.owe_losses(note, written);
         self.write_out();
         Ok(())
+    }
+
+    /// Takes what is missing of a chunk in the buffer from the work pipe.
+    fn fetch_missing(&mut self, stream: Stream, filled: usize) -> Result<(), Errno> {
+        let Some(outlet) = self.plumbing.outlet(stream) else { return Ok(()) };
+        let missing = outlet.in_work().min(filled);
+        outlet.fetch(&mut self.journal.buffer_mut()[filled - missing..filled])
+    }
+
+    /// What is being done with a chunk that is about to be in the buffer.
+    fn new_chunk(&self, stream: Stream, filled: usize) -> Work {
+        match self.limit {
+            Some(_) => Work::Raw { stream, filled },
+            None => Work::Chunk { stream, filled, from: 0 },
+        }
     }
 
     /// The predecessor was writing a marker.
@@ -238,8 +265,7 @@ impl<'a> Drain<'a> {
 
     /// Drops what the rate limit does not let through of the chunk in the buffer.
     fn limit(&mut self) {
-        let (Some(limit), Work::Chunk { stream, filled, .. }) = (&mut self.limit, self.journal.note().work)
-        else {
+        let (Some(limit), Work::Raw { stream, filled }) = (&mut self.limit, self.journal.note().work) else {
             return;
         };
         let admitted = limit.admit(stream, &self.journal.buffer()[..filled], now(), Instant::now());
@@ -406,8 +432,7 @@ impl Output for Drain<'_> {
     }
 
     fn take(&mut self, outlet: &Outlet, length: usize) -> Result<(), Errno> {
-        let work = Work::Chunk { stream: outlet.stream, filled: length, from: 0 };
-        self.journal.begin(work, self.sink.position());
+        self.journal.begin(self.new_chunk(outlet.stream, length), self.sink.position());
         outlet.fetch(&mut self.journal.buffer_mut()[..length])?;
         self.limit();
         self.write_out();
@@ -424,8 +449,7 @@ impl Output for Drain<'_> {
         self.journal.set_at_terminal(true);
         let taken = rustix::io::read(terminal, self.journal.buffer_mut());
         if let Ok(filled @ 1..) = taken {
-            let work = Work::Chunk { stream: terminal.stream, filled, from: 0 };
-            self.journal.begin(work, self.sink.position());
+            self.journal.begin(self.new_chunk(terminal.stream, filled), self.sink.position());
         }
         self.journal.set_at_terminal(false);
         self.limit();
@@ -520,7 +544,12 @@ pub(crate) mod tests {
 
     /// The plumbing of a program whose log is in a directory, and the program's end of its stdout.
     pub(crate) fn plumbing(directory: &Path) -> (Plumbing, PipeWriter) {
-        let log = Log { path: directory.join("0.log"), max_bytes: u64::MAX, max_files: 5, ..Log::default() };
+        limited_plumbing(directory, 0)
+    }
+
+    fn limited_plumbing(directory: &Path, lines_per_second: u64) -> (Plumbing, PipeWriter) {
+        let path = directory.join("0.log");
+        let log = Log { path, max_bytes: u64::MAX, max_files: 5, lines_per_second, ..Log::default() };
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let (errors, _) = std::io::pipe().expect("a pipe");
         fcntl_setpipe_size(&writer, 1 << 20).expect("a large pipe");
@@ -530,6 +559,31 @@ pub(crate) mod tests {
 
     fn lines(directory: &Path) -> usize {
         fs::read_to_string(directory.join("0.log")).expect("a log").matches(" stdout F line\n").count()
+    }
+
+    #[test]
+    fn what_a_limit_has_dropped_stands_before_what_is_judged_next() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (plumbing, mut program) = limited_plumbing(directory.path(), 1);
+        let outlet = &plumbing.outlets()[0];
+        let mut drain = Drain::open(&plumbing).expect("a log");
+        program.write_all(b"first\nlost\n").expect("room");
+        assert_eq!(outlet.take(), Ok(11));
+        drain.take(outlet, 11).expect("bytes");
+        drop(drain);
+        // As if a copier had been killed before it could look at the next chunk.
+        program.write_all(b"next\n").expect("room");
+        assert_eq!(outlet.take(), Ok(5));
+        let max_held = sink_options(&plumbing.log).max_content();
+        let mut journal = Journal::open(&plumbing.memory, max_held).expect("a journal");
+        let end = journal.note().end;
+        journal.begin(Work::Raw { stream: Stream::Stdout, filled: 5 }, end);
+        let mut drain = Drain::open(&plumbing).expect("a log");
+        assert_eq!(drain.finish_within(Duration::ZERO, Duration::ZERO), Lost::default());
+        let log = fs::read_to_string(directory.path().join("0.log")).expect("a log");
+        let lines: Vec<_> = log.lines().map(|line| line.splitn(4, ' ').nth(3).expect("content")).collect();
+        assert_eq!((lines.len(), lines[0], lines[2]), (3, "first", "next"));
+        assert!(lines[1].contains("\"bytes\":5"), "{}", lines[1]);
     }
 
     #[test]

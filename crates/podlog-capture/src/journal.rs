@@ -29,7 +29,7 @@ use crate::shared::{self, Shared};
 
 /// Of where everything stands in the memory. Who moves or adds something counts it up: a new build takes over a running
 /// container only from one whose journal it can read.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 /// Bytes moved at once.
 pub(crate) const CHUNK: usize = 128 * 1024;
 
@@ -63,6 +63,14 @@ pub(crate) enum Work {
         /// Bytes that are in the log or held.
         from: usize,
     },
+    /// The buffer gets `filled` bytes from the work pipe, of which nobody has said yet how much the rate limit lets through: what
+    /// it has dropped before stands before them.
+    Raw {
+        /// Whose they are.
+        stream: Stream,
+        /// Bytes of the chunk.
+        filled: usize,
+    },
     /// The held part of a line is being written as it is.
     Flush {
         /// Whose line.
@@ -75,7 +83,7 @@ impl Work {
     pub(crate) fn stream(self) -> Option<Stream> {
         match self {
             Self::None => None,
-            Self::Chunk { stream, .. } | Self::Flush { stream } => Some(stream),
+            Self::Chunk { stream, .. } | Self::Raw { stream, .. } | Self::Flush { stream } => Some(stream),
         }
     }
 }
@@ -232,6 +240,7 @@ impl Journal {
     pub(crate) fn unwritten(&self) -> u64 {
         let chunk = match self.note.work {
             Work::Chunk { filled, from, .. } => (filled - from) as u64,
+            Work::Raw { filled, .. } => filled as u64,
             Work::None | Work::Flush { .. } => 0,
         };
         let missing: u64 = Stream::ALL.into_iter().map(|stream| self.missing(stream)).sum();
@@ -318,6 +327,7 @@ impl Ledger {
 
 const WORK_CHUNK: u64 = 1;
 const WORK_FLUSH: u64 = 2;
+const WORK_RAW: u64 = 3;
 
 /// Numbers of a note.
 const NOTE: usize = 19;
@@ -340,6 +350,7 @@ impl Note {
         let [kind, filled, from] = match self.work {
             Work::None => [0, 0, 0],
             Work::Chunk { filled, from, .. } => [WORK_CHUNK, filled as u64, from as u64],
+            Work::Raw { filled, .. } => [WORK_RAW, filled as u64, 0],
             Work::Flush { .. } => [WORK_FLUSH, 0, 0],
         };
         let [out, err] = self.held;
@@ -360,6 +371,7 @@ impl Note {
         let filled = at_most(filled, CHUNK);
         let work = match kind {
             WORK_CHUNK => Work::Chunk { stream, filled, from: at_most(from, filled) },
+            WORK_RAW => Work::Raw { stream, filled },
             WORK_FLUSH => Work::Flush { stream },
             _ => Work::None,
         };
@@ -423,6 +435,7 @@ mod tests {
                 &[b'x'; MAX_HELD],
             ),
             (Work::Flush { stream: Stream::Stdout }, Stream::Stdout, b"longer than before"),
+            (Work::Raw { stream: Stream::Stdout, filled: 7 }, Stream::Stdout, b"longer than before"),
         ] {
             let other = Stream::ALL[1 - stream.index()];
             let untouched = journal.held(other).to_vec();
@@ -504,7 +517,7 @@ mod tests {
     fn nonsense_does_no_harm() {
         let memory = create(MAX_HELD).expect("memory");
         let journal = Journal::open(&memory, MAX_HELD).expect("a journal");
-        for kind in 0..4 {
+        for kind in 0..5 {
             (0..64).for_each(|index| journal.store(index, u64::MAX));
             journal.store(VALID, 1);
             journal.store(NOTES[1], kind);

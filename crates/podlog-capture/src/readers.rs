@@ -4,7 +4,8 @@
 //! A thread moves a chunk to the work pipe of its stream ([`Outlet::take`]), and then, when it is its turn, all the way to the log.
 //! So a line takes no detour over another thread. What all of them have is behind one lock, [`Common`]:
 //!
-//! - Before a stream's next chunk is taken, the one before is in the log, or in a buffer: the work pipe is empty.
+//! - Before a stream's next chunk is taken, the one before is in the log, or in a buffer, also one that a predecessor has left: so the
+//!   work pipe is empty, or has the rest of the chunk that is noted, but never that and a part of the next.
 //! - While the log cannot be written, nobody takes anything on; what is in a work pipe then waits there.
 //! - When it is over ([`Common::close`]), a thread that has just filled its work pipe leaves it so: the next copier, or the last
 //!   words, begin with that.
@@ -150,6 +151,9 @@ impl<O: Output> Common<O> {
         self.ids[outlet.stream.index()].store(gettid().as_raw_nonzero().get(), Ordering::SeqCst);
         sys::allow_interruption();
         let mut pace = Pace::new(Instant::now(), outlet.pipe_bytes());
+        // Where a predecessor's chunk waits for room, the work pipe stays empty.
+        let Some(state) = self.wait(self.lock()) else { return };
+        drop(state);
         let mut length = outlet.in_work();
         while !self.is_over() {
             if length == 0 {
@@ -285,6 +289,48 @@ mod tests {
             assert_eq!(outlet.unread(), 13);
             assert_eq!(outlet.take_now(), Ok(13));
             outlet.fetch(&mut [0; 13]).expect("bytes");
+        }
+    }
+
+    #[test]
+    fn nothing_is_taken_while_a_predecessors_chunk_waits_for_room() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (plumbing, mut program) = plumbing(directory.path());
+        program.write_all(b"line\n").expect("room");
+        let common = Common::new(Stalled).expect("a descriptor");
+        thread::scope(|scope| {
+            let _readers = Readers::start(scope, &common, &plumbing).expect("threads");
+            thread::sleep(Duration::from_millis(50));
+            assert_eq!(plumbing.outlets()[0].in_work(), 0);
+        });
+    }
+
+    /// An output that takes nothing.
+    struct Stalled;
+
+    impl Output for Stalled {
+        fn can_take(&self) -> bool {
+            false
+        }
+        fn take(&mut self, _: &Outlet, _: usize) -> Result<(), Errno> {
+            panic!("nothing may be taken")
+        }
+        fn ended(&mut self, _: Stream) {}
+        fn read_terminal(&mut self, _: &Outlet) -> Result<usize, Errno> {
+            Err(Errno::AGAIN)
+        }
+        fn due(&self) -> Option<Instant> {
+            None
+        }
+        fn flush(&mut self) {}
+        fn reopen(&mut self) -> Option<Result<(), String>> {
+            None
+        }
+        fn finish(&mut self) -> crate::drain::Lost {
+            crate::drain::Lost::default()
+        }
+        fn is_settled(&mut self) -> bool {
+            false
         }
     }
 

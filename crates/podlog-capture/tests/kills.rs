@@ -69,8 +69,11 @@ fn a_held_line_survives_its_copier() {
 
 #[test]
 fn a_log_that_somebody_took_away_is_no_reason_to_stop() {
-    let scene =
-        Scene::script("i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i + 1)); done; sleep 0.5; echo last");
+    let scene = Scene::script(
+        "i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i + 1)); done; until [ -e go ]; do sleep 0.01; done; echo last",
+    );
+    let cwd = scene.temp.path().to_owned();
+    let scene = scene.with(|process| process.cwd = Some(cwd.clone()));
     scene.start();
     let monitor = monitor_of(&scene);
     for _ in 0..5 {
@@ -79,6 +82,7 @@ fn a_log_that_somebody_took_away_is_no_reason_to_stop() {
         kill(copier);
         eventually("another copier", || scene.processes(monitor).filter(|(_, other)| *other != copier));
     }
+    fs::write(cwd.join("go"), "").expect("write");
     assert_eq!(scene.exit().exit_code, 0);
     assert!(scene.stdout().ends_with("last\n"));
 }
