@@ -145,8 +145,8 @@ impl Scan {
         let without = source.include.is_empty();
         let (patterns, any_of) =
             if without { (&source.exclude, exclude) } else { (&source.include, include) };
+        let with = (without || source.exclude.is_empty()).then_some(!without);
         if let (PatternSyntax::Fixed, [text]) = (source.syntax, &patterns[..]) {
-            let with = (without || source.exclude.is_empty()).then_some(!without);
             return Some(Scan {
                 needle: Needle::Fixed(Box::new(Finder::new(text).into_owned())),
                 without,
@@ -156,7 +156,7 @@ impl Scan {
         let is_bound =
             source.syntax == PatternSyntax::Regex && patterns.iter().any(|pattern| is_bound(pattern));
         match &any_of.0[..] {
-            [regex] if !is_bound => Some(Scan { needle: Needle::Regex(regex.clone()), without, with: None }),
+            [regex] if !is_bound => Some(Scan { needle: Needle::Regex(regex.clone()), without, with }),
             _ => None,
         }
     }
@@ -180,7 +180,7 @@ impl Needle {
             }),
             // The end at which it is first certain that there is a match: what comes later need not be searched.
             Needle::Regex(regex) => {
-                regex.shortest_match_at(block, from).map_or(NONE, |end| Hit { begin: 0, end })
+                regex.shortest_match_at(block, from).map_or(NONE, |end| Hit { begin: from, end })
             }
         }
     }
