@@ -145,7 +145,7 @@ fn a_log_that_cannot_be_written_stops_only_programs_that_may_wait() {
 fn what_a_killed_copier_had_in_its_buffer_is_declared_to_the_byte() {
     const LINES: usize = 300_000;
     for policy in [BackPressure::DropNewest, BackPressure::DropOldest] {
-        let script = format!("for i in 1 2 3 4 5 6; do seq {LINES}; sleep 0.05; done");
+        let script = format!("for i in 1 2 3 4 5 6; do seq {LINES}; sleep 0.2; done");
         let scene = Scene::script(&script).with(|process| {
             process.log.back_pressure = policy;
             process.log.buffer_bytes = 128 * 1024;

@@ -17,7 +17,7 @@ pub(crate) const PRINTER: &str = r#"exec awk -v n=$LINES 'BEGIN {
         size = i % 1000 == 0 ? 40000 : (i * 7919) % 300
         printf "%d %s\n", i, substr(filler, 1, size)
         if (i % 3 == 0) printf "%d %s\n", i, substr(filler, 1, size) > "/dev/stderr"
-        if (i % 2000 == 0) { fflush(); if (system("sleep 0.03; [ -e \"$STOP\" ]") == 0) break }
+        if (i % 2000 == 0) { fflush(); if (system("sleep 0.05; [ -e \"$STOP\" ]") == 0) break }
     }
     if (n == 1e9) print i > "$STOP"
 }'"#;

@@ -96,6 +96,31 @@ fn the_second_name_of_the_current_file_is_no_generation() {
     assert_eq!(drained(&mut reader), "b\n");
 }
 
+#[test]
+fn a_clock_that_is_set_back_hides_nothing_from_followers() {
+    let files = Log::new();
+    let mut sink = files.sink(1 << 20);
+    let since = Selection { since: Some(at(100)), follow: true, ..Selection::default() };
+    let (mut all, mut recent) = (files.reader(&selection(Mode::Exact, "follow")), files.reader(&since));
+    let mut times = Vec::new();
+    // A little back, where the time stands still; far back, where a new file begins; and forward again.
+    for (number, second) in [1000, 990, 1001, 120, 119, 70, 130, 2000, 60, 5000].into_iter().enumerate() {
+        sink.write(Stream::Stdout, format!("{number}\n").as_bytes(), at(second)).expect("room");
+        times.push(second);
+        assert_eq!(drained(&mut all), format!("{number}\n"), "at {times:?}");
+        // Within a file the time does not go back, so that 70 is 120.
+        let is_recent = second >= 70;
+        let expected = if is_recent { format!("{number}\n") } else { String::new() };
+        assert_eq!(drained(&mut recent), expected, "at {times:?}");
+    }
+    let whole: String = (0..times.len()).map(|number| format!("{number}\n")).collect();
+    assert_eq!(files.text(&Selection::default()), whole);
+    assert_eq!(
+        files.text(&Selection { since: Some(at(100)), ..Selection::default() }),
+        whole.replace("8\n", "")
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(25))]
     #[test]
