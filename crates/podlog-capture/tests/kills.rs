@@ -35,7 +35,7 @@ fn monitor_of(scene: &Scene) -> i32 {
 fn a_copier_that_is_killed_again_and_again_loses_nothing() {
     // With files this small it is killed while it rotates, too.
     for (lines, max_bytes, max_pause) in
-        [(100_000, u64::MAX, 20_000), (60_000, 1 << 20, 30_000), (30_000, 1 << 16, 40_000)]
+        [(100_000, u64::MAX, 20_000), (60_000, 1 << 20, 30_000), (60_000, 1 << 16, 40_000)]
     {
         let scene = printer(lines).with(|process| {
             process.log.max_bytes = max_bytes;
