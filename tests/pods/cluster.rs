@@ -250,12 +250,18 @@ impl Cluster {
     }
 
     /// Makes a pod in the host's network.
-    pub(crate) async fn run(&self, name: &str, mut spec: Value) -> Value {
+    pub(crate) async fn run(&self, name: &str, spec: Value) -> Value {
+        self.run_annotated(name, json!({}), spec).await
+    }
+
+    /// The same, with annotations.
+    pub(crate) async fn run_annotated(&self, name: &str, annotations: Value, mut spec: Value) -> Value {
         spec["hostNetwork"] = json!(true);
         if spec.get("terminationGracePeriodSeconds").is_none() {
             spec["terminationGracePeriodSeconds"] = json!(1);
         }
-        let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec});
+        let metadata = json!({"name": name, "labels": {"app": name}, "annotations": annotations});
+        let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": spec});
         self.create("pods", pod).await
     }
 
@@ -332,7 +338,12 @@ impl Cluster {
 
     /// The log of a pod's only container as it grows.
     pub(crate) async fn follow(&self, name: &str) -> impl futures_util::AsyncBufRead {
-        let request = Request::get(format!("{}/log?follow=true", path(name))).body(Vec::new()).unwrap();
+        self.stream(name, "follow=true").await
+    }
+
+    /// The same, of what a query asks for.
+    pub(crate) async fn stream(&self, name: &str, query: &str) -> impl futures_util::AsyncBufRead {
+        let request = Request::get(format!("{}/log?{query}", path(name))).body(Vec::new()).unwrap();
         self.client.request_stream(request).await.unwrap()
     }
 

@@ -11,6 +11,7 @@
 
 mod cluster;
 mod ephemeral;
+mod files;
 #[expect(dead_code, reason = "kubectl is not used here: requests are")]
 #[path = "../e2e/harness.rs"]
 mod harness;
@@ -83,6 +84,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     probes::a_socket_ends_the_start;
     probes::grpc_decides;
     ephemeral::somebody_looks_around;
+    files::log_files_of_a_container;
     settings::users_and_rights;
     settings::capabilities, "a process keeps the capabilities of the user it runs as";
     settings::root_is_refused;

@@ -46,6 +46,8 @@ pub struct LogExtensions {
     pub deleted: bool,
     /// Which of several deleted pods of a name (`uid`); the one that was deleted last otherwise.
     pub uid: Option<String>,
+    /// A log file inside the container, by its path there, that the pod declares (`file`).
+    pub file: Option<String>,
 }
 
 impl LogExtensions {
@@ -67,6 +69,7 @@ impl LogExtensions {
             ("cursors", self.cursors),
             ("deleted", self.deleted),
             ("exclude", !self.exclude.is_empty()),
+            ("file", self.file.is_some()),
             ("fixedStrings", self.fixed_strings),
             ("frames", self.frames),
             ("instance", self.instance.is_some()),
@@ -92,6 +95,7 @@ impl LogExtensions {
             instance: query.integer("instance")?,
             deleted: query.flag("deleted"),
             uid: query.first("uid").map(str::to_owned),
+            file: query.first("file").map(str::to_owned),
         })
     }
 
@@ -113,6 +117,7 @@ impl LogExtensions {
             ("cursor", self.cursor.clone()),
             ("instance", self.instance.map(|instance| instance.to_string())),
             ("uid", self.uid.clone()),
+            ("file", self.file.clone()),
         ];
         for (name, text) in texts {
             if let Some(text) = text {
@@ -152,6 +157,18 @@ impl LogExtensions {
         }
         let seconds = self.until_seconds.filter(|seconds| *seconds < 0)?;
         Some(Cause::invalid_value("untilSeconds", seconds, "must be greater than or equal to 0"))
+    }
+
+    /// Whether a file inside the container is asked for together with what it does not have: times, streams and instances.
+    pub(crate) fn excludes_file(&self) -> bool {
+        let only = LogExtensions {
+            file: self.file.clone(),
+            include: self.include.clone(),
+            exclude: self.exclude.clone(),
+            fixed_strings: self.fixed_strings,
+            ..LogExtensions::default()
+        };
+        *self != only
     }
 
     fn check_uid(&self) -> Option<Cause> {
@@ -200,6 +217,9 @@ mod tests {
         causes.into_iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
     }
 
+    const FILE: &str = "file: Forbidden: may only be specified together with `follow`, `tailLines`, `limitBytes`, `match`, \
+         `exclude` and `fixedStrings`";
+
     #[test]
     fn extensions_are_validated_behind_upstreams_options() {
         let many = "&match=x".repeat(33);
@@ -230,6 +250,10 @@ mod tests {
             ("instance=-3&allInstances=1&deleted&uid=0b-c", &[]),
             ("instance=0&previous=1", &["[]: Forbidden: `instance` and `previous` are mutually exclusive"]),
             ("uid=a", &["uid: Forbidden: may only be specified together with `deleted`"]),
+            ("file=/a&follow=1&tailLines=1&limitBytes=1&match=a&exclude=b&fixedStrings=1", &[]),
+            ("file=/a&timestamps=1", &[FILE]),
+            ("file=/a&instance=1", &[FILE]),
+            ("file=/a&stream=Stdout", &[FILE]),
             ("deleted=1&uid=..", &["uid: Invalid value: \"..\": must be the uid of a pod"]),
         ] {
             assert_eq!(messages(query), expected, "{query}");
@@ -254,7 +278,7 @@ mod tests {
             ("match=a&exclude=b&untilSeconds=1&cursors", "cursors,exclude,match,untilSeconds"),
             ("fixedStrings=1&cursor=x&untilTime=2026-01-01T00:00:00Z", "cursor,fixedStrings,untilTime"),
             ("allInstances=true&frames=1", "allInstances,frames"),
-            ("deleted&uid=x&instance=0", "deleted,instance,uid"),
+            ("deleted&uid=x&instance=0&file=/a", "deleted,file,instance,uid"),
         ] {
             let options = PodLogOptions::from_query(query, StreamRules::Exact).expect(query);
             assert_eq!(options.extensions.names().join(","), expected);

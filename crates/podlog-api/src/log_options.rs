@@ -115,6 +115,7 @@ impl PodLogOptions {
             .chain(self.check_stream(rules))
             .flatten()
             .chain(self.extensions.check(self.previous, self.tail_lines))
+            .chain(self.check_file())
             .collect();
         if causes.is_empty() { Ok(()) } else { Err(ApiError::invalid("", "PodLogOptions", pod, causes)) }
     }
@@ -202,6 +203,19 @@ impl PodLogOptions {
         }
         let seconds = self.since_seconds.filter(|seconds| *seconds < 1)?;
         Some(Cause::invalid_value("sinceSeconds", seconds, "must be greater than 0"))
+    }
+
+    fn check_file(&self) -> Option<Cause> {
+        self.extensions.file.as_ref()?;
+        let has_others = self.previous
+            || self.timestamps
+            || self.since_seconds.is_some()
+            || self.since_time.is_some()
+            || self.stream.is_some()
+            || self.extensions.excludes_file();
+        let why = "may only be specified together with `follow`, `tailLines`, `limitBytes`, `match`, `exclude` and \
+                   `fixedStrings`";
+        has_others.then(|| Cause::forbidden("file", why))
     }
 
     fn check_stream(&self, rules: StreamRules) -> Option<Option<Cause>> {
@@ -475,7 +489,7 @@ mod tests {
             seconds in proptest::option::of(-62_135_596_800_i64..253_000_000_000),
             stream in proptest::option::of("(All|Stdout|ö)"),
             more in any::<(Option<i64>, bool, bool, Option<String>, bool, bool)>(),
-            which in any::<(Option<i64>, bool, Option<String>)>(),
+            which in any::<(Option<i64>, bool, Option<String>, Option<String>)>(),
             nanoseconds in proptest::option::of(-62_135_596_800_000_000_000_i128..253_000_000_000_000_000_000),
             patterns in any::<Vec<String>>(),
         ) {
@@ -503,6 +517,7 @@ mod tests {
                     instance: which.0,
                     deleted: which.1,
                     uid: which.2,
+                    file: which.3,
                 },
             };
             prop_assert_eq!(PodLogOptions::from_query(&options.to_query(), StreamRules::Exact), Ok(options));

@@ -110,6 +110,9 @@ pub struct LogsOptions {
     /// Print the log of this instance of the container: its restart count, or how many instances before the newest, e.g. -2.
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = go::parse_int)]
     pub instance: Option<i64>,
+    /// Print a log file inside the container, by its path there; the pod has to declare it.
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<String>,
     /// Print the logs of a pod that has been deleted, or of those of a workload or selector; without any, list which there are.
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true, value_name = "BOOL", value_parser = go::parse_bool)]
     pub deleted: bool,
@@ -159,6 +162,7 @@ impl Default for LogsOptions {
             all_instances: false,
             instance: None,
             deleted: false,
+            file: None,
             uid: None,
             all_namespaces: false,
             insecure_skip_tls_verify_backend: false,
@@ -250,6 +254,7 @@ impl LogsOptions {
             instance: self.instance,
             deleted: self.deleted,
             uid: self.uid.clone(),
+            file: self.file.clone(),
         })
     }
 

@@ -128,8 +128,10 @@ impl<'a> ResumingLog<'a> {
         say: &'a (dyn Fn(&str) + Sync),
     ) -> Result<Self, ClientError> {
         let follow = log.options.follow;
-        let breaks =
-            if follow && !patience.reconnect.is_zero() { Breaks::AreOvercome } else { Breaks::AreFailures };
+        // There are no cursors and no times in a file to go on at.
+        let has_places = log.options.extensions.file.is_none();
+        let is_overcome = follow && has_places && !patience.reconnect.is_zero();
+        let breaks = if is_overcome { Breaks::AreOvercome } else { Breaks::AreFailures };
         let options = with_moments(&log.options, Timestamp::now());
         let opening = || begin(connection, log, &options, breaks);
         let Begun { body, way, wanted, filter, is_past } =

@@ -108,12 +108,13 @@ fn is_in(honoured: &str, name: &str) -> bool {
 }
 
 /// Flags by the names of their parameters.
-const FLAGS: [(&str, &str); 11] = [
+const FLAGS: [(&str, &str); 12] = [
     ("allInstances", "--all-instances"),
     ("cursor", "--cursor"),
     ("cursors", "--cursors"),
     ("deleted", "--deleted"),
     ("exclude", "--exclude"),
+    ("file", "--file"),
     ("fixedStrings", "--fixed-strings"),
     ("instance", "--instance"),
     ("match", "--match"),

@@ -149,6 +149,12 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// [`RuntimeError::NotFound`] when it does not exist.
     async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError>;
 
+    /// The process id of a container's first process, on this machine; `None` when it does not run, or the runtime does not
+    /// tell.
+    async fn container_process(&self, _id: &ContainerId) -> Result<Option<i32>, RuntimeError> {
+        Ok(None)
+    }
+
     /// Makes the runtime open the container's log file anew after it was renamed.
     async fn reopen_container_log(&self, id: &ContainerId) -> Result<(), RuntimeError>;
 

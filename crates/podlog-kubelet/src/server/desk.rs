@@ -111,7 +111,7 @@ impl LogDesk {
 }
 
 /// Says what was honoured of what Kubernetes cannot be asked for.
-fn with_honoured(response: Response<Body>, extensions: &LogExtensions) -> Response<Body> {
+pub(super) fn with_honoured(response: Response<Body>, extensions: &LogExtensions) -> Response<Body> {
     if extensions.is_empty() {
         return response;
     }

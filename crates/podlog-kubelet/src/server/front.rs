@@ -211,7 +211,7 @@ impl FrontServer {
         let wanted = PodId { namespace: namespace.to_owned(), name: pod.to_owned(), uid: String::new() };
         let found = self.find(&wanted).await?;
         let extensions = &options.extensions;
-        if extensions.deleted {
+        if extensions.deleted || extensions.file.is_some() {
             return None;
         }
         let choice = match extensions.instance {

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::access::Gate;
 use super::desk::LogDesk;
+use super::files::Files;
 use super::{resources, summary};
 use crate::pods::{Context, PodId, Pods};
 use crate::usage::{self, Disks, PodUsage};
@@ -27,6 +28,7 @@ pub(crate) struct LogServer {
     pub(super) pods: Pods,
     gate: Gate,
     pub(super) desk: LogDesk,
+    pub(super) files: Files,
     metrics: ServerMetrics,
 }
 
@@ -101,7 +103,14 @@ impl LogServer {
             compatibility,
             &registry,
         );
-        LogServer { context, pods, gate, desk, metrics: ServerMetrics::new(registry) }
+        LogServer {
+            context,
+            pods,
+            gate,
+            desk,
+            files: Files::default(),
+            metrics: ServerMetrics::new(registry),
+        }
     }
 
     async fn route(&self, parts: &Parts, permit: Permit) -> Response<Body> {

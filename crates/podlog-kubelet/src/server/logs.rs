@@ -5,14 +5,17 @@
 //! [`Compatibility::Upstream`] is asked for.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Response, StatusCode};
+use k8s_openapi::api::core::v1::Pod;
 use podlog_api::PodLogOptions;
 use podlog_serving::{Body, Permit};
 
 use super::choose::{NEWEST, container_id, nth, unknown_instance};
 use super::desk::LogOf;
+use super::files;
 use super::handler::{LogServer, plain};
 use crate::go;
 use crate::layout::Layout;
@@ -43,6 +46,10 @@ async fn log(
 ) -> Result<Response<Body>, Refused> {
     let (namespace, pod, container) = names(segments)?;
     let options = server.desk.options(query)?;
+    if options.extensions.file.is_some() {
+        let pod = known(server, namespace, pod, container)?;
+        return files::answer(server, &pod, container, &options, permit).await;
+    }
     let log = choose(server, (namespace, pod, container), &options).await?;
     tracing::debug!(user = permit.user().username, namespace, pod, container, %log, "serving a log");
     server.desk.answer(&log, &options, permit).await
@@ -76,13 +83,7 @@ async fn choose(
         return choose_deleted(server, named, options).await;
     }
     let (namespace, name, container) = named;
-    let quoted = go::quote(name);
-    let unknown_pod = || (StatusCode::NOT_FOUND, format!("pod {quoted} does not exist"));
-    let pod = server.pods.find(namespace, name).ok_or_else(unknown_pod)?;
-    if find_container(&pod, container).is_none() {
-        let text = format!("container {} not found in pod {quoted}", go::quote(container));
-        return Err((StatusCode::NOT_FOUND, text));
-    }
+    let pod = known(server, namespace, name, container)?;
     let id = PodId::of(&pod);
     if let Some(asked) = options.extensions.instance {
         return choose_instance(server, &id, container, asked).await;
@@ -90,6 +91,18 @@ async fn choose(
     let own = server.context.statuses.get(&id);
     let status = own.or_else(|| pod.status.clone()).unwrap_or_default();
     container_id(name, &status, container, options.previous).map(LogOf::Instance).map_err(bad_request)
+}
+
+/// The pod, which has this container.
+fn known(server: &LogServer, namespace: &str, name: &str, container: &str) -> Result<Arc<Pod>, Refused> {
+    let quoted = go::quote(name);
+    let unknown_pod = || (StatusCode::NOT_FOUND, format!("pod {quoted} does not exist"));
+    let pod = server.pods.find(namespace, name).ok_or_else(unknown_pod)?;
+    if find_container(&pod, container).is_none() {
+        let text = format!("container {} not found in pod {quoted}", go::quote(container));
+        return Err((StatusCode::NOT_FOUND, text));
+    }
+    Ok(pod)
 }
 
 /// An instance by number, whether the runtime still knows it or not.
@@ -136,9 +149,7 @@ async fn on_disk(
     let (id, name) = (pod.clone(), container.to_owned());
     let there = tokio::task::spawn_blocking(move || layout.instances(&id, &name)).await;
     let there = there.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    let number = nth(&there, asked).ok_or_else(|| {
-        let text = unknown_instance(&pod.name, container, asked, &there);
-        (StatusCode::NOT_FOUND, text)
-    })?;
+    let unknown = || bad_request(unknown_instance(&pod.name, container, asked, &there));
+    let number = nth(&there, asked).ok_or_else(unknown)?;
     Ok((number, server.context.layout.pod_logs(pod).join(Layout::log_path(container, number))))
 }

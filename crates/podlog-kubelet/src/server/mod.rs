@@ -6,6 +6,7 @@ mod access;
 mod choose;
 mod desk;
 mod ending;
+mod files;
 mod framing;
 mod front;
 mod handler;

@@ -57,7 +57,8 @@ pub(super) fn nanoseconds(at: Timestamp) -> podlog_line::Timestamp {
     podlog_line::Timestamp::from_nanoseconds(nanoseconds as i64)
 }
 
-fn line_match(extensions: &LogExtensions) -> Result<Option<LineMatch>, PatternError> {
+/// Which lines are wanted by what is in them; `None` is all.
+pub(super) fn line_match(extensions: &LogExtensions) -> Result<Option<LineMatch>, PatternError> {
     if !extensions.has_patterns() {
         return Ok(None);
     }

@@ -61,7 +61,7 @@ async fn logs_of_deleted_pods_are_there_for_those_who_ask_for_them() {
             ("?deleted=true&uid=none".into(), 404, r#"no logs of a deleted pod "web" are here"#),
             (
                 "?deleted=true&previous=true".into(),
-                404,
+                400,
                 r#"instance -1 of container "c" in pod "web" is not here; there are 0"#,
             ),
         ] {
@@ -154,10 +154,10 @@ async fn every_instance_that_is_on_the_disk_can_be_read() {
         ("?instance=-3&follow=true", 200, "instance 2\n"),
         ("?instance=2&tailLines=1", 200, "instance 2\n"),
         ("?instance=3&allInstances=true", 200, "instance 2\ninstance 3\n"),
-        ("?instance=1", 404, r#"instance 1 of container "c" in pod "web" is not here; there are 2, 3, 4, 5"#),
+        ("?instance=1", 400, r#"instance 1 of container "c" in pod "web" is not here; there are 2, 3, 4, 5"#),
         (
             "?instance=-5",
-            404,
+            400,
             r#"instance -5 of container "c" in pod "web" is not here; there are 2, 3, 4, 5"#,
         ),
         ("?instance=1&previous=true", 422, r#"{"message": "Invalid request."}"#),

@@ -107,6 +107,15 @@ fn own_namespaces(pod: &PodSandboxConfig, config: &ContainerConfig) -> cri::Name
     }
 }
 
+/// The process id of a running container. CRI has no field for it; containerd and CRI-O say it where they say everything.
+pub(super) fn first_process(answer: &cri::ContainerStatusResponse) -> Option<i32> {
+    let running = cri::ContainerState::ContainerRunning as i32;
+    answer.status.as_ref().filter(|status| status.state == running)?;
+    let info: serde_json::Value = serde_json::from_str(answer.info.get("info")?).ok()?;
+    let pid = i32::try_from(info.get("pid")?.as_i64()?).ok()?;
+    (pid > 0).then_some(pid)
+}
+
 fn security(own: &SecurityContext) -> cri::LinuxContainerSecurityContext {
     let id = |id: Option<u32>| id.map(|id| cri::Int64Value { value: id.into() });
     let paths = |paths: &[&str]| match own.unmasked_proc || own.privileged {

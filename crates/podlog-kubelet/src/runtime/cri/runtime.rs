@@ -312,6 +312,13 @@ impl ContainerRuntime for CriRuntime {
         Ok(containers::status(status, home))
     }
 
+    async fn container_process(&self, id: &ContainerId) -> Result<Option<i32>, RuntimeError> {
+        let request = cri::ContainerStatusRequest { container_id: id.0.clone(), verbose: true };
+        let answer = within(CALL, self.client.runtime().container_status(request)).await;
+        let answer = answer.map_err(|failure| missing(failure, "container", &id.0))?;
+        Ok(containers::first_process(&answer))
+    }
+
     async fn reopen_container_log(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let request = cri::ReopenContainerLogRequest { container_id: id.0.clone() };
         let client = self.rotation_client.get_or_init(|| Client::new(&self.endpoint));

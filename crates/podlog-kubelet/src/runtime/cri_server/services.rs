@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use podlog_proto::cri;
 use podlog_proto::cri::image_service_server::ImageService;
 use podlog_proto::cri::runtime_service_server::RuntimeService;
+use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use super::words;
@@ -191,10 +192,17 @@ impl RuntimeService for Services {
         &self,
         request: Request<cri::ContainerStatusRequest>,
     ) -> Answer<cri::ContainerStatusResponse> {
-        let status = self.status_of(&ContainerId(request.into_inner().container_id)).await?;
+        let cri::ContainerStatusRequest { container_id, verbose } = request.into_inner();
+        let id = ContainerId(container_id);
+        let status = self.status_of(&id).await?;
+        let mut info = HashMap::new();
+        if verbose && let Ok(Some(pid)) = self.runtime.container_process(&id).await {
+            // As containerd and CRI-O say it.
+            info.insert("info".to_owned(), json!({ "pid": pid }).to_string());
+        }
         Ok(Response::new(cri::ContainerStatusResponse {
             status: Some(words::container_status(status)),
-            ..Default::default()
+            info,
         }))
     }
 

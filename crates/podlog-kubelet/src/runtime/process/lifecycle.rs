@@ -41,6 +41,12 @@ pub(super) async fn start(record: &Arc<ContainerRecord>, capture: &[OsString]) -
     }
 }
 
+/// The process id of a container's first process, while that runs.
+pub(super) fn running_process(record: &ContainerRecord) -> Option<i32> {
+    let state = record.dir.state().ok()??;
+    state.process.exists().then_some(state.process.pid)
+}
+
 async fn start_error(record: &Arc<ContainerRecord>, why: String) -> RuntimeError {
     let exit = match read(record).await {
         Ok(findings) => findings.exit,

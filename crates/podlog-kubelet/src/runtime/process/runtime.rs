@@ -321,6 +321,12 @@ impl ContainerRuntime for ProcessRuntime {
         Ok(findings.status(&record.metadata, &record.log_path))
     }
 
+    async fn container_process(&self, id: &ContainerId) -> Result<Option<i32>, RuntimeError> {
+        let record = self.container(id)?;
+        let read = tokio::task::spawn_blocking(move || lifecycle::running_process(&record));
+        Ok(read.await.unwrap_or_default())
+    }
+
     async fn reopen_container_log(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let record = self.container(id)?;
         control::ask(&record.dir, &Request::Reopen)
