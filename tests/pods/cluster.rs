@@ -249,14 +249,16 @@ impl Cluster {
         made.unwrap_or_else(|error| panic!("{object}: {error}"))
     }
 
-    /// Makes a pod in the host's network.
+    /// Makes a pod, in the host's network unless it says otherwise.
     pub(crate) async fn run(&self, name: &str, spec: Value) -> Value {
         self.run_annotated(name, json!({}), spec).await
     }
 
     /// The same, with annotations.
     pub(crate) async fn run_annotated(&self, name: &str, annotations: Value, mut spec: Value) -> Value {
-        spec["hostNetwork"] = json!(true);
+        if spec.get("hostNetwork").is_none() {
+            spec["hostNetwork"] = json!(true);
+        }
         if spec.get("terminationGracePeriodSeconds").is_none() {
             spec["terminationGracePeriodSeconds"] = json!(1);
         }

@@ -20,6 +20,7 @@ mod lives;
 #[path = "../support/containerd.rs"]
 mod machine;
 mod messages;
+mod network;
 mod numbered;
 mod pressure;
 mod probes;
@@ -91,6 +92,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     settings::limits_of_the_cgroup, "a process has no cgroup of its own";
     settings::the_network_of_the_host;
     settings::environment;
+    network::a_network_of_its_own, "processes share the host's network";
     volumes::volumes_of_every_kind;
     volumes::a_part_of_a_volume;
     volumes::files_follow_their_objects;
@@ -114,6 +116,7 @@ fn pods_on_the_cri_server() {
 #[test]
 fn pods_on_containerd() {
     let Some(machine) = Machine::start() else { return };
+    network::configure(machine.path());
     run(Column::Containerd, Backend::Containerd(machine));
 }
 
