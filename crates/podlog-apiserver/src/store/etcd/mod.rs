@@ -7,6 +7,8 @@
 
 mod client;
 mod compactor;
+#[cfg(test)]
+mod faults;
 mod follower;
 mod leases;
 mod mirror;

@@ -160,7 +160,10 @@ impl EtcdStore {
             _ => 0,
         };
         let request = transaction(self.shared.names.in_etcd(&write.key), write, lease);
-        let answer = self.shared.client.txn(request).await?;
+        let answer = match self.shared.client.txn(request).await {
+            Err(CallError::Full) => return self.written_though_full(write).await,
+            other => other?,
+        };
         let at = revision_of(answer.message.header.as_ref());
         if answer.message.succeeded {
             return Ok((Ok(at), at));
@@ -175,6 +178,23 @@ impl EtcdStore {
             _ => Err(StoreError::Conflict(found)),
         };
         Ok((outcome, at))
+    }
+
+    /// What became of a write that etcd complains about because it is full: the one that fills it is carried out nevertheless.
+    async fn written_though_full(&self, write: &Write) -> Result<(Result<u64, StoreError>, u64), StoreError> {
+        let Change::Put(value) = &write.change else { return Err(CallError::Full.into()) };
+        let before = match write.expected {
+            Expected::Absent => 0,
+            Expected::ModRevision(revision) => revision,
+        };
+        let key = self.shared.names.in_etcd(&write.key);
+        let found = self.shared.client.range(RangeRequest { key, ..RangeRequest::default() }).await?;
+        let is_ours =
+            |kv: &&podlog_proto::etcd::KeyValue| kv.value == *value && unsigned(kv.mod_revision) > before;
+        match found.kvs.first().filter(is_ours) {
+            Some(kv) => Ok((Ok(unsigned(kv.mod_revision)), unsigned(kv.mod_revision))),
+            None => Err(CallError::Full.into()),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! etcd itself, in processes of the test's own.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +18,8 @@ const ATTEMPTS: usize = 5;
 pub(crate) struct Etcd {
     folder: tempfile::TempDir,
     members: Vec<Member>,
+    /// Of every member, besides those that a cluster needs.
+    flags: &'static [&'static str],
 }
 
 struct Member {
@@ -29,6 +31,11 @@ struct Member {
 impl Etcd {
     /// Starts a cluster of so many members; `None` where there is no etcd, which is said on stderr.
     pub(crate) fn start(members: usize) -> Option<Etcd> {
+        Self::start_with(members, &[])
+    }
+
+    /// Starts a cluster whose members have further flags.
+    pub(crate) fn start_with(members: usize, flags: &'static [&'static str]) -> Option<Etcd> {
         let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "etcd".into());
         match Command::new(program).arg("--version").output() {
             Ok(_) => {}
@@ -40,6 +47,7 @@ impl Etcd {
         }
         for _ in 0..ATTEMPTS {
             let mut etcd = Etcd::prepare(members);
+            etcd.flags = flags;
             for index in 0..members {
                 etcd.revive(index);
             }
@@ -59,7 +67,8 @@ impl Etcd {
             peer: address(peer),
             process: None,
         };
-        Etcd { folder: tempfile::tempdir().unwrap(), members: held.iter().map(member).collect() }
+        let members = held.iter().map(member).collect();
+        Etcd { folder: tempfile::tempdir().unwrap(), members, flags: &[] }
     }
 
     /// Starts a member, for the first time or again.
@@ -88,11 +97,32 @@ impl Etcd {
         let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "etcd".into());
         let process = Command::new(program)
             .args(flags.iter().flat_map(|(name, value)| [*name, value.as_str()]))
+            .args(self.flags)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .unwrap();
         member.process = Some(process);
+    }
+
+    /// Sends a signal to a member, e.g. `STOP`.
+    pub(crate) fn signal(&self, index: usize, signal: &str) {
+        let process = self.members[index].process.as_ref().unwrap();
+        let pid = process.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+    }
+
+    /// Asks a member by its JSON gateway.
+    pub(crate) fn ask(&self, index: usize, path: &str, body: &serde_json::Value) -> serde_json::Value {
+        let mut connection = TcpStream::connect(self.members[index].client).unwrap();
+        let body = body.to_string();
+        let head = format!("POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len());
+        connection.write_all((head + &body).as_bytes()).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(" 200 "), "{path}: {answer}");
+        serde_json::from_str(body).unwrap()
     }
 
     /// Kills a member.
