@@ -16,6 +16,7 @@ mod kubelets;
 #[expect(dead_code, reason = "only some of it is used here")]
 #[path = "../support/containerd.rs"]
 mod machine;
+mod namespaces;
 mod nodes;
 mod queries;
 mod relay;

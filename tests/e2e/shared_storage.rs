@@ -89,6 +89,55 @@ fn one_of_two_servers_is_killed_and_nothing_is_missed() {
     });
 }
 
+/// Type and name of each event, and what it says of a deletion or of the end of what was there at first.
+fn told(line: &str) -> String {
+    let event: serde_json::Value = serde_json::from_str(line).unwrap();
+    let metadata = &event["object"]["metadata"];
+    let deleting = if metadata["deletionTimestamp"].is_string() { " deleting" } else { "" };
+    let end =
+        metadata["annotations"]["k8s.io/initial-events-end"].as_str().map_or("", |_| "initial events end");
+    let name = metadata["name"].as_str().unwrap_or(end);
+    format!("{} {name}{deleting}", event["type"].as_str().unwrap())
+}
+
+#[test]
+fn a_pod_goes_gracefully_whichever_server_is_asked() {
+    let Some(kubectl) = kubectl() else { return };
+    let site = Site::prepare(kubectl);
+    let Some((_etcd, etcd)) = etcd(site.folder.path()) else { return };
+    let storage = ["--etcd-servers", etcd.as_str()];
+    let (_first, a) = site.server(&storage, &[]);
+    let (_second, b) = site.server(&storage, &[]);
+    wait_for_account(&site, &b);
+    site.create(&a, &[node("n", None), pod("web", "n", &["c"])]);
+    let path = "/api/v1/namespaces/default/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let mut command = site.kubectl(&b, &["get", "--raw", path]);
+    let mut process = Process(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let lines = BufReader::new(process.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut events = lines.map(|line| told(&line));
+    assert_eq!(events.next().unwrap(), "ADDED web");
+    assert_eq!(events.next().unwrap(), "BOOKMARK initial events end");
+
+    let deletion = |server: &str| {
+        let template = "jsonpath={.metadata.deletionTimestamp} {.metadata.deletionGracePeriodSeconds}";
+        site.run(server, &["get", "pod", "web", "-o", template])
+    };
+    site.run(&a, &["delete", "pod", "web", "--grace-period=600", "--wait=false"]);
+    let (here, there) = (deletion(&a), deletion(&b));
+    assert!(here == there && here.ends_with("Z 600"), "{here} {there}");
+    assert_eq!(events.next().unwrap(), "MODIFIED web deleting");
+    // Less patience counts, more does not.
+    site.run(&b, &["delete", "pod", "web", "--grace-period=900", "--wait=false"]);
+    assert_eq!(deletion(&a), here);
+    site.run(&b, &["delete", "pod", "web", "--grace-period=60", "--wait=false"]);
+    assert!(deletion(&a).ends_with("Z 60"));
+    assert_eq!(events.next().unwrap(), "MODIFIED web deleting");
+    // The kubelet says that it has ended, at the other server.
+    site.run(&a, &["delete", "pod", "web", "--grace-period=0", "--force"]);
+    assert_eq!(events.next().unwrap(), "DELETED web deleting");
+    assert_eq!(site.run(&b, &["get", "pods", "-o", "name"]), "");
+}
+
 #[test]
 fn a_follow_goes_on_at_the_server_that_is_left() {
     let Some(kubectl) = kubectl() else { return };

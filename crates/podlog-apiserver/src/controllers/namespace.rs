@@ -19,6 +19,20 @@ use super::{
 use crate::registry::Part;
 
 const FINALIZER: &str = "kubernetes";
+/// Conditions that say that nothing went wrong, in upstream's words (`namespaced_resources_deleter.go`, `status_condition_utils.go`).
+const GONE_WELL: &[(&str, &str, &str)] = &[
+    ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
+    (
+        "NamespaceDeletionGroupVersionParsingFailure",
+        "ParsedGroupVersions",
+        "All legacy kube types successfully parsed",
+    ),
+    (
+        "NamespaceDeletionContentFailure",
+        "ContentDeleted",
+        "All content successfully deleted, may be waiting on finalization",
+    ),
+];
 /// How soon to see whether what was deleted is gone: pods take their time.
 const NEXT_LOOK: Duration = Duration::from_millis(250);
 
@@ -99,22 +113,29 @@ fn with_remaining(namespace: &Object, contents: &[(&'static Resource, Object)], 
     let finalizers: Vec<String> =
         finalizers.iter().map(|(name, count)| format!("{name} in {count} resource instances")).collect();
     let mut told = namespace.clone();
-    let some = format!("Some resources are remaining: {}", kinds.join(", "));
-    tell(&mut told, "NamespaceContentRemaining", "SomeResourcesRemain", some, now);
-    if !finalizers.is_empty() {
-        let held =
-            format!("Some content in the namespace has finalizers remaining: {}", finalizers.join(", "));
-        tell(&mut told, "NamespaceFinalizersRemaining", "SomeFinalizersRemain", held, now);
+    for (name, reason, message) in GONE_WELL {
+        tell(&mut told, name, "False", (reason, (*message).to_owned()), now);
     }
+    let some = format!("Some resources are remaining: {}", kinds.join(", "));
+    tell(&mut told, "NamespaceContentRemaining", "True", ("SomeResourcesRemain", some), now);
+    let held = format!("Some content in the namespace has finalizers remaining: {}", finalizers.join(", "));
+    let (status, why) = match finalizers.is_empty() {
+        true => {
+            ("False", ("ContentHasNoFinalizers", "All content-preserving finalizers finished".to_owned()))
+        }
+        false => ("True", ("SomeFinalizersRemain", held)),
+    };
+    tell(&mut told, "NamespaceFinalizersRemaining", status, why, now);
     told
 }
 
-fn tell(namespace: &mut Object, name: &str, reason: &str, message: String, now: Timestamp) {
-    let known = condition(namespace, name).filter(|known| known["status"] == "True");
+/// Sets a condition, for a reason and with a message for people.
+fn tell(namespace: &mut Object, name: &str, status: &str, (reason, message): (&str, String), now: Timestamp) {
+    let known = condition(namespace, name).filter(|known| known["status"] == status);
     let since = known.map_or(json!(time_text(now)), |known| known["lastTransitionTime"].clone());
     set_condition(
         namespace,
-        json!({"type": name, "status": "True", "lastTransitionTime": since, "reason": reason, "message": message}),
+        json!({"type": name, "status": status, "lastTransitionTime": since, "reason": reason, "message": message}),
     );
 }
 
