@@ -73,7 +73,7 @@ pub(crate) fn oidc(input: &[u8]) -> u64 {
             assert!(!user.is_in(UserInfo::MASTERS));
             way("user", user.groups.len())
         }
-        Err(error) => way(&format!("error {keys}"), error.len()),
+        Err(error) => way(&format!("error {keys}"), error.split(' ').count()),
     }
 }
 
