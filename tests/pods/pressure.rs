@@ -177,7 +177,7 @@ fn files(path: &Path) -> usize {
 pub(crate) async fn short_memory(column: Column, backend: Backend) {
     let settings = json!({
         "evictionHard": {"pid.available": "1"}, "evictionSoft": {"memory.available": "8000Ti"},
-        "evictionSoftGracePeriod": {"memory.available": "6s"}, "evictionMaxPodGracePeriod": 60,
+        "evictionSoftGracePeriod": {"memory.available": "4s"}, "evictionMaxPodGracePeriod": 60,
     });
     let cluster = Cluster::start_in(tempfile::tempdir().unwrap(), column, backend, &settings).await;
     let holder = |bytes: u64, request: &str| {

@@ -90,6 +90,8 @@ impl ContainerRuntime for OneContainer {
                 annotations: config.annotations.clone(),
             },
             image: config.image.clone(),
+            image_name: String::new(),
+            user: None,
             started_at: None,
             finished_at: None,
             exit_code: 0,

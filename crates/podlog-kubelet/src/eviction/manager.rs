@@ -1,7 +1,6 @@
 //! Looks, gives back, evicts: one pod at a time.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,6 +98,10 @@ impl EvictionManager {
     async fn round(&mut self) {
         let (look, seen) = self.look().await;
         let now = Instant::now();
+        if now >= self.collect {
+            self.collect = now + IMAGES;
+            self.collect_images(&seen).await;
+        }
         if now >= self.limits {
             self.limits = now + ROUND;
             let evicted = self.enforce_limits().await;
@@ -113,10 +116,6 @@ impl EvictionManager {
                 Outcome::GaveBack => {}
                 Outcome::Nothing => self.react = Instant::now() + ROUND,
             }
-        }
-        if now >= self.collect {
-            self.collect = now + IMAGES;
-            self.collect_images(&seen).await;
         }
     }
 

@@ -4,14 +4,15 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus as ApiStatus, VolumeMountStatus,
+    ContainerStateWaiting, ContainerStatus as ApiStatus, ContainerUser as ApiUser, LinuxContainerUser,
+    VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::decide::Health;
 use super::spec::{self, Role};
 use super::status::Report;
-use crate::runtime::{ContainerState, ContainerStatus};
+use crate::runtime::{ContainerState, ContainerStatus, ContainerUser};
 
 /// Statuses of init containers, in the order of the spec; `None` when the pod has none.
 pub(super) fn init(report: &Report<'_>) -> Option<Vec<ApiStatus>> {
@@ -72,16 +73,27 @@ fn continues(old: &ApiStatus, status: &ApiStatus) -> bool {
 fn from_runtime(report: &Report<'_>, container: &Container, instance: &ContainerStatus) -> ApiStatus {
     ApiStatus {
         name: container.name.clone(),
-        image: container.image.clone().unwrap_or_default(),
+        image: non_empty(&instance.image_name).or_else(|| container.image.clone()).unwrap_or_default(),
         image_id: instance.image.clone(),
         container_id: Some(report.container_id(instance)),
         restart_count: i32::try_from(instance.container.attempt).unwrap_or(i32::MAX),
         state: Some(state(report, instance)),
         volume_mounts: volume_mounts(container),
-        resources: container.resources.clone(),
+        resources: Some(container.resources.clone().unwrap_or_default()),
         allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
+        user: instance.user.as_ref().map(user),
         ..ApiStatus::default()
     }
+}
+
+fn user(user: &ContainerUser) -> ApiUser {
+    let groups = &user.supplemental_groups;
+    let linux = LinuxContainerUser {
+        uid: user.uid,
+        gid: user.gid,
+        supplemental_groups: (!groups.is_empty()).then(|| groups.clone()),
+    };
+    ApiUser { linux: Some(linux) }
 }
 
 fn state(report: &Report<'_>, instance: &ContainerStatus) -> ApiState {

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
@@ -20,6 +21,8 @@ use crate::objects::api_message;
 
 /// Pause after a write that failed.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Statuses that are written at the same time.
+const AT_A_TIME: usize = 10;
 
 /// The statuses of all pods, and which of them the API has not seen.
 #[derive(Clone, Default)]
@@ -157,15 +160,15 @@ impl StatusWriter {
         }
     }
 
+    /// Writes several at the same time, each pod's once: many pods may end together. Returns those that could not be written.
     async fn flush(&self, client: &kube::Client) -> Vec<PodId> {
-        let mut failed = Vec::new();
-        for id in self.take_dirty() {
-            if let Err(error) = self.write(client, &id).await {
-                tracing::warn!(pod = %id, error = api_message(&error), "cannot write the pod's status yet");
-                failed.push(id);
-            }
-        }
-        failed
+        let attempt = |id: PodId| async move {
+            let error = self.write(client, &id).await.err()?;
+            tracing::warn!(pod = %id, error = api_message(&error), "cannot write the pod's status yet");
+            Some(id)
+        };
+        let attempts = stream::iter(self.take_dirty()).map(attempt).buffer_unordered(AT_A_TIME);
+        attempts.filter_map(std::future::ready).collect().await
     }
 
     async fn write(&self, client: &kube::Client, id: &PodId) -> Result<(), kube::Error> {
@@ -213,5 +216,45 @@ fn null_missing(value: &mut Value, keys: &[&str]) {
         for key in keys {
             map.entry(*key).or_insert(Value::Null);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use tower::service_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_pods_are_written_together() {
+        let (open, most, all) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let counts = Arc::new((open, most, all));
+        let seen = counts.clone();
+        let answer = move |_: Request<kube::client::Body>| {
+            let counts = counts.clone();
+            async move {
+                let (open, most, all) = &*counts;
+                most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                all.fetch_add(1, Ordering::SeqCst);
+                sleep(Duration::from_millis(20)).await;
+                open.fetch_sub(1, Ordering::SeqCst);
+                let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "p"}});
+                Ok::<_, std::convert::Infallible>(Response::new(Full::from(pod.to_string())))
+            }
+        };
+        let client = kube::Client::new(service_fn(answer), "default");
+        let writer = StatusWriter::default();
+        for number in 0..3 * AT_A_TIME {
+            let id = PodId { namespace: "n".into(), name: format!("p-{number}"), uid: format!("u-{number}") };
+            writer.set(&id, &PodStatus { phase: Some("Failed".into()), ..PodStatus::default() }, End::Stays);
+        }
+        assert_eq!(writer.flush(&client).await, []);
+        assert_eq!(writer.take_dirty(), []);
+        assert_eq!(seen.1.load(Ordering::SeqCst), AT_A_TIME);
+        assert_eq!(seen.2.load(Ordering::SeqCst), 3 * AT_A_TIME);
     }
 }

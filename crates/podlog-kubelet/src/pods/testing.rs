@@ -49,6 +49,8 @@ pub(crate) fn container(name: &str, attempt: u32, state: ContainerState) -> Cont
             annotations: BTreeMap::new(),
         },
         image: "busybox".into(),
+        image_name: String::new(),
+        user: None,
         started_at: (state != ContainerState::Created).then(|| at(i64::from(attempt) + 2)),
         finished_at: None,
         exit_code: 0,

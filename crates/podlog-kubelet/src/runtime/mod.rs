@@ -11,9 +11,9 @@ pub use log_policy::LogPolicy;
 
 pub use types::{
     Container, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats, ContainerStatus,
-    Dns, EnvVar, ExecResult, Image, ListedImage, Mount, PodSandbox, PodSandboxConfig, PortMapping,
-    Propagation, RegistryAuth, Resources, RuntimeCondition, RuntimeError, RuntimeVersion, SandboxId,
-    SandboxState, Seccomp, SecurityContext, Space,
+    ContainerUser, Dns, EnvVar, ExecResult, Image, ListedImage, Mount, PodSandbox, PodSandboxConfig,
+    PortMapping, Propagation, RegistryAuth, Resources, RuntimeCondition, RuntimeError, RuntimeVersion,
+    SandboxId, SandboxState, Seccomp, SecurityContext, Space,
 };
 
 use std::net::IpAddr;

@@ -326,6 +326,10 @@ pub struct ContainerStatus {
     pub container: Container,
     /// Image reference.
     pub image: String,
+    /// Name of the image as the runtime resolved it; empty when it does not say.
+    pub image_name: String,
+    /// Who its first process runs as; `None` when the runtime does not say.
+    pub user: Option<ContainerUser>,
     /// When its program started.
     pub started_at: Option<Timestamp>,
     /// When it ended.
@@ -338,6 +342,17 @@ pub struct ContainerStatus {
     pub message: String,
     /// Absolute path of the current log file.
     pub log_path: PathBuf,
+}
+
+/// Who the first process of a container runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerUser {
+    /// User id.
+    pub uid: i64,
+    /// Primary group id.
+    pub gid: i64,
+    /// All groups that it is in.
+    pub supplemental_groups: Vec<i64>,
 }
 
 /// Outcome of a command run in a container.

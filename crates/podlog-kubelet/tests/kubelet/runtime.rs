@@ -234,6 +234,8 @@ impl ContainerRuntime for FakeRuntime {
                 annotations: config.annotations.clone(),
             },
             image: config.image.clone(),
+            image_name: String::new(),
+            user: None,
             started_at: None,
             finished_at: None,
             exit_code: 0,

@@ -181,7 +181,7 @@ fn a_running_container_in_full() {
         status["containerStatuses"],
         json!([{
             "name": "a", "image": "x:1", "imageID": "busybox", "containerID": "process://a-0",
-            "ready": true, "started": true, "restartCount": 0,
+            "ready": true, "started": true, "restartCount": 0, "resources": {},
             "state": {"running": {"startedAt": "2027-01-15T08:00:02Z"}},
         }])
     );
@@ -192,6 +192,23 @@ fn a_running_container_in_full() {
     assert_eq!(status["qosClass"], "BestEffort");
     assert_eq!(status["startTime"], "2027-01-15T08:01:40Z");
     assert_eq!(status["observedGeneration"], 1);
+}
+
+#[test]
+fn a_runtime_says_who_runs_and_what_from() {
+    let resources = json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}});
+    let spec = json!({"containers": [{"name": "a", "image": "busybox", "resources": resources}]});
+    let user = crate::runtime::ContainerUser { uid: 7, gid: 8, supplemental_groups: vec![8, 9] };
+    let instance = ContainerStatus {
+        image_name: "docker.io/library/busybox:latest".into(),
+        user: Some(user),
+        ..running("a", 0)
+    };
+    let status = Case::new(spec, vec![instance]).json();
+    let status = &status["containerStatuses"][0];
+    assert_eq!(status["image"], "docker.io/library/busybox:latest");
+    assert_eq!(status["user"], json!({"linux": {"uid": 7, "gid": 8, "supplementalGroups": [8, 9]}}));
+    assert_eq!((&status["resources"], &status["allocatedResources"]), (&resources, &json!({"cpu": "1"})));
 }
 
 #[test]

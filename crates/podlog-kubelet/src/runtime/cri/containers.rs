@@ -5,8 +5,8 @@ use podlog_proto::cri;
 
 use super::sandboxes::namespaces;
 use crate::runtime::{
-    Container, ContainerConfig, ContainerId, ContainerState, ContainerStats, ContainerStatus, Mount,
-    PodSandboxConfig, Propagation, Resources, SandboxId, Seccomp, SecurityContext, Space,
+    Container, ContainerConfig, ContainerId, ContainerState, ContainerStats, ContainerStatus, ContainerUser,
+    Mount, PodSandboxConfig, Propagation, Resources, SandboxId, Seccomp, SecurityContext, Space,
 };
 
 /// What a container does not see of `/proc` and `/sys`, and what it sees but cannot write
@@ -184,6 +184,12 @@ pub(super) fn status(status: cri::ContainerStatus, sandbox: SandboxId) -> Contai
             annotations: status.annotations.into_iter().collect(),
         },
         image: status.image_ref,
+        image_name: status.image.unwrap_or_default().image,
+        user: status.user.and_then(|user| user.linux).map(|user| ContainerUser {
+            uid: user.uid,
+            gid: user.gid,
+            supplemental_groups: user.supplemental_groups,
+        }),
         started_at: timestamp(status.started_at),
         finished_at: timestamp(status.finished_at),
         exit_code: status.exit_code,

@@ -46,6 +46,8 @@ impl Findings {
         ContainerStatus {
             container: container(metadata, self.container_state()),
             image: metadata.image.clone(),
+            image_name: String::new(),
+            user: None,
             started_at: self.state.as_ref().map(|state| state.started_at),
             finished_at: exit.map(|exit| exit.finished_at),
             exit_code: exit.map_or(0, |exit| exit.exit_code),
