@@ -34,6 +34,26 @@ pub(crate) async fn several_containers(cluster: &Cluster) {
     cluster.remove("several").await;
 }
 
+/// A pod's directory of logs may have 255 bytes: its name is as long as leaves room for namespace and uid.
+pub(crate) async fn many_containers_with_long_names(cluster: &Cluster) {
+    const CONTAINERS: usize = 16;
+    let pod_name = "p".repeat(255 - "default__".len() - 36);
+    let name = |number: usize| format!("{number:02}{}", "c".repeat(61));
+    let container = |number| shell(&name(number), &format!("echo I am {number}; sleep 1000"));
+    let containers: Vec<_> = (0..CONTAINERS).map(container).collect();
+    let spec = json!({"containers": containers, "hostNetwork": true, "terminationGracePeriodSeconds": 0});
+    let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": pod_name}, "spec": spec});
+    cluster.create("pods", pod).await;
+    let pod = cluster.wait_ready(&pod_name).await;
+    assert_eq!(pod["status"]["containerStatuses"].as_array().unwrap().len(), CONTAINERS);
+    for number in 0..CONTAINERS {
+        let query = format!("container={}", name(number));
+        let log = cluster.wait_log(&pod_name, &query, "I am").await;
+        assert_eq!(log, format!("I am {number}\n"));
+    }
+    cluster.remove(&pod_name).await;
+}
+
 pub(crate) async fn init_containers_take_turns(cluster: &Cluster) {
     let folder = cluster.path("turns");
     fs::create_dir(&folder).unwrap();

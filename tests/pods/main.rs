@@ -68,6 +68,7 @@ macro_rules! scenarios {
 
 const SCENARIOS: &[Scenario] = scenarios! {
     lives::several_containers;
+    lives::many_containers_with_long_names;
     lives::init_containers_take_turns;
     lives::a_failed_init_container_fails_the_pod;
     lives::sidecars_outlive_the_others;
