@@ -41,7 +41,7 @@ fn every_question_has_an_answer() {
         ("memory", 2),
         ("relay", 3),
         ("kubelet", 5),
-        ("api", 5),
+        ("api", 10),
         ("access", 2),
         ("disk", 8),
         ("torture", 9),
