@@ -38,9 +38,9 @@ pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta")
 pub(super) const REVISION: &str = "revision";
 pub(super) const COMPACTED: &str = "compacted";
 
-/// Page cache of the file: enough that what leads to objects stays in it when ten thousand are read in turn. The objects
-/// themselves are in the kernel's.
-const CACHE_BYTES: usize = 16 << 20;
+/// Page cache of the file, for what leads to objects; they themselves are in the kernel's. Four times as much was seen to take
+/// far more than it holds.
+const CACHE_BYTES: usize = 4 << 20;
 /// Writes that wait for the writer; more wait in their callers.
 const QUEUE: usize = 1024;
 
