@@ -67,7 +67,7 @@ const WALK: &[Step] = &[
     ok("logs -n demo many-containers -c prepare", &["preparing\nprepared\n"]),
     ok("logs -n demo many-containers -c reader", &["good morning, "]),
     ok("logs -n demo crash-loop --previous", &["starting\n", "cannot reach the database\n"]),
-    ok("logs -n demo chatty --tail=1 -v=8", &["hello"]),
+    ok("logs -n demo chatty --tail=1 -v=8", &["line "]),
     fails("logs -n demo chatty -c nobody", &["container nobody is not valid for pod chatty"]),
     fails("logs -n demo nobody", &["pods \"nobody\" not found"]),
     ok("auth can-i get pods --subresource=log -n demo --as=system:serviceaccount:demo:ci-bot", &["yes"]),
@@ -234,8 +234,10 @@ fn stock_kubectl_rolls_back_what_it_rolled_out() {
         let history = run(&format!("rollout history {set}"));
         let numbers: Vec<&str> = history.lines().skip(2).filter_map(|line| line.split(' ').next()).collect();
         assert_eq!(numbers[..2], ["2", "3"], "{history}");
-        let skipped = run(&format!("rollout undo {set} --to-revision=3"));
-        assert!(skipped.contains("skipped rollback"), "{skipped}");
+        // Up to kubectl 1.33 that is said to have been rolled back: its own encoding of a template is another.
+        let again = run(&format!("rollout undo {set} --to-revision=3"));
+        assert!(again.contains("skipped rollback") || again.contains("rolled back"), "{again}");
+        assert_eq!(run(&format!("rollout history {set}")), history);
     }
     let revisions = run("get controllerrevisions");
     assert!(

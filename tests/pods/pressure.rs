@@ -218,12 +218,13 @@ pub(crate) async fn short_memory(column: Column, backend: Backend) {
 /// Images that no container is made from go when their disk is short; those of containers and of sandboxes stay.
 pub(crate) async fn unused_images(machine: Machine) {
     machine.import_image("localhost/unused:1", "1");
-    machine.import_image("localhost/used:1", "2");
-    let settings = json!({"evictionHard": {"imagefs.available": "8000Ti"}, "imageMinimumGCAge": "1ms"});
+    // So that an image which has just come stays until it is used.
+    let settings = json!({"evictionHard": {"imagefs.available": "8000Ti"}, "imageMinimumGCAge": "10s"});
     let backend = Backend::Containerd(machine);
     let home = tempfile::tempdir().unwrap();
     let cluster = Cluster::start_in(home, Column::Containerd, backend, &settings).await;
     wait_node(&cluster, "DiskPressure", "True").await;
+    cluster.machine().import_image("localhost/used:1", "2");
     let container = json!({"name": "c", "image": "localhost/used:1"});
     // Nothing else starts under pressure, and nothing else stays.
     let critical = json!({"containers": [container], "nodeName": "node-a", "priority": 2_000_000_000});
