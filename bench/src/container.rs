@@ -64,7 +64,7 @@ impl Logger {
 /// runtime polls the three standard descriptors when it begins, and that changes what a pipe costs its writer for ever.
 fn argv(arguments: &[String]) -> anyhow::Result<Vec<String>> {
     let own = std::env::current_exe()?.display().to_string();
-    let script = "exec 3>&1 >/dev/null && exec \"$0\" \"$@\" --output=/proc/self/fd/3";
+    let script = "exec 3>&1 >/dev/null && exec \"$0\" \"$@\" --descriptor=3";
     let shell = ["/bin/sh", "-c", script].map(str::to_owned);
     Ok(shell.into_iter().chain([own]).chain(arguments.iter().cloned()).collect())
 }

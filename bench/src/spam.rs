@@ -1,13 +1,13 @@
 //! The program whose output is captured.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,13 @@ pub(crate) const LAST: &str = "that was all";
 const NOISY_LINES: usize = 4096;
 /// Every line is so long, line feed included.
 pub(crate) const LINE: usize = 100;
+
+/// One of this process's own descriptors. Its name below `/proc/self/fd` would open a pipe anew, as one with a name, to which
+/// each write costs more.
+fn inherited(number: i32) -> io::Result<OwnedFd> {
+    let own = pidfd_open(getpid(), PidfdFlags::empty())?;
+    Ok(pidfd_getfd(own, number, PidfdGetfdFlags::empty())?)
+}
 
 /// Prints lines of 100 bytes, then [`LAST`], reports, and sleeps until it is killed.
 #[derive(clap::Args)]
@@ -38,9 +45,9 @@ pub(crate) struct Spam {
     /// Lines a second, each with the time of its writing in front; as fast as possible without.
     #[arg(long)]
     rate: Option<u64>,
-    /// Where to print; to stdout without.
+    /// Where to print: a number that this process has been given. To stdout without.
     #[arg(long)]
-    output: Option<PathBuf>,
+    descriptor: Option<i32>,
     /// Where to say how long it took.
     #[arg(long)]
     report: Option<PathBuf>,
@@ -57,8 +64,8 @@ pub(crate) struct SpamReport {
 
 impl Spam {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let out = match &self.output {
-            Some(path) => File::options().write(true).open(path)?.into(),
+        let out = match self.descriptor {
+            Some(number) => inherited(number)?,
             None => io::stdout().as_fd().try_clone_to_owned()?,
         };
         let begin = Instant::now();
