@@ -10,7 +10,7 @@ const SCRIPT: &str = "mkfifo /logs/fifo.log; ln -s /proc/1/environ /logs/proc.lo
 i=0
 while :; do
   for j in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40; do
-    echo $i >> /logs/a.log; i=$((i+1)); sleep 0.02
+    echo $i >> /logs/a.log; i=$((i+1)); sleep 0.05
   done
   mv /logs/a.log /logs/a.log.1
 done";
