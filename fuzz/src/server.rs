@@ -125,11 +125,34 @@ pub(crate) fn stored(input: &[u8]) -> u64 {
         let Ok((object, item)) = fuzzing::stored(kind, input, 7) else { continue };
         assert_eq!(object.resource_version(), "7");
         let shown: Value = serde_json::from_slice(&item).expect("an item is JSON");
-        assert_eq!(shown.get("metadata"), object.at("/metadata"), "{plural}");
+        assert_alike(shown.get("metadata"), object.at("/metadata"));
         let again = fuzzing::to_stored(kind, &object);
         let (same, _) = fuzzing::stored(kind, &again, 7).expect("what is written can be read");
-        assert_eq!(same, object, "{plural}");
+        assert_alike(same.at(""), object.at(""));
         ways = 2 * ways + 1;
     }
     way("stored", ways)
+}
+
+fn assert_alike(one: Option<&Value>, other: Option<&Value>) {
+    let is_alike = match (one, other) {
+        (Some(one), Some(other)) => alike(one, other),
+        _ => one == other,
+    };
+    assert!(is_alike, "{one:?} instead of {other:?}");
+}
+
+/// The same but for how numbers are written: as Go, the store writes a float without a fraction as an integer.
+fn alike(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one == other || one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| alike(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len()
+                && one.iter().all(|(key, value)| other.get(key).is_some_and(|other| alike(value, other)))
+        }
+        _ => one == other,
+    }
 }
