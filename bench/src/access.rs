@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use podlog_api::rbac::Policy;
-use podlog_api::{Attributes, Object, UserInfo};
+use podlog_api::{Attributes, Object, Selectors, UserInfo};
 use serde_json::json;
 
 use crate::{
@@ -69,6 +69,7 @@ fn microseconds(policy: &Policy, user: &UserInfo, questions: u32) -> f64 {
         subresource: "log".into(),
         namespace: "ns-0".into(),
         name: "web".into(),
+        selectors: Selectors::default(),
     };
     let begin = Instant::now();
     for _ in 0..questions {

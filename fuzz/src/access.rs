@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use http::Request;
 use podlog_api::rbac::Policy;
-use podlog_api::{Attributes, Decision, Object, UserInfo};
+use podlog_api::{Attributes, Decision, Object, Selectors, UserInfo};
 use podlog_serving::bearer_token;
 use podlog_serving::pki::{SigningRequest, certificate_end};
 
@@ -76,6 +76,7 @@ fn questions() -> [Attributes; 3] {
         subresource: "log".into(),
         namespace: namespace.to_owned(),
         name: "web".into(),
+        selectors: Selectors::default(),
     };
     let path = Attributes::NonResource { verb: "get".into(), path: "/x/y".into() };
     [log("get", "prod"), log("delete", ""), path]

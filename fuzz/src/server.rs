@@ -2,7 +2,7 @@
 
 use http::Request;
 use podlog_api::resource::find;
-use podlog_api::{Attributes, Object, UserInfo};
+use podlog_api::{Attributes, Object, Selectors, UserInfo};
 use podlog_apiserver::{OidcConfig, RequestHeaderConfig, fuzzing};
 use serde_json::{Map, Value};
 
@@ -34,6 +34,7 @@ fn resource(resource: &str, subresource: &str) -> Attributes {
         subresource: subresource.into(),
         namespace: "prod".into(),
         name: "web".into(),
+        selectors: Selectors::default(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::selector::Selectors;
+
 /// The identity of a client after authentication.
 ///
 /// Shape as `k8s.io/apiserver/pkg/authentication/user.Info`.
@@ -59,6 +61,8 @@ pub enum Attributes {
         namespace: String,
         /// Empty where no single object is named.
         name: String,
+        /// By what a `list`, `watch` or `deletecollection` is narrowed.
+        selectors: Selectors,
     },
     /// Any other path, e.g. `/healthz`.
     NonResource {

@@ -414,7 +414,7 @@ mod tests {
 
     use super::*;
     use crate::rbac::Policy;
-    use crate::{Attributes, Decision};
+    use crate::{Attributes, Decision, Selectors};
 
     #[test]
     fn every_object_is_marked_and_every_binding_has_its_role() {
@@ -537,6 +537,7 @@ mod tests {
             subresource: subresource.into(),
             namespace: namespace.trim_matches('-').into(),
             name: "x".into(),
+            selectors: Selectors::default(),
         }
     }
 

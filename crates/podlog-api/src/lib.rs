@@ -63,3 +63,4 @@ pub use log_resumed::{LOG_RESUMED_HEADER, LogResumed, LogResumedError};
 pub use names::is_dns_subdomain;
 pub use object::{Object, child_map};
 pub use request_info::RequestInfo;
+pub use selector::Selectors;

@@ -3,7 +3,7 @@
 use http::Method;
 
 use crate::query::{Query, unescape_path};
-use crate::selector::{split_term, split_terms, unescape};
+use crate::selector::{Selectors, split_term, split_terms, unescape};
 use crate::{Attributes, go};
 
 /// A request to an API server, taken apart. Route by this, not by the path, so that what is authorized is what is done.
@@ -16,10 +16,6 @@ pub struct RequestInfo {
     pub parts: Vec<String>,
     /// Whether the path is a resource's; then `attributes` is [`Attributes::Resource`].
     pub is_resource: bool,
-    /// Field selector as given, on `list`, `watch` and `deletecollection`; empty otherwise.
-    pub field_selector: String,
-    /// Label selector as given, on `list`, `watch` and `deletecollection`; empty otherwise.
-    pub label_selector: String,
 }
 
 impl RequestInfo {
@@ -37,7 +33,7 @@ impl RequestInfo {
             verb = "deletecollection";
         }
         let selects = target.special_verb.is_none() && matches!(verb, "list" | "watch" | "deletecollection");
-        let selector = |parameter| if selects { query.first(parameter).unwrap_or_default() } else { "" };
+        let selector = |parameter| query.first(parameter).filter(|_| selects).unwrap_or_default();
         RequestInfo {
             attributes: Attributes::Resource {
                 verb: verb.to_owned(),
@@ -47,9 +43,8 @@ impl RequestInfo {
                 subresource: if verb == "proxy" { String::new() } else { target.part(2).to_owned() },
                 namespace: target.namespace.to_owned(),
                 name,
+                selectors: Selectors::of_query(selector("fieldSelector"), selector("labelSelector")),
             },
-            field_selector: selector("fieldSelector").to_owned(),
-            label_selector: selector("labelSelector").to_owned(),
             parts: target.parts.iter().map(|part| (*part).to_owned()).collect(),
             is_resource: true,
         }
@@ -68,8 +63,6 @@ impl RequestInfo {
             attributes: Attributes::NonResource { verb: method.as_str().to_ascii_lowercase(), path },
             parts: Vec::new(),
             is_resource: false,
-            field_selector: String::new(),
-            label_selector: String::new(),
         }
     }
 }
@@ -175,7 +168,7 @@ mod tests {
         let dash = |text: &String| if text.is_empty() { "-".to_owned() } else { text.clone() };
         match &info.attributes {
             Attributes::NonResource { verb, path } => format!("{verb} {path}"),
-            Attributes::Resource { verb, group, version, resource, subresource, namespace, name } => {
+            Attributes::Resource { verb, group, version, resource, subresource, namespace, name, .. } => {
                 let slash = if subresource.is_empty() { "" } else { "/" };
                 format!(
                     "{} {}/{version} {} {}{slash}{subresource} {}",
@@ -286,15 +279,27 @@ mod tests {
 
     #[test]
     fn keeps_what_routes_need() {
-        let info = RequestInfo::parse(
-            &Method::GET,
-            "/api/v1/namespaces/prod/pods",
-            "labelSelector=app%3Dweb&fieldSelector=a%3Db",
-        );
-        assert_eq!((info.label_selector.as_str(), info.field_selector.as_str()), ("app=web", "a=b"));
+        let query = "labelSelector=app%3Dweb&fieldSelector=a%3Db";
+        let selectors = |method: Method, path: &str| match RequestInfo::parse(&method, path, query).attributes
+        {
+            Attributes::Resource { selectors, .. } => selectors,
+            Attributes::NonResource { .. } => panic!("{path} is a resource's"),
+        };
+        let asked = Selectors::of_query("a=b", "app=web");
+        assert_eq!((asked.fields.len(), asked.labels.len()), (1, 1));
+        assert_eq!(selectors(Method::GET, "/api/v1/namespaces/prod/pods"), asked);
+        assert_eq!(selectors(Method::DELETE, "/api/v1/namespaces/prod/pods"), asked);
+        // Only what is asked of many can be narrowed; the old form of a watch does not know how.
+        for (method, path) in [
+            (Method::GET, "/api/v1/namespaces/prod/pods/web"),
+            (Method::POST, "/api/v1/namespaces/prod/pods"),
+            (Method::GET, "/api/v1/watch/pods"),
+        ] {
+            assert_eq!(selectors(method, path), Selectors::default(), "{path}");
+        }
+        let info = RequestInfo::parse(&Method::GET, "/api/v1/namespaces/prod/pods", "");
         assert_eq!(info.parts, ["pods"]);
-        let info = RequestInfo::parse(&Method::GET, "/api/v1/nodes/n/proxy/a/b", "labelSelector=x");
-        assert_eq!(info.label_selector, "");
+        let info = RequestInfo::parse(&Method::GET, "/api/v1/nodes/n/proxy/a/b", "");
         assert_eq!(info.parts, ["nodes", "n", "proxy", "a", "b"]);
     }
 

@@ -9,7 +9,10 @@ use serde_json::{Map, Value};
 
 use crate::{ApiError, Object, resource::Resource};
 
+mod asked;
 mod labels_text;
+
+pub use asked::{SelectorOperator, SelectorRequirement, Selectors};
 
 /// Says which labels an object must and must not have; the empty selector matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -234,17 +237,9 @@ impl FieldSelector {
     /// # Errors
     /// 400 when the text cannot be understood or the kind cannot be selected by a field of it.
     pub fn parse(resource: &Resource, text: &str) -> Result<Self, ApiError> {
-        let mut parts = split_terms(text);
-        parts.sort_unstable();
-        let mut terms = Vec::new();
-        for part in parts.into_iter().filter(|part| !part.is_empty()) {
-            let Some((field, equal, value)) = split_term(part) else {
-                let text = format!("invalid selector: '{text}'; can't understand '{part}'");
-                return Err(ApiError::bad_request(text));
-            };
-            let value = unescape(value).map_err(ApiError::bad_request)?;
-            let field = supported(resource, field).map_err(ApiError::bad_request)?;
-            terms.push(FieldTerm { field, value, equal });
+        let mut terms = field_terms(text).map_err(ApiError::bad_request)?;
+        for term in &mut terms {
+            term.field = supported(resource, &term.field).map_err(ApiError::bad_request)?;
         }
         Ok(FieldSelector { terms })
     }
@@ -265,6 +260,21 @@ impl FieldSelector {
     pub fn required(&self, field: &str) -> Option<&str> {
         self.terms.iter().find(|term| term.equal && term.field == field).map(|term| term.value.as_str())
     }
+}
+
+/// The terms of a field selector's text, whatever they are about; the error is upstream's text.
+fn field_terms(text: &str) -> Result<Vec<FieldTerm>, String> {
+    let mut parts = split_terms(text);
+    parts.sort_unstable();
+    parts
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let (field, equal, value) = split_term(part)
+                .ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{part}'"))?;
+            Ok(FieldTerm { field: field.to_owned(), value: unescape(value)?, equal })
+        })
+        .collect()
 }
 
 /// Group and kind, which is what selectable fields hang on.

@@ -3,7 +3,7 @@
 //! As `pkg/registry/{authorization,authentication}`.
 
 use http::StatusCode;
-use podlog_api::{ApiError, Attributes, Decision, Object, UserInfo, validation};
+use podlog_api::{ApiError, Attributes, Decision, Object, Selectors, UserInfo, validation};
 use podlog_serving::{AuthnError, Authorizer, Peer};
 use serde_json::{Map, Value, json};
 
@@ -36,7 +36,8 @@ pub(crate) async fn answer(app: &App, call: &Call, target: &Target) -> Result<An
         }
         _ => {
             let user = subject(target, &review, caller);
-            access(app, &user, &asked(&review)).await
+            let (attributes, complaints) = asked(&review);
+            access(app, &user, &attributes, complaints).await
         }
     };
     review.0["kind"] = json!(target.resource.kind);
@@ -46,8 +47,8 @@ pub(crate) async fn answer(app: &App, call: &Call, target: &Target) -> Result<An
     json_answer(call, StatusCode::CREATED, &review.0)
 }
 
-/// Whether somebody may do something.
-async fn access(app: &App, user: &UserInfo, attributes: &Attributes) -> Value {
+/// Whether somebody may do something; `complaints` are what was not understood of the question.
+async fn access(app: &App, user: &UserInfo, attributes: &Attributes, mut complaints: Vec<String>) -> Value {
     let mut status = Map::new();
     match app.authorizer.authorize(user, attributes).await {
         Ok(decision) => {
@@ -62,8 +63,11 @@ async fn access(app: &App, user: &UserInfo, attributes: &Attributes) -> Value {
         }
         Err(error) => {
             status.insert("allowed".into(), json!(false));
-            status.insert("evaluationError".into(), json!(error.to_string()));
+            complaints.insert(0, error.to_string());
         }
+    }
+    if !complaints.is_empty() {
+        status.insert("evaluationError".into(), json!(complaints.join("; ")));
     }
     Value::Object(status)
 }
@@ -85,23 +89,29 @@ fn subject(target: &Target, review: &Object, caller: UserInfo) -> UserInfo {
     }
 }
 
-/// What an access review asks.
-fn asked(review: &Object) -> Attributes {
+/// What an access review asks, and what of it was not understood.
+fn asked(review: &Object) -> (Attributes, Vec<String>) {
     let text = |part: &str, key: &str| review.text(&format!("/spec/{part}/{key}")).to_owned();
     if review.at("/spec/nonResourceAttributes").is_some_and(Value::is_object) {
         let part = "nonResourceAttributes";
-        return Attributes::NonResource { verb: text(part, "verb"), path: text(part, "path") };
+        let attributes = Attributes::NonResource { verb: text(part, "verb"), path: text(part, "path") };
+        return (attributes, Vec::new());
     }
     let part = "resourceAttributes";
-    Attributes::Resource {
+    let version = Some(text(part, "version")).filter(|version| !version.is_empty());
+    let (selectors, complaints) =
+        Selectors::of_review(review.at("/spec/resourceAttributes").unwrap_or(&Value::Null));
+    let attributes = Attributes::Resource {
         verb: text(part, "verb"),
         group: text(part, "group"),
-        version: text(part, "version"),
+        version: version.unwrap_or_else(|| "*".into()),
         resource: text(part, "resource"),
         subresource: text(part, "subresource"),
         namespace: text(part, "namespace"),
         name: text(part, "name"),
-    }
+        selectors,
+    };
+    (attributes, complaints)
 }
 
 async fn token_review(app: &App, review: &Object) -> Result<Value, ApiError> {

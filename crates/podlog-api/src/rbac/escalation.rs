@@ -3,7 +3,7 @@
 use super::policy::RoleRef;
 use super::rule::{has, path_covers};
 use super::{GROUP, Policy, PolicyRule};
-use crate::{ApiError, Attributes, Object, UserInfo, go};
+use crate::{ApiError, Attributes, Object, Selectors, UserInfo, go};
 
 /// The right that lets somebody write a Role or a binding whatever they hold themselves: the verb `escalate` on the role, or
 /// `bind` on the role of the binding. `None` for other kinds, and for changes that grant nothing: the garbage collector changes
@@ -190,6 +190,7 @@ fn attributes(verb: &str, resource: &str, namespace: &str, name: &str) -> Attrib
         subresource: String::new(),
         namespace: namespace.into(),
         name: name.into(),
+        selectors: Selectors::default(),
     }
 }
 

@@ -19,7 +19,7 @@
 //! let jane = UserInfo { username: "jane".into(), ..UserInfo::default() };
 //! let log = Attributes::Resource {
 //!     verb: "get".into(), group: "".into(), version: "v1".into(), resource: "pods".into(), subresource: "log".into(),
-//!     namespace: "prod".into(), name: "web".into(),
+//!     namespace: "prod".into(), name: "web".into(), selectors: Default::default(),
 //! };
 //! let reason = r#"RBAC: allowed by RoleBinding "b/prod" of Role "log-reader" to User "jane""#;
 //! assert_eq!(policy.authorize(&jane, &log), Decision::Allow(reason.into()));

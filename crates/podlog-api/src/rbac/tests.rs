@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{ApiError, Attributes, Decision, Object, UserInfo};
+use crate::{ApiError, Attributes, Decision, Object, Selectors, UserInfo};
 
 pub(super) fn user(username: &str, groups: &[&str]) -> UserInfo {
     let groups = groups.iter().map(|group| (*group).to_owned()).collect();
@@ -26,6 +26,7 @@ pub(super) fn ask(text: &str) -> Attributes {
         subresource: subresource.into(),
         namespace: namespace.into(),
         name: name.into(),
+        selectors: Selectors::default(),
     }
 }
 

@@ -12,6 +12,7 @@ mod pod;
 mod pod_update;
 mod rbac;
 mod review;
+mod selector;
 mod volume;
 mod warnings;
 mod workload;
@@ -145,14 +146,19 @@ fn content(resource: &Resource, object: &Object, errors: &mut Errors) {
 
 fn access_review(kind: &str, review: &Object, errors: &mut Errors) {
     match kind {
-        "SelfSubjectAccessReview" => review::question(review, errors),
+        "SelfSubjectAccessReview" => {
+            review::question(review, errors);
+            selector::of_review(review, errors);
+        }
         "SubjectAccessReview" => {
             review::question(review, errors);
             review::subject(review, errors);
+            selector::of_review(review, errors);
         }
         "LocalSubjectAccessReview" => {
             review::question(review, errors);
             review::subject(review, errors);
+            selector::of_review(review, errors);
             review::local(review, errors);
             return;
         }

@@ -2,16 +2,22 @@
 
 use serde_json::Value;
 
-use super::field::{Errors, at, text};
+use super::field::{Errors, at, same, text};
 use crate::Object;
 
 /// Reviews carry no metadata of their own.
 pub(super) fn no_metadata(review: &Object, errors: &mut Errors) {
-    let metadata = at(review, "/metadata");
-    let is_empty = metadata.as_object().is_none_or(|map| map.keys().all(|key| key == "managedFields"));
-    if !is_empty {
-        errors.invalid("metadata", metadata, "must be empty");
+    if has_metadata_besides(&["managedFields"], review) {
+        errors.invalid("metadata", at(review, "/metadata"), "must be empty");
     }
+}
+
+fn has_metadata_besides(known: &[&str], review: &Object) -> bool {
+    let mut metadata = at(review, "/metadata").clone();
+    if let Value::Object(map) = &mut metadata {
+        map.retain(|key, _| !known.contains(&key.as_str()));
+    }
+    !same(&metadata, &Value::Null)
 }
 
 /// Exactly one of the two kinds of question.
@@ -39,7 +45,11 @@ pub(super) fn subject(review: &Object, errors: &mut Errors) {
     }
 }
 
+/// What a review in a namespace may say, besides what is true of all.
 pub(super) fn local(review: &Object, errors: &mut Errors) {
+    if has_metadata_besides(&["managedFields", "namespace"], review) {
+        errors.invalid("metadata", at(review, "/metadata"), "must be empty except for namespace");
+    }
     let attributes = at(review, "/spec/resourceAttributes");
     if attributes.is_object() && text(attributes, "namespace") != review.namespace() {
         errors.invalid(

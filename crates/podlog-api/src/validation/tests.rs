@@ -575,6 +575,16 @@ fn reviews() {
         ),
         [r#"spec.resourceAttributes.namespace: Invalid value: "a": must match metadata.namespace"#]
     );
+    assert_eq!(
+        review(
+            "LocalSubjectAccessReview",
+            json!({"metadata": {"name": "n", "namespace": "a", "uid": ""},
+                "spec": {"user": "u", "resourceAttributes": attributes}})
+        ),
+        [
+            r#"metadata: Invalid value: {"name":"n","namespace":"a","uid":""}: must be empty except for namespace"#
+        ]
+    );
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::field::{Errors, at, child, index, list, text};
+use super::field::{Errors, at, child, text};
 use super::pod;
+use super::selector::label_selector;
 use crate::Object;
-use crate::names;
 use crate::resource::Resource;
 use crate::selector::LabelSelector;
 
@@ -104,30 +104,6 @@ fn matches_template(spec: &Value, errors: &mut Errors) {
     if !selector.matches(labels.as_object()) {
         let shown = if labels.is_null() { &Value::Object(serde_json::Map::new()) } else { labels };
         errors.invalid("spec.template.metadata.labels", shown, "`selector` does not match template `labels`");
-    }
-}
-
-/// A `metav1.LabelSelector`.
-fn label_selector(selector: &Value, path: &str, errors: &mut Errors) {
-    super::metadata::labels(selector, "matchLabels", &child(path, "matchLabels"), errors);
-    for (i, requirement) in list(selector, "matchExpressions").iter().enumerate() {
-        let at = index(&child(path, "matchExpressions"), i);
-        let values = list(requirement, "values");
-        match text(requirement, "operator") {
-            "In" | "NotIn" if values.is_empty() => {
-                errors.required(child(&at, "values"), "must be specified when `operator` is 'In' or 'NotIn'");
-            }
-            "Exists" | "DoesNotExist" if !values.is_empty() => {
-                errors.forbidden(
-                    child(&at, "values"),
-                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-                );
-            }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => errors.invalid(child(&at, "operator"), other, "not a valid selector operator"),
-        }
-        let key = text(requirement, "key");
-        errors.invalid_all(&child(&at, "key"), key, names::qualified_name(key));
     }
 }
 

@@ -188,6 +188,8 @@ fn path_fits(spec: &str, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use podlog_api::Selectors;
+
     use super::*;
 
     fn of(rules: &str) -> Policy {
@@ -213,6 +215,7 @@ mod tests {
             subresource: subresource.into(),
             namespace: namespace.trim_matches('-').into(),
             name: parts.next().unwrap_or_default().into(),
+            selectors: Selectors::default(),
         }
     }
 

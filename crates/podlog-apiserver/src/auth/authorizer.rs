@@ -31,21 +31,10 @@ pub(crate) struct ClusterAuthorizer {
     members: Vec<Member>,
 }
 
-/// [`ClusterAuthorizer`] for one request that lists or watches: nodes may do so with some field selectors only.
-pub(crate) struct Selecting {
-    authorizer: Arc<ClusterAuthorizer>,
-    field_selector: String,
-}
-
 impl ClusterAuthorizer {
     /// Asks `members` in their order.
     pub(crate) fn new(registry: Registry, members: Vec<Member>) -> Self {
         ClusterAuthorizer { registry, members }
-    }
-
-    /// For a request with this field selector.
-    pub(crate) fn selecting(self: &Arc<Self>, field_selector: &str) -> Selecting {
-        Selecting { authorizer: self.clone(), field_selector: field_selector.to_owned() }
     }
 
     /// What the user may do in a namespace, as far as those who decide can say.
@@ -67,39 +56,14 @@ impl ClusterAuthorizer {
         found
     }
 
-    async fn decide(
-        &self,
-        user: &UserInfo,
-        attributes: &Attributes,
-        field_selector: &str,
-    ) -> Result<Decision, AuthzError> {
-        if user.is_in(UserInfo::MASTERS) {
-            return Ok(Decision::Allow(String::new()));
-        }
-        let (mut reasons, mut errors) = (Vec::new(), Vec::new());
-        for member in &self.members {
-            match self.ask(member, user, attributes, field_selector).await {
-                Ok(Decision::NoOpinion(reason)) => reasons.push(reason),
-                Ok(decided) => return Ok(decided),
-                Err(error) => errors.push(error.0),
-            }
-        }
-        if !errors.is_empty() {
-            return Err(AuthzError(errors.join(", ")));
-        }
-        reasons.retain(|reason| !reason.is_empty());
-        Ok(Decision::NoOpinion(reasons.join("\n")))
-    }
-
     async fn ask(
         &self,
         member: &Member,
         user: &UserInfo,
         attributes: &Attributes,
-        field_selector: &str,
     ) -> Result<Decision, AuthzError> {
         match member {
-            Member::Node => Ok(node::authorize(&self.registry, user, attributes, field_selector)),
+            Member::Node => Ok(node::authorize(&self.registry, user, attributes)),
             Member::Rbac => Ok(self.registry.policy().authorize(user, attributes)),
             Member::Webhook(webhook) => webhook.authorize(user, attributes).await,
             Member::AlwaysAllow => Ok(Decision::Allow(String::new())),
@@ -111,14 +75,22 @@ impl ClusterAuthorizer {
 #[async_trait]
 impl Authorizer for ClusterAuthorizer {
     async fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Result<Decision, AuthzError> {
-        self.decide(user, attributes, "").await
-    }
-}
-
-#[async_trait]
-impl Authorizer for Selecting {
-    async fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Result<Decision, AuthzError> {
-        self.authorizer.decide(user, attributes, &self.field_selector).await
+        if user.is_in(UserInfo::MASTERS) {
+            return Ok(Decision::Allow(String::new()));
+        }
+        let (mut reasons, mut errors) = (Vec::new(), Vec::new());
+        for member in &self.members {
+            match self.ask(member, user, attributes).await {
+                Ok(Decision::NoOpinion(reason)) => reasons.push(reason),
+                Ok(decided) => return Ok(decided),
+                Err(error) => errors.push(error.0),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(AuthzError(errors.join(", ")));
+        }
+        reasons.retain(|reason| !reason.is_empty());
+        Ok(Decision::NoOpinion(reasons.join("\n")))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! As `plugin/pkg/auth/authorizer/node`. Logs are not among it.
 
-use podlog_api::{Attributes, Decision, Object, UserInfo};
+use podlog_api::selector::SelectorOperator;
+use podlog_api::{Attributes, Decision, Object, Selectors, UserInfo};
 
 use crate::registry::Registry;
 use crate::registry::admission::node_restriction::{LEASE_NAMESPACE, node_of};
@@ -20,6 +21,9 @@ const ALWAYS: &[(&str, &str, &[&str])] = &[
     ("authorization.k8s.io", "localsubjectaccessreviews", &["create"]),
 ];
 
+/// Said of a question about no object in particular.
+const NO_NAME: &str = "No Object name found";
+
 /// One question of a node.
 struct Asked<'a> {
     node: &'a str,
@@ -30,21 +34,18 @@ struct Asked<'a> {
     name: &'a str,
 }
 
-pub(super) fn authorize(
-    registry: &Registry,
-    user: &UserInfo,
-    attributes: &Attributes,
-    field_selector: &str,
-) -> Decision {
-    let (Some(node), Attributes::Resource { verb, group, resource, subresource, namespace, name, .. }) =
-        (node_of(user), attributes)
+pub(super) fn authorize(registry: &Registry, user: &UserInfo, attributes: &Attributes) -> Decision {
+    let (
+        Some(node),
+        Attributes::Resource { verb, group, resource, subresource, namespace, name, selectors, .. },
+    ) = (node_of(user), attributes)
     else {
         return no_opinion("");
     };
     let asked = Asked { node, verb, subresource, namespace, name };
     match (group.as_str(), resource.as_str()) {
         ("", "nodes") => nodes(&asked),
-        ("", "pods") => pods(registry, &asked, field_selector),
+        ("", "pods") => pods(registry, &asked, selectors),
         ("", kind @ ("configmaps" | "secrets")) => needed_by_pods(registry, &asked, kind),
         ("", "serviceaccounts") => tokens(registry, &asked),
         ("coordination.k8s.io", "leases") => leases(&asked),
@@ -81,26 +82,26 @@ fn nodes(asked: &Asked<'_>) -> Decision {
 }
 
 /// A node reads the pods on it; admission sees to it that it writes no other, and creates mirror pods only.
-fn pods(registry: &Registry, asked: &Asked<'_>, selector: &str) -> Decision {
+fn pods(registry: &Registry, asked: &Asked<'_>, selectors: &Selectors) -> Decision {
     let on_node = || {
         let pod = registry.find(pods_kind(), asked.namespace, asked.name).ok().flatten();
         relationship(asked.node, pod.is_some_and(|pod| runs_on(&pod, asked.node)))
     };
     match (asked.subresource, asked.verb) {
         ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => allow_if(true),
-        ("", "list" | "watch") if selects_node(selector, asked.node) => allow_if(true),
+        ("", "list" | "watch") if selects_node(selectors, asked.node) => allow_if(true),
         ("", "list" | "watch") if asked.name.is_empty() => {
             no_opinion("can only list/watch pods with spec.nodeName field selector")
         }
+        ("", "get") if asked.name.is_empty() => no_opinion(NO_NAME),
         ("", "get" | "list" | "watch") => on_node(),
         _ => no_opinion(""),
     }
 }
 
-fn selects_node(selector: &str, node: &str) -> bool {
-    selector.split(',').any(|term| {
-        let value = term.strip_prefix("spec.nodeName=");
-        value.is_some_and(|value| value.strip_prefix('=').unwrap_or(value) == node)
+fn selects_node(selectors: &Selectors, node: &str) -> bool {
+    selectors.fields.iter().any(|field| {
+        field.key == "spec.nodeName" && field.operator == SelectorOperator::In && field.values == [node]
     })
 }
 
@@ -110,7 +111,7 @@ fn needed_by_pods(registry: &Registry, asked: &Asked<'_>, kind: &str) -> Decisio
             no_opinion("can only read resources of this type")
         }
         ("", _) if asked.namespace.is_empty() => no_opinion("can only read namespaced object of this type"),
-        ("", _) if asked.name.is_empty() => no_opinion("No Object name found"),
+        ("", _) if asked.name.is_empty() => no_opinion(NO_NAME),
         ("", _) => related(registry, asked, |pod| references::to(pod, kind, |name| name == asked.name)),
         _ => no_opinion("cannot read subresource"),
     }
@@ -205,6 +206,7 @@ mod tests {
             ("get pods default on-n1", "", "yes"),
             ("get pods default on-n2", "", related),
             ("get pods default on-n3", "", related),
+            ("get pods default -", "", "No Object name found"),
             ("get pods/log default on-n1", "", ""),
             ("list pods default on-n1", "", "yes"),
             ("list pods - -", "spec.nodeName=n1,status.phase=Running", "yes"),
@@ -265,7 +267,7 @@ mod tests {
             ("create subjectaccessreviews.authorization.k8s.io - -", "", "yes"),
         ];
         for (question, selector, expected) in rows {
-            let decision = authorize(&registry, &user, &attributes(question), selector);
+            let decision = authorize(&registry, &user, &attributes(question, selector));
             let said = match decision {
                 Decision::Allow(_) => "yes".to_owned(),
                 Decision::NoOpinion(why) => why,
@@ -276,7 +278,7 @@ mod tests {
     }
 
     /// `verb resource[.group][/subresource] namespace name`; `-` is empty.
-    fn attributes(question: &str) -> Attributes {
+    fn attributes(question: &str, selector: &str) -> Attributes {
         let words: Vec<&str> = question.split(' ').map(|word| word.trim_matches('-')).collect();
         let [verb, resource, namespace, name] = words[..] else { panic!("{question}") };
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
@@ -289,6 +291,7 @@ mod tests {
             subresource: subresource.into(),
             namespace: namespace.into(),
             name: name.into(),
+            selectors: Selectors::of_query(selector, ""),
         }
     }
 }

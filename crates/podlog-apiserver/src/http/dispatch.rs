@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use podlog_api::accept::Endpoint;
-use podlog_api::{ApiError, Attributes, Object, resource};
+use podlog_api::{ApiError, Attributes, Object, Selectors, resource};
 use podlog_serving::authorize;
 use serde_json::json;
 
@@ -127,6 +127,7 @@ async fn may_decide(app: &App, call: &Call, target: &Target, verb: &str) -> Resu
             subresource: String::new(),
             namespace: String::new(),
             name,
+            selectors: Selectors::default(),
         };
         if authorize(app.authorizer.as_ref(), call.user(), &attributes).await.is_ok() {
             return Ok(());

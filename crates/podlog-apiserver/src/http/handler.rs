@@ -121,8 +121,8 @@ impl App {
         let info = asked.info;
         let mut user = self.authenticate(asked, &parts, &peer).await?;
         let audit = asked.audit.get().cloned();
-        let authorizer = self.authorizer.selecting(&info.field_selector);
-        let other = impersonation::impersonated(&parts.headers, &user, &info.attributes, &authorizer).await?;
+        let authorizer = self.authorizer.as_ref();
+        let other = impersonation::impersonated(&parts.headers, &user, &info.attributes, authorizer).await?;
         if let Some(other) = other {
             tracing::debug!(user = user.username, other = other.user.username, "impersonation");
             if let Some(record) = &audit {
@@ -134,7 +134,7 @@ impl App {
             self.metrics.dropped(info);
             return Ok(answer::too_many_requests());
         };
-        let permit = match self.permit(&authorizer, &user, &info.attributes, audit.as_deref()).await? {
+        let permit = match self.permit(authorizer, &user, &info.attributes, audit.as_deref()).await? {
             Ok(permit) => permit,
             Err(error) => {
                 let uri = parts.uri.path_and_query().map_or("", |p| p.as_str());

@@ -120,7 +120,7 @@ struct Labels<'a> {
 impl<'a> Labels<'a> {
     fn of(info: &'a RequestInfo) -> Self {
         match &info.attributes {
-            Attributes::Resource { verb, group, version, resource, subresource, namespace, name } => {
+            Attributes::Resource { verb, group, version, resource, subresource, namespace, name, .. } => {
                 // Only what is served becomes a label: anything else would let clients make series.
                 let known = podlog_api::resource::find(group, version, resource);
                 Labels {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::request::Parts;
 use http::{Method, StatusCode};
-use podlog_api::{Attributes, Decision, UserInfo};
+use podlog_api::{Attributes, Decision, Selectors, UserInfo};
 use podlog_serving::{
     Authenticator, Authorizer, AuthzError, Peer, Permit, Refusal, TlsError, UnionAuthenticator,
     X509Authenticator, authorize,
@@ -110,6 +110,7 @@ impl Gate {
             subresource: subresource.into(),
             namespace: String::new(),
             name: self.node.clone(),
+            selectors: Selectors::default(),
         }
     }
 }

@@ -88,7 +88,7 @@ impl WebhookAuthorizer {
 #[async_trait]
 impl Authorizer for WebhookAuthorizer {
     async fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Result<Decision, AuthzError> {
-        let Attributes::Resource { verb, group, version, resource, subresource, namespace, name } =
+        let Attributes::Resource { verb, group, version, resource, subresource, namespace, name, .. } =
             attributes
         else {
             return Ok(Decision::NoOpinion(String::new()));

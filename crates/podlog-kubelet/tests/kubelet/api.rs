@@ -205,8 +205,9 @@ impl State {
     }
 
     fn handle(&self, info: &RequestInfo, media: &str, body: &[u8]) -> Result<Answer, ApiError> {
-        let Attributes::Resource { verb, group, version, resource: plural, subresource, namespace, name } =
-            &info.attributes
+        let Attributes::Resource {
+            verb, group, version, resource: plural, subresource, namespace, name, ..
+        } = &info.attributes
         else {
             return Err(ApiError::no_such_path());
         };

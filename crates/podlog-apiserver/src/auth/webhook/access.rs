@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use podlog_api::selector::SelectorRequirement;
 use podlog_api::{Attributes, Decision, UserInfo};
 use podlog_serving::{Authorizer, AuthzError};
 use serde::Deserialize;
@@ -48,16 +49,16 @@ impl AccessWebhook {
         let status = answer.get_mut("status").map(Value::take).unwrap_or_default();
         let status: Status = serde_json::from_value(status)
             .map_err(|_| AuthzError("the webhook's answer is not a SubjectAccessReview".into()))?;
-        decision(status)
+        Ok(decision(status))
     }
 }
 
-fn decision(status: Status) -> Result<Decision, AuthzError> {
+/// A webhook that both allows and denies has denied.
+fn decision(status: Status) -> Decision {
     match (status.allowed, status.denied) {
-        (true, true) => Err(AuthzError("the webhook both allowed and denied".into())),
-        (false, true) => Ok(Decision::Deny(status.reason)),
-        (true, false) => Ok(Decision::Allow(status.reason)),
-        (false, false) => Ok(Decision::NoOpinion(status.reason)),
+        (_, true) => Decision::Deny(status.reason),
+        (true, false) => Decision::Allow(status.reason),
+        (false, false) => Decision::NoOpinion(status.reason),
     }
 }
 
@@ -83,9 +84,11 @@ fn spec(user: &UserInfo, attributes: &Attributes) -> Value {
     let mut spec =
         json!({"user": user.username, "uid": user.uid, "groups": user.groups, "extra": user.extra});
     match attributes {
-        Attributes::Resource { verb, group, version, resource, subresource, namespace, name } => {
+        Attributes::Resource { verb, group, version, resource, subresource, namespace, name, selectors } => {
             spec["resourceAttributes"] = json!({"verb": verb, "group": group, "version": version,
-                "resource": resource, "subresource": subresource, "namespace": namespace, "name": name});
+                "resource": resource, "subresource": subresource, "namespace": namespace, "name": name,
+                "fieldSelector": {"requirements": requirements(&selectors.fields)},
+                "labelSelector": {"requirements": requirements(&selectors.labels)}});
         }
         Attributes::NonResource { verb, path } => {
             spec["nonResourceAttributes"] = json!({"verb": verb, "path": path});
@@ -95,6 +98,19 @@ fn spec(user: &UserInfo, attributes: &Attributes) -> Value {
     spec
 }
 
+fn requirements(list: &[SelectorRequirement]) -> Value {
+    let one = |SelectorRequirement { key, operator, values }: &SelectorRequirement| {
+        let mut requirement = json!({"key": key, "operator": operator.as_str()});
+        // Empty values that are listed stay.
+        if !values.is_empty() {
+            requirement["values"] = json!(values);
+        }
+        requirement
+    };
+    list.iter().map(one).collect()
+}
+
+/// Leaves the elements of lists as they are.
 fn drop_empty(value: &mut Value) {
     let Value::Object(map) = value else { return };
     map.values_mut().for_each(drop_empty);
@@ -108,6 +124,8 @@ fn drop_empty(value: &mut Value) {
 
 #[cfg(test)]
 mod tests {
+    use podlog_api::Selectors;
+
     use super::*;
 
     #[test]
@@ -121,11 +139,29 @@ mod tests {
             subresource: "log".into(),
             namespace: "prod".into(),
             name: "web".into(),
+            selectors: Selectors::default(),
         };
         assert_eq!(
             spec(&user, &log),
             json!({"user": "ann", "groups": ["devs"], "resourceAttributes": {"verb": "get", "version": "v1",
                 "resource": "pods", "subresource": "log", "namespace": "prod", "name": "web"}})
+        );
+        let list = Attributes::Resource {
+            verb: "list".into(),
+            group: String::new(),
+            version: "v1".into(),
+            resource: "pods".into(),
+            subresource: String::new(),
+            namespace: String::new(),
+            name: String::new(),
+            selectors: Selectors::of_query("spec.nodeName=n1", "a notin (x,),b"),
+        };
+        assert_eq!(
+            spec(&user, &list)["resourceAttributes"],
+            json!({"verb": "list", "version": "v1", "resource": "pods",
+                "fieldSelector": {"requirements": [{"key": "spec.nodeName", "operator": "In", "values": ["n1"]}]},
+                "labelSelector": {"requirements": [
+                    {"key": "a", "operator": "NotIn", "values": ["", "x"]}, {"key": "b", "operator": "Exists"}]}})
         );
         let path = Attributes::NonResource { verb: "get".into(), path: "/x".into() };
         assert_eq!(spec(&user, &path)["nonResourceAttributes"], json!({"verb": "get", "path": "/x"}));
@@ -134,13 +170,10 @@ mod tests {
     #[test]
     fn a_denial_is_not_the_same_as_no_opinion() {
         let rows = [
-            (json!({"allowed": true, "reason": "r"}), "Ok(Allow(\"r\"))"),
-            (json!({"denied": true}), "Ok(Deny(\"\"))"),
-            (json!({}), "Ok(NoOpinion(\"\"))"),
-            (
-                json!({"allowed": true, "denied": true}),
-                "Err(AuthzError(\"the webhook both allowed and denied\"))",
-            ),
+            (json!({"allowed": true, "reason": "r"}), "Allow(\"r\")"),
+            (json!({"denied": true}), "Deny(\"\")"),
+            (json!({}), "NoOpinion(\"\")"),
+            (json!({"allowed": true, "denied": true, "reason": "r"}), "Deny(\"r\")"),
         ];
         for (status, expected) in rows {
             assert_eq!(format!("{:?}", decision(serde_json::from_value(status).unwrap())), expected);

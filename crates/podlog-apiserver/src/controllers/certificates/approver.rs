@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use podlog_api::resource::Resource;
-use podlog_api::{ApiError, Attributes, Object, UserInfo};
+use podlog_api::{ApiError, Attributes, Object, Selectors, UserInfo};
 use podlog_serving::pki::SigningRequest;
 use podlog_serving::{Authorizer, authorize};
 use serde_json::Value;
@@ -88,6 +88,7 @@ impl Approver {
             subresource: subresource.into(),
             namespace: String::new(),
             name: String::new(),
+            selectors: Selectors::default(),
         };
         authorize(self.authorizer.as_ref(), user, &attributes).await.is_ok()
     }

@@ -128,7 +128,7 @@ fn go_syntax(user: &UserInfo) -> String {
 
 #[cfg(test)]
 mod tests {
-    use podlog_api::Decision;
+    use podlog_api::{Decision, Selectors};
     use podlog_serving::AuthzError;
 
     use super::*;
@@ -232,6 +232,7 @@ mod tests {
             subresource: "log".into(),
             namespace: "prod".into(),
             name: "web".into(),
+            selectors: Selectors::default(),
         }
     }
 

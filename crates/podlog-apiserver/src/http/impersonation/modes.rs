@@ -3,7 +3,7 @@
 //! The narrow ways come first: who acts as somebody of a kind for one request needs `impersonate-on:<mode>:<verb>` on what the
 //! request is for, and `impersonate:<mode>` on whom they act as. The last way is the verb `impersonate`, for every request.
 
-use podlog_api::{Attributes, UserInfo, go};
+use podlog_api::{Attributes, Selectors, UserInfo, go};
 
 use super::service_account;
 
@@ -136,6 +136,7 @@ impl Mode {
             subresource: String::new(),
             namespace: String::new(),
             name: name.into(),
+            selectors: Selectors::default(),
         }
     }
 

@@ -153,7 +153,7 @@ fn refusal(attributes: &Attributes) -> String {
 
 fn attributes(attributes: &Attributes) -> String {
     match attributes {
-        Attributes::Resource { verb, group, version, resource, subresource, namespace, name } => {
+        Attributes::Resource { verb, group, version, resource, subresource, namespace, name, .. } => {
             format!("{verb} {group}/{version} {resource}/{subresource} {namespace}/{name}")
         }
         Attributes::NonResource { verb, path } => format!("{verb} {path}"),

@@ -57,6 +57,31 @@ async fn access_reviews() {
             "{plural} {spec}"
         );
     }
+    let list = |selector: Value| {
+        json!({"user": "system:node:n1", "groups": ["system:nodes"], "resourceAttributes":
+            {"verb": "list", "resource": "pods", "fieldSelector": selector}})
+    };
+    let ours = |values: Value| json!({"key": "spec.nodeName", "operator": "In", "values": values});
+    let why = "can only list/watch pods with spec.nodeName field selector";
+    let lost = "spec.resourceAttributes.fieldSelector ignored due to parse error";
+    let cut = "spec.resourceAttributes.fieldSelector partially ignored due to parse error";
+    for (selector, expected) in [
+        (json!(null), json!({"allowed": false, "reason": why})),
+        (json!({"rawSelector": "spec.nodeName=n1"}), json!({"allowed": true})),
+        (
+            json!({"rawSelector": "spec.nodeName"}),
+            json!({"allowed": false, "reason": why, "evaluationError": lost}),
+        ),
+        (json!({"requirements": [ours(json!(["n1"]))]}), json!({"allowed": true})),
+        (
+            json!({"requirements": [ours(json!(["n1"])), ours(json!(["n1", "n2"]))]}),
+            json!({"allowed": true, "evaluationError": cut}),
+        ),
+    ] {
+        let answer =
+            app.post(&format!("{group}/subjectaccessreviews"), json!({"spec": list(selector)})).await;
+        assert_eq!(answer.json()["status"], expected, "{}", answer.text());
+    }
     let rules = app
         .post(&format!("{group}/selfsubjectrulesreviews"), json!({"spec": {"namespace": "default"}}))
         .await;
