@@ -185,3 +185,23 @@ fn a_node_joins_with_a_token_and_has_its_certificates_signed() {
     wait_for("the log to go on", || (log(&cluster).lines().count() > lines).then_some(()));
     cluster.ok(&["delete", "pod", "counter", "--grace-period=1"]);
 }
+
+#[test]
+fn labels_that_a_kubelet_may_not_set_are_refused_at_its_start() {
+    let root_dir = tempfile::tempdir().unwrap();
+    let kubelet = |labels: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_podlog"));
+        command
+            .args(["kubelet", "--address=127.0.0.1", "--port=0", labels])
+            .arg("--root-dir")
+            .arg(root_dir.path());
+        command.output().unwrap()
+    };
+    let refused = kubelet("--node-labels=disk=fast,node-role.kubernetes.io/worker=");
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    let expected = "failed to validate kubelet flags: unknown 'kubernetes.io' or 'k8s.io' labels specified with \
+                    --node-labels: [node-role.kubernetes.io/worker]\n";
+    assert!(said.contains(expected), "{said}");
+    assert!(std::fs::read_dir(root_dir.path()).unwrap().next().is_none(), "nothing was started");
+}

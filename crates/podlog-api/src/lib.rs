@@ -36,6 +36,7 @@ mod log_frames;
 pub mod log_options;
 mod log_resumed;
 mod names;
+pub mod node_labels;
 pub mod node_response;
 mod object;
 pub mod openapi;

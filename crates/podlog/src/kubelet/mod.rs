@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use podlog_api::node_labels;
 use podlog_kubelet::certificates::{CertificateStore, Wanted};
 use podlog_kubelet::config::KubeletConfiguration;
 use podlog_kubelet::runtime::ContainerRuntime;
@@ -65,6 +66,9 @@ fn hold(root_dir: &Path) -> anyhow::Result<Lock> {
 }
 
 fn configuration(args: &KubeletArgs) -> anyhow::Result<KubeletConfiguration> {
+    if let Some(problem) = node_labels::wrong_for_kubelets(&args.node_labels()) {
+        anyhow::bail!("failed to validate kubelet flags: {problem}");
+    }
     let overrides = args.overrides();
     let (config, warnings) = match &args.config {
         Some(path) => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use podlog_api::node_labels::is_for_kubelets;
 use podlog_api::resource::{self, Resource};
 use podlog_api::{ApiError, Object, UserInfo};
 use serde_json::Value;
@@ -11,23 +12,6 @@ use crate::registry::{Part, Registry, references};
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Where the leases of nodes are.
 pub(crate) const LEASE_NAMESPACE: &str = "kube-node-lease";
-/// Labels of this domain are not for kubelets: administrators steer pods by them.
-const RESTRICTED_DOMAIN: &str = "node-restriction.kubernetes.io";
-/// Labels in Kubernetes' domains that kubelets may set (`k8s.io/kubelet/pkg/apis/well_known_labels.go`).
-const KUBELET_LABELS: &[&str] = &[
-    "kubernetes.io/hostname",
-    "kubernetes.io/os",
-    "kubernetes.io/arch",
-    "topology.kubernetes.io/zone",
-    "topology.kubernetes.io/region",
-    "failure-domain.beta.kubernetes.io/zone",
-    "failure-domain.beta.kubernetes.io/region",
-    "node.kubernetes.io/instance-type",
-    "beta.kubernetes.io/instance-type",
-    "beta.kubernetes.io/os",
-    "beta.kubernetes.io/arch",
-];
-const KUBELET_LABEL_DOMAINS: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io"];
 
 /// The node that a user is the kubelet of.
 pub(crate) fn node_of(user: &UserInfo) -> Option<&str> {
@@ -222,17 +206,6 @@ fn forbidden_labels(new: &Object, old: Option<&Object>) -> String {
         .collect();
     let forbidden: Vec<&str> = changed.into_iter().filter(|label| !is_for_kubelets(label)).collect();
     forbidden.join(", ")
-}
-
-fn is_for_kubelets(label: &str) -> bool {
-    let domain = label.split_once('/').map_or("", |(domain, _)| domain);
-    let within =
-        |of: &str| domain.strip_suffix(of).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    if within(RESTRICTED_DOMAIN) {
-        return false;
-    }
-    let kubernetes = within("kubernetes.io") || within("k8s.io");
-    !kubernetes || KUBELET_LABELS.contains(&label) || KUBELET_LABEL_DOMAINS.iter().any(|of| within(of))
 }
 
 pub(super) fn delete(user: &UserInfo, resource: &Resource, object: &Object) -> Result<(), ApiError> {
