@@ -225,6 +225,11 @@ impl Cluster {
         self.podlog.command(&["logs", "-f", name, &server])
     }
 
+    /// Stock kubectl, to be run apart.
+    pub(crate) fn kubectl(&self, kubectl: &Path, arguments: &[&str]) -> Command {
+        self.podlog.kubectl_command(kubectl, arguments)
+    }
+
     /// Kills the runtime where it is a process of its own, and starts a new one.
     pub(crate) fn restart_runtime(&mut self) {
         match &mut self.backend {

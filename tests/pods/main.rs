@@ -12,7 +12,7 @@
 mod cluster;
 mod ephemeral;
 mod files;
-#[expect(dead_code, reason = "kubectl is not used here: requests are")]
+#[expect(dead_code, reason = "most of what is asked here are requests")]
 #[path = "../e2e/harness.rs"]
 mod harness;
 mod images;
@@ -30,6 +30,7 @@ mod restarts;
 mod rotation;
 mod settings;
 mod storage;
+mod streams;
 mod volumes;
 
 use std::future::Future;
@@ -40,6 +41,9 @@ use cluster::{Backend, Cluster, Column, Server};
 use machine::Machine;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+
+/// Names the scenarios of the table that shall run, and nothing else.
+const ONLY: &str = "PODLOG_SCENARIO";
 
 /// How many scenarios run at a time: two cores have to do with them.
 const AT_A_TIME: usize = 8;
@@ -100,6 +104,10 @@ const SCENARIOS: &[Scenario] = scenarios! {
     storage::an_empty_dir_has_its_limit;
     storage::logs_take_room_too;
     storage::what_pods_use_is_told;
+    streams::commands_in_containers, "a process runtime has no streams yet";
+    streams::files_are_copied, "a process runtime has no streams yet";
+    streams::ports_are_forwarded, "a process runtime has no streams yet";
+    streams::running_programs_are_attached_to, "a process runtime has no streams yet";
     images::images_that_cannot_be_had, "a process has no image";
     images::secrets_open_registries, "a process has no image";
 };
@@ -158,6 +166,9 @@ fn run(column: Column, backend: Backend) {
     block_on(async {
         let cluster = Cluster::start(column, backend).await;
         let mut cluster = together(cluster).await;
+        if std::env::var_os(ONLY).is_some() {
+            return;
+        }
         // Alone: nobody else shall be in the way of a fast writer.
         rotation::every_line_through_rotations(&cluster).await;
         if column == Column::Containerd {
@@ -170,7 +181,7 @@ fn run(column: Column, backend: Backend) {
 
 /// Runs the table; fails with the names of all that failed.
 async fn together(cluster: Cluster) -> Cluster {
-    let only = std::env::var("PODLOG_SCENARIO").unwrap_or_default();
+    let only = std::env::var(ONLY).unwrap_or_default();
     let (cluster, places) = (Arc::new(cluster), Arc::new(Semaphore::new(AT_A_TIME)));
     let mut running = JoinSet::new();
     for scenario in SCENARIOS.iter().filter(|scenario| scenario.name.contains(&only)) {

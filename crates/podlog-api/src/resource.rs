@@ -215,6 +215,8 @@ const ALL_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const NO_COLLECTION: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
+/// By POST, or by GET where the client is a WebSocket.
+const CONNECT: &[&str] = &["create", "get"];
 const READ_ONLY: &[&str] = &["get", "list", "watch"];
 const READ_WRITE: &[&str] = &["get", "patch", "update"];
 
@@ -257,10 +259,13 @@ static RESOURCES: &[Resource] = &[
         .short(&["no"])
         .with(&[sub("proxy", "NodeProxyOptions", NODE, &["get"]), status("Node", NODE)]),
     Resource::new(CORE, "Pod", ("pods", "pod"), POD).short(&["po"]).in_all().with(&[
+        sub("attach", "PodAttachOptions", POD, CONNECT),
         sub("binding", "Binding", "io.k8s.api.core.v1.Binding", CREATE),
         foreign("eviction", "Eviction", ("policy", "v1"), "io.k8s.api.policy.v1.Eviction", CREATE),
         sub("ephemeralcontainers", "Pod", POD, &["get", "patch", "update"]),
+        sub("exec", "PodExecOptions", POD, CONNECT),
         sub("log", "Pod", POD, &["get"]),
+        sub("portforward", "PodPortForwardOptions", POD, CONNECT),
         status("Pod", POD),
     ]),
     Resource::new(CORE, "Secret", ("secrets", "secret"), "io.k8s.api.core.v1.Secret"),

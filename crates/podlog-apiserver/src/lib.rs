@@ -22,6 +22,7 @@ pub mod registry;
 mod reviews;
 mod server;
 pub mod store;
+mod streams;
 
 pub use audit::AuditError;
 pub use auth::WebhookConfigError;

@@ -13,7 +13,7 @@ use podlog_api::node_response::{self, MAX_BODY_BYTES};
 use podlog_api::resource::find;
 use podlog_api::{ApiError, LOG_OPTIONS_HEADER, LOG_RESUMED_HEADER, Object, PodLogOptions, Reason};
 use podlog_serving::metrics::Held;
-use podlog_serving::{NodeBody, Verify, relay_body};
+use podlog_serving::{NodeBody, Upgrade, Verify, relay_body};
 use serde_json::Value;
 
 use crate::deleted_pods;
@@ -75,7 +75,7 @@ pub(crate) async fn answer(
 }
 
 /// The container whose log is meant.
-fn choose_container(pod: &Object, wanted: &str) -> Result<String, ApiError> {
+pub(crate) fn choose_container(pod: &Object, wanted: &str) -> Result<String, ApiError> {
     let names = |pointer: &str| -> Vec<String> {
         pod.array(pointer).iter().filter_map(|c| Some(c["name"].as_str()?.to_owned())).collect()
     };
@@ -144,6 +144,7 @@ async fn refused(pod: &str, code: u16, body: NodeBody) -> ApiError {
 /// options beyond Kubernetes is passed on.
 fn stream(call: Call, response: Response<NodeBody>, held: Held) -> Answer {
     let Call { permit, headers, upgrade, .. } = call;
+    let upgrade = upgrade.filter(Upgrade::is_websocket);
     let (parts, body) = response.into_parts();
     let coding = if upgrade.is_none() { Coding::negotiate(&headers) } else { Coding::PlainText };
     let stream = coding.encode(relay_body(body, (permit, held), |(permit, _), error| {

@@ -12,14 +12,14 @@ use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::node::{Dialled, Ends, Timeouts, client_config, dial};
 use crate::pki::KeyPairFiles;
 use crate::reload::Reloading;
-use crate::server::connection::AfterUpgrade;
 use crate::tls::{AnyServer, ServerOfAuthority, load_key_pair, load_roots};
-use crate::{Body, BodyError, DialCause, TlsError, empty_body, relay_body};
+use crate::upgrade::authority;
+use crate::{Body, BodyError, DialCause, TlsError, Upgrade, empty_body, relay_body};
 
 /// Headers about one connection, which say nothing about the next.
 const HOP_BY_HOP: &[&str] =
@@ -67,67 +67,45 @@ impl Forwarder {
     ///
     /// # Errors
     /// When no answer came. Any answer is one.
-    pub async fn forward(&self, mut request: Request<Incoming>) -> Result<Response<Body>, DialCause> {
+    pub async fn forward(&self, request: Request<Incoming>) -> Result<Response<Body>, DialCause> {
         let config = Arc::clone(&*self.tls.current());
         let Dialled { connection, ends, .. } =
             dial(&self.host, self.port, config, Timeouts::default()).await?;
-        let failed = |error: hyper::Error| DialCause::exchange(&error, &ends);
-        let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await.map_err(failed)?;
-        tokio::spawn(driver.with_upgrades());
-        let waiting = Waiting::of(&mut request);
-        let response = sender.send_request(passed_on(request, waiting.is_some())).await.map_err(failed)?;
-        Ok(passed_back(response, waiting, ends))
+        let (mut parts, body) = request.into_parts();
+        let upgrade = Upgrade::of(&mut parts);
+        let request = passed_on(Request::from_parts(parts, body), upgrade.is_some());
+        exchange(connection, ends, request, upgrade, ()).await
     }
+}
+
+/// Asks over a connection that is for this request alone. What is upgraded is carried on, and `held` as long.
+pub(crate) async fn exchange<B>(
+    connection: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ends: Ends,
+    request: Request<B>,
+    upgrade: Option<Upgrade>,
+    held: impl Send + 'static,
+) -> Result<Response<Body>, DialCause>
+where
+    B: http_body::Body<Data: Send, Error: Into<BodyError>> + Send + 'static,
+{
+    let failed = |error: hyper::Error| DialCause::exchange(&error, &ends);
+    let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await.map_err(failed)?;
+    tokio::spawn(driver.with_upgrades());
+    let response = sender.send_request(request).await.map_err(failed)?;
+    Ok(passed_back(response, upgrade, ends, held))
 }
 
 /// Displays as the URL of the server.
 impl fmt::Display for Forwarder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "https://[{}]:{}", self.host, self.port),
-            false => write!(f, "https://{}:{}", self.host, self.port),
-        }
+        write!(f, "https://{}", authority(&self.host, self.port))
     }
 }
 
 impl fmt::Debug for Forwarder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Forwarder({self})")
-    }
-}
-
-/// A client that has asked to go on with another protocol.
-struct Waiting {
-    client: OnUpgrade,
-    after: AfterUpgrade,
-}
-
-impl Waiting {
-    fn of(request: &mut Request<Incoming>) -> Option<Self> {
-        if !request.headers().contains_key(UPGRADE) {
-            return None;
-        }
-        let client = request.extensions_mut().remove::<OnUpgrade>()?;
-        let after = request.extensions_mut().remove::<AfterUpgrade>()?;
-        Some(Waiting { client, after })
-    }
-
-    /// Carries bytes both ways until both ends have closed, or the server is done.
-    async fn carry_on(self, server: OnUpgrade) {
-        let Waiting { client, after } = self;
-        let _counted = after.counted();
-        let carried = async {
-            let (client, server) = tokio::try_join!(client, server)?;
-            let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-            copy_bidirectional(&mut client, &mut server).await.map_err(BodyError::from)
-        };
-        tokio::select! {
-            carried = carried => if let Err(error) = carried {
-                tracing::debug!(%error, "an upgraded stream broke");
-            },
-            () = after.cut.cancelled() => {}
-            () = after.abort.cancelled() => {}
-        }
     }
 }
 
@@ -153,7 +131,12 @@ fn passed_on(request: Request<Incoming>, is_upgrade: bool) -> Request<Incoming> 
     Request::from_parts(parts, body)
 }
 
-fn passed_back(mut response: Response<Incoming>, waiting: Option<Waiting>, ends: Ends) -> Response<Body> {
+fn passed_back(
+    mut response: Response<Incoming>,
+    upgrade: Option<Upgrade>,
+    ends: Ends,
+    held: impl Send + 'static,
+) -> Response<Body> {
     let upgraded = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
         .then(|| response.extensions_mut().remove::<OnUpgrade>())
         .flatten();
@@ -162,8 +145,8 @@ fn passed_back(mut response: Response<Incoming>, waiting: Option<Waiting>, ends:
     parts.extensions.clear();
     let announced = parts.headers.get(TRAILER).cloned();
     without_hops(&mut parts.headers, upgraded.is_some());
-    if let Some((server, waiting)) = upgraded.zip(waiting) {
-        tokio::spawn(waiting.carry_on(server));
+    if let Some((server, upgrade)) = upgraded.zip(upgrade) {
+        tokio::spawn(upgrade.carry_on(server, held));
         return Response::from_parts(parts, empty_body());
     }
     parts.headers.extend(announced.map(|names| (TRAILER, names)));

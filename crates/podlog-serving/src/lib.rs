@@ -18,6 +18,7 @@ mod reload;
 mod seam;
 mod server;
 mod tls;
+mod upgrade;
 pub mod websocket;
 
 pub use authn::{UnionAuthenticator, X509Authenticator, bearer_token};
@@ -34,3 +35,4 @@ pub use reload::Reloading;
 pub use seam::{Authenticator, AuthnError, Authorizer, AuthzError, Body, BodyError, Handler, Peer};
 pub use server::{Drained, Limits, ServeError, Server};
 pub use tls::{ServerTls, TlsError, install_crypto_provider};
+pub use upgrade::{Upgrade, UpgradeError};

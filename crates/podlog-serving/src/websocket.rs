@@ -14,10 +14,8 @@ use http::header::{
     CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -27,8 +25,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::connection::AfterUpgrade;
-use crate::{Body, empty_body, text_body};
+use crate::{Body, Upgrade, empty_body, text_body, upgrade};
 
 /// The only version that there is.
 const VERSION: &str = "13";
@@ -50,26 +47,7 @@ pub enum Framing {
     Base64,
 }
 
-/// A request to go on as a WebSocket, taken out of what HTTP knows of it.
-#[derive(Debug)]
-pub struct Upgrade {
-    on_upgrade: Option<OnUpgrade>,
-    after: Option<AfterUpgrade>,
-}
-
-impl std::fmt::Debug for AfterUpgrade {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AfterUpgrade")
-    }
-}
-
 impl Upgrade {
-    /// The request's wish for a WebSocket; `None` when it is one for plain HTTP.
-    pub fn of(parts: &mut Parts) -> Option<Upgrade> {
-        is_wanted(&parts.headers)
-            .then(|| Upgrade { on_upgrade: parts.extensions.remove(), after: parts.extensions.remove() })
-    }
-
     /// Answers 101 and sends `body` as messages, or refuses as Go does. A body that ends in an error closes the socket with
     /// 1011 and the error's text, a server that shuts down with 1001, and a complete body with 1000.
     pub fn answer(self, headers: &HeaderMap, body: Body) -> Response<Body> {
@@ -116,10 +94,8 @@ pub async fn tell(
 }
 
 /// As `wsstream.IsWebSocketRequest`.
-fn is_wanted(headers: &HeaderMap) -> bool {
-    let connection = text(headers, CONNECTION).to_ascii_lowercase();
-    text(headers, UPGRADE).eq_ignore_ascii_case("websocket")
-        && connection.split(',').any(|token| token.trim() == "upgrade")
+pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
+    text(headers, UPGRADE).eq_ignore_ascii_case("websocket") && upgrade::is_wanted(headers)
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> &str {

@@ -15,9 +15,8 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
-use podlog_serving::websocket::Upgrade;
 use podlog_serving::{
-    Body, Drained, Handler, Limits, Peer, Server, ServerTls, empty_body, install_crypto_provider,
+    Body, Drained, Handler, Limits, Peer, Server, ServerTls, Upgrade, empty_body, install_crypto_provider,
     stream_body, text_body,
 };
 use rustls::RootCertStore;

@@ -16,7 +16,7 @@ use podlog_serving::metrics::Registry;
 
 pub(crate) use log::AuditLog;
 pub(crate) use policy::Policy;
-pub(crate) use record::Record;
+pub(crate) use record::{EndsWith, Record};
 
 use crate::config::AuditConfig;
 use policy::{Level, Stage};

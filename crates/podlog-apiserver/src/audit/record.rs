@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use podlog_api::{ApiError, Attributes, RequestInfo, UserInfo, protobuf};
 use podlog_serving::{Body, BodyError, Peer, bearer_token, full_body};
 use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::Auditor;
 use super::policy::{Level, Stage, Verdict};
@@ -105,7 +106,7 @@ impl Record {
     }
 
     /// Notes the answer, now or, where it lasts, when it begins and when it ends.
-    pub(crate) async fn answered(self: &Arc<Self>, answer: Answer, error: Option<&ApiError>) -> Answer {
+    pub(crate) async fn answered(self: &Arc<Self>, mut answer: Answer, error: Option<&ApiError>) -> Answer {
         let status = status(answer.status().as_u16(), error);
         if !self.is_authenticated {
             self.emit(Stage::ResponseStarted, None);
@@ -114,6 +115,14 @@ impl Record {
         let is_stream = answer.body().size_hint().exact().is_none() && !answer.body().is_end_stream();
         if self.is_long_running {
             self.emit(Stage::ResponseStarted, Some(status.clone()));
+            if let Some(EndsWith(end)) = answer.extensions_mut().remove() {
+                let record = self.clone();
+                tokio::spawn(async move {
+                    end.cancelled().await;
+                    record.emit(Stage::ResponseComplete, Some(status));
+                });
+                return answer;
+            }
             if is_stream {
                 let record = self.clone();
                 return answer.map(|inner| Audited { inner, record, status }.boxed_unsync());
@@ -173,6 +182,10 @@ impl Record {
         self.auditor.log.write(line);
     }
 }
+
+/// Part of an answer after which the connection goes on without HTTP: cancelled when it ends.
+#[derive(Clone)]
+pub(crate) struct EndsWith(pub(crate) CancellationToken);
 
 /// A body whose end is noted, however it comes.
 struct Audited {

@@ -11,8 +11,7 @@ use podlog_api::query::Query;
 use podlog_api::resource::{self, Resource, Subresource};
 use podlog_api::strict::{FieldValidation, MediaType};
 use podlog_api::{ApiError, Attributes, Reason, RequestInfo, UserInfo, ownership, rbac};
-use podlog_serving::websocket::Upgrade;
-use podlog_serving::{Body, BodyError, Permit, Refusal, authorize};
+use podlog_serving::{Body, BodyError, Permit, Refusal, Upgrade, authorize};
 
 use super::negotiation::{Wanted, first};
 use crate::audit::Record;
@@ -39,7 +38,7 @@ pub(crate) struct Call {
     pub(crate) audit: Option<Arc<Record>>,
     /// Taken by whoever reads it.
     pub(crate) body: Mutex<Option<Body>>,
-    /// The wish for a WebSocket.
+    /// The wish for another protocol.
     pub(crate) upgrade: Option<Upgrade>,
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::answer::{self, Answer};
 use super::{App, Call, Target, discovery, health, list, options, watch, write};
 use crate::registry::{Part, certificates, scale};
-use crate::{deleted_pods, logs, node_proxy, reviews};
+use crate::{deleted_pods, logs, node_proxy, reviews, streams};
 
 /// Answers a request that is allowed.
 pub(crate) async fn answer(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
@@ -32,6 +32,10 @@ pub(crate) async fn answer(app: &Arc<App>, call: Call) -> Result<Answer, ApiErro
         (Some("log"), _) => {
             let held = app.metrics.lasting(&call.info);
             logs::answer(app, call, &target, held).await
+        }
+        (Some("exec" | "attach" | "portforward"), _) => {
+            let held = app.metrics.lasting(&call.info);
+            streams::answer(app, call, &target, held).await
         }
         (Some("proxy"), _) => {
             let held = app.metrics.lasting(&call.info);

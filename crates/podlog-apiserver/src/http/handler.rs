@@ -12,9 +12,8 @@ use http::{HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use podlog_api::query::Query;
 use podlog_api::{ApiError, Attributes, Details, Reason, RequestInfo, StreamRules, UserInfo, rbac};
-use podlog_serving::websocket::Upgrade;
 use podlog_serving::{
-    Authenticator, Authorizer, Body, Handler, NodeClient, Peer, Permit, Refusal, authorize,
+    Authenticator, Authorizer, Body, Handler, NodeClient, Peer, Permit, Refusal, Upgrade, authorize,
 };
 use tokio_util::sync::CancellationToken;
 

@@ -13,7 +13,7 @@ pub use types::{
     Container, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats, ContainerStatus,
     ContainerUser, Dns, EnvVar, ExecResult, Image, ListedImage, Mount, PodSandbox, PodSandboxConfig,
     PortMapping, Propagation, RegistryAuth, Resources, RuntimeCondition, RuntimeError, RuntimeVersion,
-    SandboxId, SandboxState, Seccomp, SecurityContext, Space,
+    SandboxId, SandboxState, Seccomp, SecurityContext, Space, StreamUrl, Streams,
 };
 
 use std::net::IpAddr;
@@ -170,6 +170,31 @@ pub trait ContainerRuntime: Send + Sync + 'static {
         timeout: Duration,
     ) -> Result<ExecResult, RuntimeError>;
 
+    /// Prepares a command to be run in a running container by whoever comes to the URL, with these streams.
+    async fn exec(
+        &self,
+        _id: &ContainerId,
+        _command: &[String],
+        _streams: Streams,
+    ) -> Result<StreamUrl, RuntimeError> {
+        Err(unoffered("Exec"))
+    }
+
+    /// Prepares the streams of a running container's first process for whoever comes to the URL.
+    async fn attach(&self, _id: &ContainerId, _streams: Streams) -> Result<StreamUrl, RuntimeError> {
+        Err(unoffered("Attach"))
+    }
+
+    /// Prepares connections to ports of a pod for whoever comes to the URL. `ports` is what WebSockets are for; with SPDY each
+    /// stream names its own.
+    async fn port_forward(&self, _id: &SandboxId, _ports: &[u16]) -> Result<StreamUrl, RuntimeError> {
+        Err(unoffered("PortForward"))
+    }
+
     /// Events from now on. A hint, not the truth: a receiver that falls behind loses events and lists anew.
     fn events(&self) -> mpsc::Receiver<ContainerEvent>;
+}
+
+fn unoffered(call: &str) -> RuntimeError {
+    RuntimeError::Rpc { code: "Unimplemented", message: format!("{call} is not offered by this runtime") }
 }

@@ -366,6 +366,58 @@ pub struct ExecResult {
     pub stderr: Vec<u8>,
 }
 
+/// Which streams of a program somebody wants to have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streams {
+    /// What it reads.
+    pub stdin: bool,
+    /// What it prints.
+    pub stdout: bool,
+    /// What it complains; with a terminal that is a part of stdout.
+    pub stderr: bool,
+    /// Whether it has a terminal.
+    pub tty: bool,
+}
+
+/// Where streams can be had, once and soon: a server that is spoken to without TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamUrl {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path and query.
+    pub path: String,
+}
+
+impl StreamUrl {
+    /// Reads what a runtime has told.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let refused = |why: &str| format!("cannot use the runtime's streaming URL {url:?}: {why}");
+        let uri: http::Uri = url.parse().map_err(|error| refused(&format!("{error}")))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(refused("it is spoken to without TLS here")),
+            _ => return Err(refused("it is no address of a server")),
+        }
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        Ok(StreamUrl { host: host.to_owned(), port: uri.port_u16().unwrap_or(80), path })
+    }
+}
+
+impl fmt::Display for StreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "http://[{}]:{}{}", self.host, self.port, self.path),
+            false => write!(f, "http://{}:{}{}", self.host, self.port, self.path),
+        }
+    }
+}
+
 /// Room that something takes on a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
@@ -486,4 +538,26 @@ pub enum RuntimeError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_streams_are_taken_apart() {
+        let url = |host: &str, port, path: &str| StreamUrl { host: host.into(), port, path: path.into() };
+        for (text, expected) in [
+            ("http://127.0.0.1:41771/exec/tOkEn", Some(url("127.0.0.1", 41771, "/exec/tOkEn"))),
+            ("http://[::1]:7/attach/x?y=1", Some(url("::1", 7, "/attach/x?y=1"))),
+            ("http://node", Some(url("node", 80, "/"))),
+            ("https://127.0.0.1:10010/exec/x", None),
+            ("/exec/x", None),
+            ("", None),
+        ] {
+            let parsed = StreamUrl::parse(text);
+            assert_eq!(parsed.as_ref().ok(), expected.as_ref(), "{text}: {parsed:?}");
+        }
+        assert_eq!(url("::1", 7, "/x").to_string(), "http://[::1]:7/x");
+    }
 }

@@ -86,7 +86,7 @@ impl Gate {
                 return Err(unauthorized());
             }
         };
-        let verb = verb(&request.method);
+        let verb = verb(&request.method, request.uri.path());
         let subresources = subresources(request.uri.path());
         for subresource in subresources {
             match authorize(&*self.authorizer, &user, &self.attributes(verb, subresource)).await {
@@ -132,9 +132,13 @@ fn undecided(user: &UserInfo, verb: &str, subresource: &str) -> Refused {
     Refused { code: StatusCode::INTERNAL_SERVER_ERROR, text }
 }
 
-/// The verb that a method stands for; empty for others, which nobody may.
-fn verb(method: &Method) -> &'static str {
+/// The verb that a method stands for; empty for others, which nobody may. Whoever runs commands creates something, also where
+/// a WebSocket makes it a GET: upstream lets those do so who may only read (`nodes/proxy`).
+fn verb(method: &Method, path: &str) -> &'static str {
     match *method {
+        _ if ["/exec", "/attach", "/portForward", "/run"].iter().any(|prefix| is_below(path, prefix)) => {
+            "create"
+        }
         Method::GET => "get",
         Method::POST => "create",
         Method::PUT => "update",
@@ -146,8 +150,7 @@ fn verb(method: &Method) -> &'static str {
 
 /// The subresources of `nodes` that stand for a path; any of them suffices (`pkg/kubelet/server/auth.go`).
 fn subresources(path: &str) -> &'static [&'static str] {
-    let below =
-        |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let below = |prefix: &str| is_below(path, prefix);
     if below("/stats") {
         &["stats"]
     } else if below("/metrics") {
@@ -169,6 +172,10 @@ fn subresources(path: &str) -> &'static [&'static str] {
     } else {
         &["proxy"]
     }
+}
+
+fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// `authorization.mode: AlwaysAllow`.
@@ -202,6 +209,21 @@ mod tests {
             ("/logs/messages", "log"),
         ] {
             assert_eq!(subresources(path).join(" "), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn who_runs_commands_creates() {
+        for (method, path, expected) in [
+            (Method::GET, "/exec/ns/pod/c", "create"),
+            (Method::GET, "/portForward/ns/pod", "create"),
+            (Method::POST, "/run/ns/pod/c", "create"),
+            (Method::GET, "/runningpods/", "get"),
+            (Method::GET, "/containerLogs/ns/pod/c", "get"),
+            (Method::DELETE, "/pods", "delete"),
+            (Method::OPTIONS, "/pods", ""),
+        ] {
+            assert_eq!(verb(&method, path), expected, "{method} {path}");
         }
     }
 

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use podlog_api::deleted_pods::Wanted;
 use podlog_api::{Compatibility, deleted_pods};
 use podlog_serving::metrics::{self, Counters, Gauges, Histograms, Registry};
-use podlog_serving::{Body, Handler, Peer, Permit, json_body, text_body};
+use podlog_serving::{Body, Handler, Peer, Permit, Upgrade, json_body, text_body};
 use serde_json::json;
 
 use super::access::Gate;
@@ -113,7 +113,7 @@ impl LogServer {
         }
     }
 
-    async fn route(&self, parts: &Parts, permit: Permit) -> Response<Body> {
+    async fn route(&self, parts: &Parts, permit: Permit, upgrade: Option<Upgrade>) -> Response<Body> {
         let path = parts.uri.path();
         let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let debugging = self.context.config.enable_debugging_handlers;
@@ -123,11 +123,10 @@ impl LogServer {
                 | "podlog",
                 ..,
             ] if !debugging => plain(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n"),
-            ["exec" | "attach" | "portForward" | "run", ..] => plain(
-                StatusCode::NOT_IMPLEMENTED,
-                format!("{} is not offered by podlog's kubelet: it serves logs.\n", segments[0]),
-            ),
-            _ if parts.method != Method::GET && segments[0] != "stats" => not_allowed(),
+            ["exec" | "attach" | "portForward" | "run", ..] => {
+                super::streams::answer(self, parts, &segments, upgrade, permit).await
+            }
+            _ if parts.method != Method::GET && segments[0] != "stats" => not_allowed("GET"),
             ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => healthy(),
             ["pods"] | ["pods", ""] => self.pod_list(false).await,
             ["runningpods"] | ["runningpods", ""] => self.pod_list(true).await,
@@ -227,7 +226,8 @@ impl LogServer {
 #[async_trait]
 impl Handler for LogServer {
     async fn handle(&self, request: Request<hyper::body::Incoming>, peer: Peer) -> Response<Body> {
-        let (parts, _body) = request.into_parts();
+        let (mut parts, _body) = request.into_parts();
+        let upgrade = Upgrade::of(&mut parts);
         let first = parts.uri.path().trim_start_matches('/').split('/').next().unwrap_or_default();
         let path = if PATHS.contains(&first) { first } else { "other" };
         let long = if matches!(path, "exec" | "attach" | "portForward") { "true" } else { "false" };
@@ -236,7 +236,7 @@ impl Handler for LogServer {
         let _inflight = self.metrics.inflight.with(&labels).hold();
         let begun = Instant::now();
         let response = match self.gate.admit(&parts, &peer).await {
-            Ok(permit) => self.route(&parts, permit).await,
+            Ok(permit) => self.route(&parts, permit, upgrade).await,
             Err(refused) => plain(refused.code, refused.text),
         };
         self.metrics.seconds.with(&labels).observe(begun.elapsed().as_secs_f64());
@@ -262,9 +262,9 @@ fn healthy() -> Response<Body> {
     plain(StatusCode::OK, "ok")
 }
 
-fn not_allowed() -> Response<Body> {
+pub(super) fn not_allowed(allowed: &'static str) -> Response<Body> {
     let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
 

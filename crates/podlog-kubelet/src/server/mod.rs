@@ -18,6 +18,7 @@ mod resources;
 mod review;
 mod selection;
 mod stream;
+mod streams;
 mod summary;
 mod system_logs;
 

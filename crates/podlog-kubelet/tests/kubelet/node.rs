@@ -51,7 +51,6 @@ async fn small_routes_answer() {
         ("/configz", 200, r#"{"kubeletconfig":{"#),
         ("/stats/summary", 200, r#""nodeName":"node-1""#),
         ("/logs/", 405, "logs endpoint is disabled."),
-        ("/exec/default/web/c", 501, "exec is not offered by podlog's kubelet"),
         ("/nothing", 404, "404"),
     ] {
         let (found, body) = bench.get(path).await;

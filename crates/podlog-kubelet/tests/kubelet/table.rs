@@ -41,10 +41,22 @@ const ROUTES: &[(&str, &str, u16, &str, bool)] = &[
     ("/podlog/deletedPods", "proxy", 200, "\"kind\":\"DeletedPodList\"", false),
     ("/podlog", "proxy", 404, "404", false),
     ("/logs/", "log", 405, "logs endpoint is disabled.", false),
-    ("/exec/default/web/c", "proxy", 501, "exec is not offered", false),
-    ("/attach/default/web/c", "proxy", 501, "attach is not offered", false),
-    ("/portForward/default/web", "proxy", 501, "portForward is not offered", false),
-    ("/run/default/web/c", "proxy", 501, "run is not offered", false),
+    ("/exec/default/web/c", "proxy", 400, "you must specify at least 1 of stdin, stdout, stderr", false),
+    ("/exec/default/web/c?output=1&command=id", "proxy", 400, "Upgrade request required", false),
+    ("/exec/default/web/other?output=1", "proxy", 500, "container not found (\"other\")", false),
+    ("/exec/default/other/c?output=1", "proxy", 404, "pod does not exist", false),
+    (
+        "/exec/default/web/00000000-0000-0000-0000-000000000000/c?output=1",
+        "proxy",
+        404,
+        "pod does not exist",
+        false,
+    ),
+    ("/exec/default/web?output=1", "proxy", 404, "404: Page Not Found", false),
+    ("/attach/default/web/c?input=1", "proxy", 400, "Upgrade request required", false),
+    ("/portForward/default/web", "proxy", 400, "Upgrade request required", false),
+    ("/portForward/default/other", "proxy", 404, "pod does not exist", false),
+    ("/run/default/web/c", "proxy", 405, "Method Not Allowed", false),
     ("/checkpoint/default/web/c", "checkpoint", 404, "404", true),
     ("/flagz", "configz", 404, "404", true),
     ("/statusz", "statusz", 404, "404", true),
@@ -60,8 +72,12 @@ async fn every_route_answers_those_who_may_ask() {
     for (path, subresources, code, part, _) in ROUTES {
         let (found, body) = bench.get(path).await;
         assert!(found == *code && body.contains(part), "{path}: {found} {body}");
+        // To run a command is to create something.
+        let creates =
+            ["/exec", "/attach", "/portForward", "/run/"].iter().any(|prefix| path.starts_with(prefix));
+        let verb = if creates { "create" } else { "get" };
         let refusal =
-            format!("Forbidden (user=eve, verb=get, resource=nodes, subresource(s)=[{subresources}])\n");
+            format!("Forbidden (user=eve, verb={verb}, resource=nodes, subresource(s)=[{subresources}])\n");
         assert_eq!(bench.get_as(Some("eve"), path).await, (403, refusal), "{path}");
         assert_eq!(bench.get_as(None, path).await, (401, "Unauthorized".to_owned()), "{path}");
     }
@@ -98,6 +114,18 @@ async fn methods_become_verbs() {
     }
     let (code, body) = bench.send(&admin, "POST", "/stats/summary", None).await;
     assert!(code == 200 && body.contains("node-1"), "{body}");
+    bench.runtime.set_exec("fail", 3);
+    for (path, expected) in [
+        ("/run/default/web/c?cmd=say+it", (200, "said\n")),
+        ("/run/default/web/c?cmd=fail+now", (500, "command 'fail now' exited with 3: ")),
+        ("/run/default/web/other?cmd=id", (500, "container not found (\"other\")")),
+    ] {
+        assert_eq!(
+            bench.send(&admin, "POST", path, None).await,
+            (expected.0, expected.1.to_owned()),
+            "{path}"
+        );
+    }
 }
 
 #[tokio::test]

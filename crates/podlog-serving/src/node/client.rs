@@ -15,12 +15,13 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::body::{NodeBody, StreamSlot};
 use super::connection::{Connection, Connections, Liveness, STREAM_WINDOW};
-use super::dial::{Timeouts, dial};
+use super::dial::{Dialled, Timeouts, dial};
 use super::error::{DialCause, DialError, Ends};
-use crate::TlsError;
 use crate::pki::KeyPairFiles;
 use crate::reload::Reloading;
 use crate::tls::{AnyServer, ServerOfAuthority, load_key_pair, load_roots, provider};
+use crate::upgrade::authority;
+use crate::{Body, TlsError, Upgrade, UpgradeError};
 
 /// Who the API server is to nodes, and which nodes it believes.
 #[derive(Clone, Debug, Default)]
@@ -119,6 +120,27 @@ impl NodeClient {
         }
     }
 
+    /// Passes a client's wish for another protocol on to a node, over a connection of its own. The node's answer is ours; when
+    /// it agrees, bytes go both ways. `held` lives as long as they do.
+    ///
+    /// # Errors
+    /// When no answer came, or one that is neither an agreement nor a refusal.
+    pub async fn upgrade(
+        &self,
+        host: &str,
+        port: u16,
+        path_and_query: &str,
+        upgrade: Upgrade,
+        held: impl Send + 'static,
+    ) -> Result<Response<Body>, UpgradeError> {
+        let mut config = ClientConfig::clone(&self.shared.tls.current().verified);
+        // Only HTTP/1.1 can be upgraded.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let dialled = dial(host, port, Arc::new(config), self.shared.timeouts).await;
+        let Dialled { connection, ends, .. } = dialled.map_err(UpgradeError::Dial)?;
+        upgrade.pass_over(connection, ends, &authority(host, port), path_and_query, held).await
+    }
+
     async fn exchange(
         &self,
         host: &str,
@@ -211,8 +233,7 @@ pub(crate) fn client_config(
 }
 
 fn url(host: &str, port: u16, path_and_query: &str) -> String {
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    format!("https://{host}:{port}{path_and_query}")
+    format!("https://{}{path_and_query}", authority(host, port))
 }
 
 fn is_stale(error: &hyper::Error) -> bool {

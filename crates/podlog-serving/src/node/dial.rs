@@ -75,6 +75,13 @@ pub(crate) async fn dial(
     }
 }
 
+/// Connects without TLS.
+pub(crate) async fn dial_plain(host: &str, port: u16) -> Result<(TcpStream, Ends), DialCause> {
+    let tcp = connect(host, port, DIAL_TIMEOUT).await?;
+    let ends = ends_of(&tcp)?;
+    Ok((tcp, ends))
+}
+
 fn ends_of(tcp: &TcpStream) -> Result<Ends, DialCause> {
     let ends =
         || Ok(Ends { local: tcp.local_addr()?, remote: tcp.peer_addr()?, tls_failure: Arc::default() });

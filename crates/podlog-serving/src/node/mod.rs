@@ -14,6 +14,6 @@ pub use body::NodeBody;
 pub(crate) use client::client_config;
 pub use client::{NodeClient, NodeClientConfig, Verify};
 pub use connection::Liveness;
-pub(crate) use dial::{Dialled, Timeouts, dial};
+pub(crate) use dial::{Dialled, Timeouts, dial, dial_plain};
 pub(crate) use error::Ends;
 pub use error::{DialCause, DialError};

@@ -10,18 +10,21 @@ const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
 
 /// Every subresource that has a handler, and its verbs.
 const SERVED: &[(&str, &[&str])] = &[
+    ("attach", &["create", "get"]),
     ("binding", &["create"]),
     ("ephemeralcontainers", &["get", "patch", "update"]),
     ("eviction", &["create"]),
+    ("exec", &["create", "get"]),
     ("finalize", &["update"]),
     ("log", &["get"]),
+    ("portforward", &["create", "get"]),
     ("proxy", &["get"]),
     ("scale", &["get", "patch", "update"]),
     ("status", &["get", "patch", "update"]),
     ("token", &["create"]),
 ];
 /// What upstream has besides, and nonsense.
-const UNSERVED: &[&str] = &["exec", "attach", "portforward", "resize", "nope"];
+const UNSERVED: &[&str] = &["resize", "nope"];
 const METHODS: &[(&str, &str)] =
     &[("GET", "get"), ("POST", "create"), ("PUT", "update"), ("PATCH", "patch"), ("DELETE", "delete")];
 
@@ -50,7 +53,7 @@ async fn every_subresource_is_served_by_its_own_handler_or_refused() {
 async fn rights_to_a_subresource_are_no_rights_to_its_object() {
     let app = server().await;
     let role = json!({"metadata": {"name": "r"}, "rules": [
-        {"apiGroups": [""], "resources": ["pods/exec", "pods/ephemeralcontainers"], "verbs": ["*"]}]});
+        {"apiGroups": [""], "resources": ["pods/resize", "pods/ephemeralcontainers"], "verbs": ["*"]}]});
     let binding = json!({"metadata": {"name": "b"}, "subjects": [{"kind": "User", "name": "bob"}],
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"}});
     for (kind, object) in [("clusterroles", role), ("clusterrolebindings", binding)] {
@@ -61,7 +64,7 @@ async fn rights_to_a_subresource_are_no_rights_to_its_object() {
     assert_eq!(app.post("/api/v1/namespaces/default/pods", pod).await.code, 201);
     let bob = ("x-user", "bob");
     let pod = "/api/v1/namespaces/default/pods/p";
-    for (object, subresource, served) in [(pod, "exec", false), (pod, "ephemeralcontainers", true)] {
+    for (object, subresource, served) in [(pod, "resize", false), (pod, "ephemeralcontainers", true)] {
         let before = app.get(object).await.json();
         let path = format!("{object}/{subresource}");
         let mut relabelled = before.clone();

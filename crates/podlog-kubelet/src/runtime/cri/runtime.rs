@@ -20,7 +20,8 @@ use super::{Endpoint, containers, images, process, sandboxes};
 use crate::runtime::{
     Container, ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerState,
     ContainerStats, ContainerStatus, ExecResult, Image, Images, ListedImage, LogRotation, PodSandbox,
-    PodSandboxConfig, RegistryAuth, RuntimeCondition, RuntimeError, RuntimeVersion, SandboxId,
+    PodSandboxConfig, RegistryAuth, RuntimeCondition, RuntimeError, RuntimeVersion, SandboxId, StreamUrl,
+    Streams,
 };
 
 /// The runtime that writes log files itself. With CRI-O each container has a process of its own for that.
@@ -114,6 +115,10 @@ fn repeatable<T>(answer: Result<T, Failure>) -> Result<(), RuntimeError> {
         Err(failure) if failure.is_not_found() => Ok(()),
         Err(failure) => Err(failure.into()),
     }
+}
+
+fn stream_url(url: String) -> Result<StreamUrl, RuntimeError> {
+    StreamUrl::parse(&url).map_err(RuntimeError::Unavailable)
 }
 
 /// Whole seconds, rounded up, as CRI counts them.
@@ -350,6 +355,30 @@ impl ContainerRuntime for CriRuntime {
             }
             Err(failure) => Err(missing(failure, "container", &id.0)),
         }
+    }
+
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        streams: Streams,
+    ) -> Result<StreamUrl, RuntimeError> {
+        let Streams { stdin, stdout, stderr, tty } = streams;
+        let (container_id, cmd) = (id.0.clone(), command.to_owned());
+        let request = cri::ExecRequest { container_id, cmd, tty, stdin, stdout, stderr };
+        stream_url(within(CALL, self.client.runtime().exec(request)).await?.url)
+    }
+
+    async fn attach(&self, id: &ContainerId, streams: Streams) -> Result<StreamUrl, RuntimeError> {
+        let Streams { stdin, stdout, stderr, tty } = streams;
+        let request = cri::AttachRequest { container_id: id.0.clone(), stdin, tty, stdout, stderr };
+        stream_url(within(CALL, self.client.runtime().attach(request)).await?.url)
+    }
+
+    async fn port_forward(&self, id: &SandboxId, ports: &[u16]) -> Result<StreamUrl, RuntimeError> {
+        let port = ports.iter().copied().map(i32::from).collect();
+        let request = cri::PortForwardRequest { pod_sandbox_id: id.0.clone(), port };
+        stream_url(within(CALL, self.client.runtime().port_forward(request)).await?.url)
     }
 
     fn events(&self) -> mpsc::Receiver<ContainerEvent> {

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::words;
 use crate::runtime::{
-    Container, ContainerId, ContainerRuntime, ContainerStatus, PodSandbox, RuntimeError, SandboxId,
+    Container, ContainerId, ContainerRuntime, ContainerStatus, PodSandbox, RuntimeError, SandboxId, Streams,
 };
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -229,6 +229,31 @@ impl RuntimeService for Services {
             stderr: result.stderr.into(),
             exit_code: result.exit_code,
         }))
+    }
+
+    async fn exec(&self, request: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
+        let cri::ExecRequest { container_id, cmd, tty, stdin, stdout, stderr } = request.into_inner();
+        let streams = words::streams(&container_id, Streams { stdin, stdout, stderr, tty })?;
+        let url = done(self.runtime.exec(&ContainerId(container_id), &cmd, streams).await)?;
+        Ok(Response::new(cri::ExecResponse { url: url.to_string() }))
+    }
+
+    async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
+        let cri::AttachRequest { container_id, stdin, tty, stdout, stderr } = request.into_inner();
+        let streams = words::streams(&container_id, Streams { stdin, stdout, stderr, tty })?;
+        let url = done(self.runtime.attach(&ContainerId(container_id), streams).await)?;
+        Ok(Response::new(cri::AttachResponse { url: url.to_string() }))
+    }
+
+    async fn port_forward(
+        &self,
+        request: Request<cri::PortForwardRequest>,
+    ) -> Answer<cri::PortForwardResponse> {
+        let cri::PortForwardRequest { pod_sandbox_id, port } = request.into_inner();
+        let ports: Result<Vec<u16>, _> = port.into_iter().map(u16::try_from).collect();
+        let ports = ports.map_err(|_| Status::invalid_argument("there is no such port"))?;
+        let url = done(self.runtime.port_forward(&SandboxId(pod_sandbox_id), &ports).await)?;
+        Ok(Response::new(cri::PortForwardResponse { url: url.to_string() }))
     }
 
     async fn container_stats(

@@ -11,7 +11,7 @@ use tonic::Status;
 use crate::runtime::{
     Container, ContainerConfig, ContainerEvent, ContainerId, ContainerState, ContainerStats, ContainerStatus,
     Dns, EnvVar, Mount, PodSandbox, PodSandboxConfig, PortMapping, Propagation, Resources, RuntimeError,
-    SandboxState, Seccomp, SecurityContext,
+    SandboxState, Seccomp, SecurityContext, Streams,
 };
 
 /// What a sandbox is made from.
@@ -343,6 +343,20 @@ fn map(map: std::collections::BTreeMap<String, String>) -> HashMap<String, Strin
     map.into_iter().collect()
 }
 
+/// The streams that somebody wants, if they can be had (`validateExecRequest` of `k8s.io/kubelet/pkg/cri/streaming`).
+pub(super) fn streams(container_id: &str, wanted: Streams) -> Result<Streams, Status> {
+    let refuse = |why: &str| Err(Status::invalid_argument(why));
+    if container_id.is_empty() {
+        refuse("missing required container_id")
+    } else if wanted.tty && wanted.stderr {
+        refuse("tty and stderr cannot both be true")
+    } else if !wanted.stdin && !wanted.stdout && !wanted.stderr {
+        refuse("one of stdin, stdout, or stderr must be set")
+    } else {
+        Ok(wanted)
+    }
+}
+
 /// An error as CRI's runtimes answer it.
 pub(super) fn refusal(error: &RuntimeError) -> Status {
     let text = crate::pods::error_text(error);
@@ -350,6 +364,10 @@ pub(super) fn refusal(error: &RuntimeError) -> Status {
         RuntimeError::NotFound { .. } => Status::not_found(text),
         RuntimeError::ExecTimeout { .. } => Status::deadline_exceeded(text),
         RuntimeError::Unavailable(_) => Status::unavailable(text),
+        RuntimeError::Rpc { code: "Unimplemented", message } => Status::unimplemented(message.clone()),
+        RuntimeError::Rpc { code: "ResourceExhausted", message } => {
+            Status::resource_exhausted(message.clone())
+        }
         _ => Status::unknown(text),
     }
 }
