@@ -155,9 +155,12 @@ impl LogReader {
         if let Some(index) = files.iter().position(|file| file.id() == ours.id()) {
             return Ok(Some(index));
         }
-        let mark = ours.mark()?;
+        let (mark, generation) = (ours.mark()?, ours.generation());
         for (index, file) in files.iter().enumerate().rev() {
-            if file.is_compressed() && file.mark()? == mark && files::have_same_content(ours, file)? {
+            // Of files in which nothing was written only their numbers differ.
+            let may_be_ours = file.is_compressed()
+                && generation.zip(file.generation()).is_none_or(|(ours, other)| ours == other);
+            if may_be_ours && file.mark()? == mark && files::have_same_content(ours, file)? {
                 return Ok(Some(index));
             }
         }

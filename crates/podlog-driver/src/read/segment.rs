@@ -75,6 +75,10 @@ impl Break {
         }
         let end = before.base().zip(before.length()?).and_then(|(base, length)| base.checked_add(length));
         let bytes = next.base().zip(end).and_then(|(next, end)| next.checked_sub(end));
+        let has_nothing_between = before.base().is_some() && before.base() == next.base();
+        if bytes == Some(0) || has_nothing_between {
+            return Ok(None);
+        }
         let (from, to) = (before.last_time(), next.first_time()?);
         let gap = Gap { bytes, from, to, ..Gap::new(GapReason::Retention) };
         let at = to.or(from).unwrap_or(Timestamp::MIN);

@@ -82,6 +82,33 @@ fn a_slow_follower_reads_all_generations_in_between() {
     }
 }
 
+/// Somebody rotated a log in which nothing was written yet: such files are all alike.
+#[test]
+fn empty_files_are_told_apart_and_missed_by_nobody() {
+    for is_deleted in [false, true] {
+        let files = Log::new();
+        let mut sink = files.sink(1 << 20);
+        let mut reader = files.reader(&selection(Mode::Exact, "follow"));
+        assert_eq!(drained(&mut reader), "");
+        for number in [1, 2] {
+            fs::rename(files.path(), files.generation(number)).expect("a rename");
+            sink.reopen().expect("a file");
+        }
+        sink.write(Stream::Stdout, b"a\n", at(1)).expect("room");
+        for number in [1, 2] {
+            let plain = fs::File::open(files.generation(number)).expect("a file");
+            let packed = fs::File::open(pack(&files.generation(number), Packing::Gzip)).expect("a file");
+            crate::attributes::copy(&plain, &packed);
+        }
+        if is_deleted {
+            fs::remove_file(format!("{}.gz", files.generation(2).display())).expect("a file");
+        }
+        assert_eq!(drained(&mut reader), "a\n");
+        assert_eq!(files.text(&Selection::default()), "a\n");
+        assert_eq!(reader.stats().gaps, 0);
+    }
+}
+
 #[test]
 fn the_second_name_of_the_current_file_is_no_generation() {
     let files = Log::new();
