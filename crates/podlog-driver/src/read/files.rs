@@ -78,9 +78,15 @@ impl LogFile {
         self.age.as_ref().and_then(|_| attributes::file_end(self.descriptor()))
     }
 
-    /// When its last record was logged, when its writer has left word before it went on to another file.
+    /// How the file ends, when all of it is older than `since` and its writer has left word of that.
+    pub(super) fn end_before(&self, since: Timestamp) -> Option<FileEnd> {
+        self.end().filter(|end| end.last < since && self.is_ordered())
+    }
+
+    /// When its last record was logged, when there is one and its writer has left word before it went on to another file.
     pub(super) fn last_time(&self) -> Option<Timestamp> {
-        attributes::file_end(self.descriptor()).map(|end| end.last)
+        let last = attributes::file_end(self.descriptor()).map(|end| end.last);
+        last.filter(|last| *last > Timestamp::MIN)
     }
 
     /// Whether its writer leaves word when it is done with a file, and is not done with this one.

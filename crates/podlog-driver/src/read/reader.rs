@@ -303,7 +303,10 @@ impl LogReader {
             }
             return Ok(());
         }
-        let start = tail::find(segments, lines, selection)?;
+        let Some(start) = tail::find(segments, lines, selection)? else {
+            self.since = selection.since;
+            return Ok(());
+        };
         self.renderer.ignore_before(start.ignore_before);
         segments.drain(..start.segment);
         if let Some(Segment::File(file)) = segments.first_mut() {
@@ -391,8 +394,7 @@ impl LogReader {
     }
 
     fn is_too_old(&self, file: &LogFile) -> Option<FileEnd> {
-        let since = self.since?;
-        file.end().filter(|end| file.is_ordered() && end.last < since)
+        file.end_before(self.since?)
     }
 
     /// Whether a line has begun that may go on in the next file, however old its records are: the clock may have been

@@ -34,6 +34,11 @@ impl Segment {
             Segment::Break(_) => None,
         }
     }
+
+    /// In which streams what comes behind goes on with a line, as far as the writer has left word.
+    pub(super) fn inside_at_end(&self) -> [bool; 2] {
+        self.as_file().and_then(LogFile::end).map_or([false; 2], |end| end.inside_line)
+    }
 }
 
 /// Where a log does not go on.

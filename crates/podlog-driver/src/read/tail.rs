@@ -27,14 +27,26 @@ pub(super) struct TailStart {
     pub(super) ignore_before: [u64; 2],
 }
 
-/// Finds the last `count` lines of `segments` (oldest first) that are selected. A file that turns out to be damaged is
-/// followed by a break from then on.
-pub(super) fn find(segments: &mut Vec<Segment>, count: u64, selection: &Selection) -> io::Result<TailStart> {
+/// Finds the last `count` lines of `segments` (oldest first) that are selected; `None` when there are fewer behind those that are
+/// too old, which are not looked at: then `since` alone says what is shown. A file that turns out to be damaged is followed by a
+/// break from then on.
+pub(super) fn find(
+    segments: &mut Vec<Segment>,
+    count: u64,
+    selection: &Selection,
+) -> io::Result<Option<TailStart>> {
     let mut search = Search::new(count, selection);
     // What was walked through, newest first: index, and bytes.
     let mut walked = Vec::new();
     let mut index = segments.len();
+    let too_old = count_too_old(segments, selection);
     while index > 0 && !search.is_over() {
+        if index == too_old && search.left > 0 {
+            search.leave_out(segments[index - 1].inside_at_end());
+            if search.left > 0 {
+                return Ok(None);
+            }
+        }
         index -= 1;
         let damage = match &mut segments[index] {
             Segment::Break(here) => {
@@ -55,7 +67,17 @@ pub(super) fn find(segments: &mut Vec<Segment>, count: u64, selection: &Selectio
         }
     }
     search.end();
-    Ok(search.start(&walked, segments.len()))
+    Ok(Some(search.start(&walked, segments.len())))
+}
+
+/// How many segments at the beginning hold nothing that `since` lets through.
+fn count_too_old(segments: &[Segment], selection: &Selection) -> usize {
+    let Some(since) = selection.since else { return 0 };
+    let is_too_old = |segment: &&Segment| match segment {
+        Segment::File(file) => file.end_before(since).is_some(),
+        Segment::Break(here) => here.shown(Some(since), None).is_none(),
+    };
+    segments.iter().take_while(is_too_old).count()
 }
 
 /// Makes it possible to read the file backwards. Why that was not possible to its end.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::attributes::FileEnd;
 
 #[test]
 fn since_skips_what_is_too_old_in_ordered_files() {
@@ -25,6 +26,38 @@ fn since_skips_what_is_too_old_in_ordered_files() {
     if crate::attributes::generation(fs::File::open(files.path()).expect("a file")).is_some() {
         assert!(reader.stats().records < 12_000, "most of it was not read: {:?}", reader.stats());
     }
+}
+
+#[test]
+fn what_is_too_old_is_not_unpacked_to_count_its_lines() {
+    let files = Log::new();
+    // Whoever unpacks the first one tells of its damage.
+    let names = [format!("{}.gz", files.generation(0).display()).into(), files.generation(1), files.path()];
+    let contents =
+        [b"no gzip".to_vec(), log(&["o1F a", "e1P b"]), log(&["o2P c", "e2F b", "o3F c", "o4F d"])];
+    for (number, (path, content)) in names.iter().zip(contents).enumerate() {
+        fs::write(path, content).expect("room");
+        let file = fs::File::open(path).expect("a file");
+        crate::attributes::mark_generation(&file, number as u64 + 1);
+        let end = FileEnd { last: at(number as i64), inside_line: [false, number == 1] };
+        if number < 2 {
+            crate::attributes::mark_end(&file, end);
+        }
+    }
+    if crate::attributes::generation(fs::File::open(files.path()).expect("a file")).is_none() {
+        return;
+    }
+    for (options, expected) in [
+        ("since=1 tail=100", "a\nbb\ncc\nd\n"),
+        ("since=2 tail=100", "cc\nd\n"),
+        ("since=2 tail=2", "cc\nd\n"),
+        ("since=2 tail=1", "d\n"),
+        ("since=2 tail=100 stderr", ""),
+        ("since=3 tail=100", "d\n"),
+    ] {
+        assert_eq!(files.text(&selection(Mode::Exact, options)), expected, "{options}");
+    }
+    assert!(files.text(&selection(Mode::Exact, "since=0 tail=100")).contains("podlog.gap"));
 }
 
 #[test]
@@ -105,7 +138,7 @@ fn lines_that_were_left_out_do_not_count_when_the_clock_was_set_back() {
         fs::write(&path, log(records)).expect("room");
         let file = fs::File::open(path).expect("a file");
         crate::attributes::mark_generation(&file, number as u64);
-        let end = crate::attributes::FileEnd { last: at(number as i64), inside_line: [false, number == 1] };
+        let end = FileEnd { last: at(number as i64), inside_line: [false, number == 1] };
         if number < 2 {
             crate::attributes::mark_end(&file, end);
         }
