@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,14 +12,15 @@ use common::{Scene, read_replies};
 use podlog_container::control::{Reply, Request};
 use podlog_driver::{LogReader, LogSource, MAX_CONTENT, ReadState};
 use podlog_line::{Selection, Stream, Streams};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Of each stream.
 const BYTES: usize = 24 << 20;
-/// The program rests between two pieces of its output, so that there is time for kills on any machine.
+/// The program prints one when it is told which, after one more kill: so there are as many on any machine.
 const PIECES: usize = 60;
 /// Prints the pieces of both streams at the same time.
-const PRINTER: &str = "print() { for piece in $1.*; do cat $piece; sleep 0.05; done; }
+const PRINTER: &str = "print() { while read piece && [ $piece != end ]; do cat $1.$piece; done < $1; }
     print stderr >&2 & print stdout; wait";
 
 /// Numbers that look random, the same ones for each seed (xorshift).
@@ -61,8 +62,11 @@ impl Random {
     }
 }
 
-/// What a program prints to a stream: files of random length below `directory`, and all of them in one.
+/// What a program prints to a stream: files of random length below `directory`, and all of them in one. Beside them is the pipe in
+/// which it is told what to print.
 fn make_pieces(directory: &Path, stream: Stream, random: &mut Random) -> Vec<u8> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    mknodat(CWD, directory.join(stream.as_str()), FileType::Fifo, mode, 0).expect("a pipe");
     let text = random.lines(BYTES);
     let mut rest = &text[..];
     for number in 0..PIECES {
@@ -93,11 +97,26 @@ struct Storm {
     killed: i32,
     random: Random,
     deeds: Deeds,
-    /// The last rotation by somebody else: names of rotated files are a second apart.
-    renamed: Instant,
+    /// By what its name says, the last rotation by somebody else.
+    renamed: jiff::Timestamp,
+    /// Where the program is told what to print, and how many pieces of each stream it was told.
+    orders: [File; 2],
+    told: usize,
 }
 
 impl Storm {
+    /// Lets the program print on when somebody has been killed since its last pieces.
+    fn let_print(&mut self) {
+        if self.told > PIECES || self.deeds.copiers + self.deeds.monitors < self.told {
+            return;
+        }
+        let order = if self.told == PIECES { "end\n".to_owned() } else { format!("{:03}\n", self.told) };
+        for pipe in &mut self.orders {
+            pipe.write_all(order.as_bytes()).expect("a pipe with room");
+        }
+        self.told += 1;
+    }
+
     /// Kills one of the two processes when both are there; both at once are the end of a container.
     fn kill_one(&mut self) {
         let pair = self.scene.processes(self.monitor);
@@ -116,14 +135,12 @@ impl Storm {
 
     /// Rotates as a kubelet does.
     fn rename(&mut self) {
-        if self.renamed.elapsed() < Duration::from_millis(1100) {
-            return;
-        }
         let log = &self.scene.process.log.path;
-        let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
-        fs::rename(log, format!("{}.{now}", log.display())).expect("rename");
+        // Names of rotated files are a second apart.
+        self.renamed = jiff::Timestamp::now().max(self.renamed + jiff::SignedDuration::from_secs(1));
+        let name = self.renamed.strftime("%Y%m%d-%H%M%S");
+        fs::rename(log, format!("{}.{name}", log.display())).expect("rename");
         self.reopen();
-        self.renamed = Instant::now();
         self.deeds.renames += 1;
     }
 
@@ -190,6 +207,7 @@ fn rage(storm: &mut Storm, followers: &mut [Follower; 2], renames: bool) {
     let deadline = Instant::now() + Duration::from_secs(120);
     while storm.scene.dir.exit().expect("read exit").is_none() {
         assert!(Instant::now() < deadline, "the container does not end: {:?}", storm.deeds);
+        storm.let_print();
         match storm.random.below(10) {
             0..3 => storm.kill_one(),
             3 if renames => storm.rename(),
@@ -238,8 +256,18 @@ fn check_storm(seed: u64, max_bytes: u64, renames: bool) {
     let log = scene.process.log.path.clone();
     let mut followers = Stream::ALL.map(|stream| Follower::new(&log, stream));
     let monitor = scene.capture_pid().cast_signed();
-    let mut storm =
-        Storm { scene, monitor, killed: 0, random, deeds: Deeds::default(), renamed: Instant::now() };
+    // Open for reading too, nobody waits for the other side.
+    let pipe = |stream: Stream| File::options().read(true).write(true).open(directory.join(stream.as_str()));
+    let mut storm = Storm {
+        orders: Stream::ALL.map(|stream| pipe(stream).expect("a pipe")),
+        told: 0,
+        scene,
+        monitor,
+        killed: 0,
+        random,
+        deeds: Deeds::default(),
+        renamed: jiff::Timestamp::UNIX_EPOCH,
+    };
     rage(&mut storm, &mut followers, renames);
     let deeds = &storm.deeds;
     assert!(deeds.copiers > 5 && deeds.monitors > 2 && deeds.resumes > 5, "not much of a storm: {deeds:?}");

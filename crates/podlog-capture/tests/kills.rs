@@ -5,26 +5,34 @@ mod common;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use common::printer::{PRINTER, check, kill, pauses, printer};
+use common::printer::{Endless, PRINTER, check, kill, pauses};
 use common::{Scene, eventually, is_alive};
 use podlog_container::control::{Reply, Request};
 use podlog_container::{Liveness, ProcessStat, REASON_UNKNOWN};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Kills the copier again and again while the program prints; returns how often.
-fn kill_copiers(scene: &Scene, monitor: i32, mut pause: impl FnMut() -> Duration) -> usize {
-    let (mut kills, mut last) = (0, 0);
+/// Kills the copier again and again until the program has ended, which is told to after so many kills; returns how many lines it
+/// has printed.
+fn kill_copiers(
+    scene: &Scene,
+    printer: &Endless,
+    kills: usize,
+    mut pause: impl FnMut() -> Duration,
+) -> usize {
+    let (monitor, mut killed) = (monitor_of(scene), vec![0]);
     let deadline = Instant::now() + Duration::from_secs(120);
     while scene.dir.exit().expect("read exit").is_none() {
         assert!(Instant::now() < deadline, "the container does not end");
-        let Some((_, copier)) = scene.processes(monitor).filter(|(_, copier)| *copier != last) else {
-            continue;
-        };
+        let is_new = |(_, copier): &(i32, i32)| killed.last() != Some(copier);
+        let Some((_, copier)) = scene.processes(monitor).filter(is_new) else { continue };
         std::thread::sleep(pause());
         kill(copier);
-        (kills, last) = (kills + 1, copier);
+        killed.push(copier);
+        if killed.len() == kills {
+            printer.tell_to_stop();
+        }
     }
-    kills
+    printer.lines()
 }
 
 fn monitor_of(scene: &Scene) -> i32 {
@@ -34,16 +42,16 @@ fn monitor_of(scene: &Scene) -> i32 {
 #[test]
 fn a_copier_that_is_killed_again_and_again_loses_nothing() {
     // With files this small it is killed while it rotates, too.
-    for (lines, max_bytes, max_pause) in
-        [(100_000, u64::MAX, 20_000), (60_000, 1 << 20, 30_000), (60_000, 1 << 16, 40_000)]
+    for (kills, max_bytes, max_pause) in
+        [(40, u64::MAX, 20_000), (30, 1 << 20, 30_000), (20, 1 << 16, 40_000)]
     {
-        let scene = printer(lines).with(|process| {
+        let printer = Endless::new();
+        let scene = printer.scene().with(|process| {
             process.log.max_bytes = max_bytes;
             process.log.max_files = 10_000;
         });
         scene.start();
-        let kills = kill_copiers(&scene, monitor_of(&scene), pauses(max_pause));
-        assert!(kills > 5, "only {kills} kills");
+        let lines = kill_copiers(&scene, &printer, kills, pauses(max_pause));
         let exit = scene.exit();
         assert_eq!((exit.exit_code, exit.message.as_str(), exit.lost_bytes), (0, "", 0));
         check(&scene, lines);
@@ -65,6 +73,47 @@ fn a_held_line_survives_its_copier() {
     fs::write(cwd.join("go"), "").expect("write");
     assert_eq!(scene.exit().exit_code, 0);
     assert_eq!(scene.stdout(), "begun and ended\n");
+}
+
+/// What a terminal says while its copier is killed may be gone: then a marker stands there. Nothing else is missing, and nothing
+/// comes twice.
+#[test]
+fn what_a_terminal_loses_with_its_copier_is_declared() {
+    let scene = Scene::script("i=0; until [ -e stop ]; do echo $i; i=$((i + 1)); done; echo last");
+    let cwd = scene.temp.path().to_owned();
+    let scene = scene.with(|process| {
+        process.cwd = Some(cwd.clone());
+        process.tty = true;
+    });
+    scene.start();
+    let (monitor, mut pause, mut last) = (monitor_of(&scene), pauses(10_000), 0);
+    for _ in 0..40 {
+        let new = || scene.processes(monitor).filter(|(_, copier)| *copier != last);
+        let (_, copier) = eventually("another copier", new);
+        std::thread::sleep(pause());
+        kill(copier);
+        last = copier;
+    }
+    fs::write(cwd.join("stop"), "").expect("write");
+    let exit = scene.exit();
+    assert_eq!((exit.exit_code, exit.message.as_str(), exit.lost_bytes), (0, "", 0));
+    let (mut next, mut is_torn, mut skips) = (0, false, false);
+    let stdout = scene.stdout();
+    let mut lines = stdout.strip_suffix("last\r\n").expect("the last line").split_inclusive('\n').peekable();
+    while let Some(line) = lines.next() {
+        let is_marker = |line: &str| line.starts_with("{\"podlog.gap\":");
+        let is_cut = !line.ends_with("\r\n") && lines.peek().is_some_and(|next| is_marker(next));
+        let was_torn = std::mem::replace(&mut is_torn, is_marker(line));
+        if is_torn || was_torn || is_cut {
+            // The rest of a line may look like another number.
+            skips = true;
+            continue;
+        }
+        let number: usize = line.trim_end().parse().expect("a number");
+        assert!(number == next || (skips && number > next), "{number} instead of {next}");
+        (next, skips) = (number + 1, false);
+    }
+    assert!(next > 1000, "only {next} lines");
 }
 
 #[test]

@@ -28,11 +28,7 @@ pub(crate) fn line(number: usize) -> String {
     format!("{number} {}", "x".repeat(size))
 }
 
-pub(crate) fn printer(lines: usize) -> Scene {
-    Scene::script(&PRINTER.replace("$LINES", &lines.to_string()))
-}
-
-/// The same without an end, until it is told to stop.
+/// A program that prints them without an end, until it is told to stop.
 pub(crate) struct Endless(tempfile::TempDir);
 
 impl Endless {
@@ -51,7 +47,16 @@ impl Endless {
 
     /// Tells it to stop, and returns how many lines it has printed.
     pub(crate) fn stop(&self) -> usize {
+        self.tell_to_stop();
+        self.lines()
+    }
+
+    pub(crate) fn tell_to_stop(&self) {
         fs::write(self.file(), "").expect("write");
+    }
+
+    /// How many lines it has printed, when it has stopped.
+    pub(crate) fn lines(&self) -> usize {
         eventually("the number of lines", || fs::read_to_string(self.file()).ok()?.trim().parse().ok())
     }
 }
