@@ -16,6 +16,9 @@ pub(crate) const RARE_EXPRESSION: &str = "status=5[0-9][0-9]";
 /// Lines of one chunk.
 const CHUNK: usize = 10 * RARITY;
 
+/// The same as one without a literal, which is found in the time of every record.
+pub(crate) const RARE_BUT_FOR_TIMES: &str = r"\d{4}-\d{2}|=[45]\d\d\b";
+
 /// When the first line of a log was logged.
 pub(crate) const BEGIN: Timestamp = Timestamp::from_seconds(1_767_225_600, 0);
 /// Time between two chunks.

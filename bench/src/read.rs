@@ -62,6 +62,14 @@ fn whole(end: podlog_line::Timestamp) -> anyhow::Result<Vec<Whole>> {
             },
             target: 2.0,
         },
+        Whole {
+            what: "regex that is in every time",
+            selection: Selection {
+                line_match: Some(pattern(logs::RARE_BUT_FOR_TIMES, PatternSyntax::Regex)?),
+                ..default()
+            },
+            target: 2.0,
+        },
     ])
 }
 

@@ -51,6 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("regex, every line", Writer::Trimmed, wanted(&["[a-z]+ short"], &[], regex)?),
         ("regex, header too", Writer::Trimmed, wanted(&["2026.*x"], &[], regex)?),
         ("regex, anchored", Writer::Trimmed, wanted(&["^number 77 "], &[], regex)?),
+        ("regex, classes", Writer::Trimmed, wanted(&[r"\d{4}-\d{2}|=[45]\d\d\b"], &[], regex)?),
         ("conmon", Writer::Offset, plain.clone()),
         ("conmon, timestamps", Writer::Offset, timestamps.clone()),
         ("json-file", Writer::JsonFile, plain),

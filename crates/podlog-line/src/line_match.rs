@@ -1,11 +1,14 @@
 //! Which lines are wanted by what is in them.
 
-use std::sync::Arc;
+mod lanes;
+
+use std::sync::{Arc, OnceLock};
 
 use memchr::memmem::Finder;
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::MAX_HELD;
+use lanes::{Ahead, Guide, Lanes};
 
 /// How patterns are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -55,6 +58,10 @@ struct AnyOf(Vec<Regex>);
 #[derive(Debug)]
 struct Scan {
     needle: Needle,
+    /// For lines one by one, if that is needed.
+    lanes: OnceLock<Option<Lanes>>,
+    /// Whether it is, as far as records alone tell.
+    is_misled: OnceLock<bool>,
     /// What is known of a line in which it is not found.
     without: bool,
     /// What is known of a line in which it is found, if anything is.
@@ -65,6 +72,8 @@ struct Scan {
 enum Needle {
     Fixed(Box<Finder<'static>>),
     Regex(Regex),
+    /// To this it may make a difference what stands around a line.
+    Bound(Regex),
 }
 
 /// Where in a block of records the next line is that has to be judged.
@@ -74,7 +83,16 @@ pub(crate) struct Hit {
     end: usize,
     /// What was found certainly begins here or later.
     begin: usize,
+    /// How many lines were asked for, and how many searches that took.
+    lines: usize,
+    searches: usize,
+    ahead: Ahead,
 }
+
+/// Before a line stand so many bytes of its record.
+const HEADER: usize = 48;
+/// When so many lines of a block were asked for, and most of them took a search, they are searched one by one.
+const ENOUGH_LINES: usize = 8;
 
 /// A compiled pattern may have this size.
 const MAX_COMPILED: usize = 4 * 1024 * 1024;
@@ -97,17 +115,13 @@ impl LineMatch {
     #[inline]
     pub(crate) fn is_match_in(&self, block: &[u8], begin: usize, end: usize, hit: &mut Hit) -> bool {
         let content = &block[begin..end];
-        let Some(scan) = &self.compiled.scan else { return self.is_match(content) };
-        if hit.end < begin {
-            *hit = scan.needle.find(block, begin);
-        }
-        if content.len() > MAX_HELD {
+        let Some(scan) = self.compiled.scan.as_ref().filter(|_| content.len() <= MAX_HELD) else {
             return self.is_match(content);
-        }
-        match scan.with {
-            _ if hit.end > end => scan.without,
-            Some(with) if hit.begin >= begin => with,
-            _ => self.is_match(content),
+        };
+        match scan.is_found(block, begin, end, hit) {
+            Some(true) => scan.with.unwrap_or_else(|| self.is_match(content)),
+            Some(false) => scan.without,
+            None => self.is_match(content),
         }
     }
 
@@ -137,7 +151,7 @@ impl AnyOf {
 }
 
 impl Scan {
-    /// `None` when it may make a difference to a pattern what stands around a line: then each line is judged by itself.
+    /// `None` for several patterns that cannot be one.
     ///
     /// A match within a line is a match at the same place of the block, unless the pattern says where a line begins or
     /// ends. Before the content stands a space and behind it a line feed, which are to `\\b` what the ends of a text are.
@@ -146,19 +160,43 @@ impl Scan {
         let (patterns, any_of) =
             if without { (&source.exclude, exclude) } else { (&source.include, include) };
         let with = (without || source.exclude.is_empty()).then_some(!without);
-        if let (PatternSyntax::Fixed, [text]) = (source.syntax, &patterns[..]) {
-            return Some(Scan {
-                needle: Needle::Fixed(Box::new(Finder::new(text).into_owned())),
-                without,
-                with,
-            });
-        }
         let is_bound =
-            source.syntax == PatternSyntax::Regex && patterns.iter().any(|pattern| is_bound(pattern));
-        match &any_of.0[..] {
-            [regex] if !is_bound => Some(Scan { needle: Needle::Regex(regex.clone()), without, with }),
-            _ => None,
+            || source.syntax == PatternSyntax::Regex && patterns.iter().any(|pattern| is_bound(pattern));
+        let needle = match (source.syntax, &patterns[..], &any_of.0[..]) {
+            (PatternSyntax::Fixed, [text], _) => Needle::Fixed(Box::new(Finder::new(text).into_owned())),
+            (_, _, [regex]) if is_bound() => Needle::Bound(regex.clone()),
+            (_, _, [regex]) => Needle::Regex(regex.clone()),
+            _ => return None,
+        };
+        Some(Scan { needle, lanes: OnceLock::new(), is_misled: OnceLock::new(), without, with })
+    }
+
+    /// Whether a match is in `block[begin..end]`; `None` when it takes a closer look.
+    #[inline]
+    fn is_found(&self, block: &[u8], begin: usize, end: usize, hit: &mut Hit) -> Option<bool> {
+        hit.lines += 1;
+        if hit.end < begin {
+            hit.searches += 1;
+            if let Some(lanes) = self.lanes(hit, &block[begin.saturating_sub(HEADER)..begin]) {
+                return hit.ahead.is_found(lanes, block, begin, end);
+            }
+            self.needle.find(block, begin, hit);
         }
+        if hit.end > end { Some(false) } else { (hit.begin >= begin).then_some(true) }
+    }
+
+    /// What searches lines one by one, where that is better. `header` stands before the line.
+    fn lanes(&self, hit: &Hit, header: &[u8]) -> Option<&Lanes> {
+        let regex = match &self.needle {
+            Needle::Fixed(_) => return None,
+            Needle::Regex(regex) => {
+                let is_misled = || *self.is_misled.get_or_init(|| !Guide::new(regex.as_str()).leads(header));
+                let is_everywhere = hit.lines > ENOUGH_LINES && hit.searches * 2 > hit.lines;
+                Some(regex).filter(|_| is_everywhere || is_misled())?
+            }
+            Needle::Bound(regex) => regex,
+        };
+        self.lanes.get_or_init(|| Lanes::new(regex.as_str())).as_ref()
     }
 }
 
@@ -171,18 +209,18 @@ fn is_bound(pattern: &str) -> bool {
 
 impl Needle {
     #[inline]
-    fn find(&self, block: &[u8], from: usize) -> Hit {
-        const NONE: Hit = Hit { begin: usize::MAX, end: usize::MAX };
-        match self {
-            Needle::Fixed(finder) => finder.find(&block[from..]).map_or(NONE, |found| {
+    fn find(&self, block: &[u8], from: usize, hit: &mut Hit) {
+        let found = match self {
+            Needle::Fixed(finder) => finder.find(&block[from..]).map(|found| {
                 let begin = from + found;
-                Hit { begin, end: begin + finder.needle().len() }
+                (begin, begin + finder.needle().len())
             }),
             // The end at which it is first certain that there is a match: what comes later need not be searched.
-            Needle::Regex(regex) => {
-                regex.shortest_match_at(block, from).map_or(NONE, |end| Hit { begin: from, end })
-            }
-        }
+            Needle::Regex(regex) => regex.shortest_match_at(block, from).map(|end| (from, end)),
+            // Each line is to be looked at.
+            Needle::Bound(_) => Some((0, 0)),
+        };
+        (hit.begin, hit.end) = found.unwrap_or((usize::MAX, usize::MAX));
     }
 }
 
@@ -264,6 +302,8 @@ mod tests {
     fn scanning_a_block_judges_each_line_by_its_content() {
         let lines =
             [&b"error"[..], b"", b"xay", b"stdout F ", b"2026", b"F er", b"z", b"a\xffb", b"tail", b" a"];
+        // Enough for a search line by line.
+        let lines = lines.repeat(3);
         for pattern in [
             "error",
             "a",
@@ -273,6 +313,9 @@ mod tests {
             r"\s",
             r"\b",
             r"\Ba",
+            r"\d{2}|Q",
+            r"\b[0-9]+\b",
+            r"[0-9]$|^F",
             r"\ba",
             "r$",
             "^e",
