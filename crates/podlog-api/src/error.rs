@@ -143,12 +143,14 @@ pub struct ApiError {
     pub message: String,
     /// What it is about; `None` leaves `details` out. Boxed: errors are rare and results are everywhere.
     pub details: Option<Box<Details>>,
+    /// With which token a list that was cut off can go on all the same (`metadata.continue`).
+    pub continue_token: Option<Box<str>>,
 }
 
 impl ApiError {
     /// A failure without details.
     pub fn new(code: u16, reason: Reason, message: impl Into<String>) -> Self {
-        ApiError { code, reason, message: message.into(), details: None }
+        ApiError { code, reason, message: message.into(), details: None, continue_token: None }
     }
 
     /// The same failure with details.
@@ -278,7 +280,7 @@ impl ApiError {
 struct Status<'a> {
     kind: &'static str,
     api_version: &'static str,
-    metadata: NoMetadata,
+    metadata: Metadata<'a>,
     status: &'static str,
     #[serde(skip_serializing_if = "str::is_empty")]
     message: &'a str,
@@ -290,14 +292,17 @@ struct Status<'a> {
 }
 
 #[derive(Serialize)]
-struct NoMetadata {}
+struct Metadata<'a> {
+    #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
+    continue_token: Option<&'a str>,
+}
 
 impl<'a> Status<'a> {
     fn of(error: &'a ApiError) -> Self {
         Status {
             kind: "Status",
             api_version: "v1",
-            metadata: NoMetadata {},
+            metadata: Metadata { continue_token: error.continue_token.as_deref() },
             status: "Failure",
             message: &error.message,
             reason: error.reason.as_str(),
@@ -345,6 +350,13 @@ mod tests {
             status,
             json!({"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"dial tcp","code":500})
         );
+    }
+
+    #[test]
+    fn a_list_can_go_on_after_its_failure() {
+        let mut error = ApiError::expired("too old");
+        error.continue_token = Some("abc".into());
+        assert_eq!(error.to_status()["metadata"], json!({"continue": "abc"}));
     }
 
     #[test]

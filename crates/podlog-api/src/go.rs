@@ -3,7 +3,8 @@
 mod json;
 mod time;
 
-pub(crate) use json::{json_error, json_type};
+pub use json::json_error;
+pub(crate) use json::json_type;
 pub use time::{ParseTimeError, parse_rfc3339};
 
 /// A string as Go's `%q` and `strconv.Quote` write it.
@@ -32,14 +33,25 @@ pub fn quote_all<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
 /// # Errors
 /// Go's own text, e.g. `strconv.ParseInt: parsing "x": invalid syntax`.
 pub fn parse_int(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|error| parse_error("ParseInt", text, &error))
+}
+
+/// A base-10 `uint64` as Go's `strconv.ParseUint` reads it: without any sign.
+///
+/// # Errors
+/// Go's own text, e.g. `strconv.ParseUint: parsing "-1": invalid syntax`.
+pub fn parse_uint(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix('+').map_or(text, |_| "");
+    digits.parse().map_err(|error| parse_error("ParseUint", text, &error))
+}
+
+fn parse_error(function: &str, text: &str, error: &std::num::ParseIntError) -> String {
     use std::num::IntErrorKind::{NegOverflow, PosOverflow};
-    text.parse().map_err(|error: std::num::ParseIntError| {
-        let why = match error.kind() {
-            PosOverflow | NegOverflow => "value out of range",
-            _ => "invalid syntax",
-        };
-        format!("strconv.ParseInt: parsing {}: {why}", quote(text))
-    })
+    let why = match error.kind() {
+        PosOverflow | NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("strconv.{function}: parsing {}: {why}", quote(text))
 }
 
 /// A truth value, as `strconv.ParseBool` reads it.
@@ -88,9 +100,10 @@ fn push_quoted(quoted: &mut String, character: char) {
     }
 }
 
-/// Go's `unicode.IsPrint` and Rust's debug escaping draw the same line; the leading letter keeps combining marks,
-/// which Go prints, from being escaped.
-fn is_printable(character: char) -> bool {
+/// Go's `unicode.IsPrint`.
+///
+/// Rust's debug escaping draws the same line; the leading letter keeps combining marks, which Go prints, from being escaped.
+pub fn is_printable(character: char) -> bool {
     if character.is_ascii() {
         return character == ' ' || character.is_ascii_graphic();
     }

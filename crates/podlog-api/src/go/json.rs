@@ -16,7 +16,7 @@ pub(crate) fn json_type(value: &Value) -> &'static str {
 }
 
 /// The text that Go's `encoding/json` has for a body that is not JSON.
-pub(crate) fn json_error(body: &[u8], error: &Error) -> String {
+pub fn json_error(body: &[u8], error: &Error) -> String {
     if error.classify() == Category::Eof || body.is_empty() {
         return "unexpected end of JSON input".into();
     }
@@ -55,7 +55,7 @@ fn quoted(c: char) -> String {
     match c {
         '\'' => r"'\''".into(),
         '"' => r#"'"'"#.into(),
-        c => format!("'{}'", c.escape_default()),
+        c => format!("'{}'", super::quote(&c.to_string()).trim_matches('"')),
     }
 }
 
@@ -69,6 +69,9 @@ mod tests {
             ("", "unexpected end of JSON input"),
             (r#"{"kind":"Pod""#, "unexpected end of JSON input"),
             ("hello", "invalid character 'h' looking for beginning of value"),
+            ("\u{1f}", r"invalid character '\x1f' looking for beginning of value"),
+            ("[1\t", "unexpected end of JSON input"),
+            ("\\", r"invalid character '\\' looking for beginning of value"),
             (r#"{"a":1 "b":2}"#, "invalid character '\"' after object key:value pair"),
             ("[1 2]", "invalid character '2' after array element"),
             (r#"{"a" 1}"#, "invalid character '1' after object key"),

@@ -10,14 +10,17 @@ use podlog_api::accept::{self, Endpoint};
 use podlog_api::query::Query;
 use podlog_api::resource::{self, Resource, Subresource};
 use podlog_api::strict::{FieldValidation, MediaType};
-use podlog_api::{ApiError, Attributes, Reason, RequestInfo, UserInfo, ownership, rbac};
+use podlog_api::{ApiError, Attributes, Reason, RequestInfo, UserInfo, go, ownership, rbac};
 use podlog_serving::{Body, BodyError, Permit, Refusal, Upgrade, authorize};
 
 use super::negotiation::{Wanted, first};
+use super::write_options::{WriteOptions, Writing};
 use crate::audit::Record;
 use crate::auth::ClusterAuthorizer;
 use crate::registry::{Ownership, WriteContext};
 
+/// The media type of server-side apply.
+const APPLY: &str = "application/apply-patch+yaml";
 /// Largest body that is read.
 const MAX_BODY_BYTES: usize = 3 << 20;
 
@@ -72,6 +75,9 @@ impl Call {
         else {
             return Err(ApiError::no_such_path());
         };
+        if verb == "proxy" {
+            return Err(ApiError::no_such_path());
+        }
         let part = |index: usize| self.info.parts.get(index).map_or("", String::as_str);
         let found = resource::find(group, version, resource).ok_or_else(ApiError::no_such_path)?;
         let (name, rest) = (part(1), part(2));
@@ -98,6 +104,7 @@ impl Call {
         if !routed || !offered.contains(&&**verb) {
             return Err(ApiError::method_not_allowed());
         }
+        check_name(name)?;
         Ok(Target {
             resource: found,
             subresource,
@@ -109,49 +116,34 @@ impl Call {
 
     /// On whose behalf this writes, and whether it is only to be tried.
     pub(crate) fn write_context(&self) -> Result<WriteContext, ApiError> {
-        let dry_run = match self.query.first("dryRun") {
-            None | Some("") => false,
-            Some("All") => true,
-            Some(other) => {
-                return Err(super::options::invalid(
-                    "dryRun",
-                    "FieldValueNotSupported",
-                    format!("Unsupported value: {other:?}: supported values: \"All\""),
-                ));
-            }
-        };
+        let options = self.write_options()?;
         let subresource = self.info.parts.get(2).cloned().unwrap_or_default();
         Ok(WriteContext {
             user: Some(self.user().clone()),
             authorizer: Some(self.authorizer.clone()),
-            dry_run,
-            manager: self.field_manager()?,
+            dry_run: options.dry_run,
+            manager: self.manager(options.manager),
             subresource,
             ownership: Ownership::Tracked,
         })
     }
 
-    /// Who owns what is written: `fieldManager`, or what the client calls itself.
-    fn field_manager(&self) -> Result<String, ApiError> {
-        let named = self.query.first("fieldManager").unwrap_or_default();
-        let refuse = |why: String| {
-            Err(super::options::invalid(
-                "fieldManager",
-                "FieldValueInvalid",
-                format!("Invalid value: {named:?}: {why}"),
-            ))
+    fn write_options(&self) -> Result<WriteOptions, ApiError> {
+        let writing = match self.info.attributes.verb() {
+            "update" => Writing::Update,
+            "delete" | "deletecollection" => Writing::Delete,
+            "patch" if self.is_apply() => Writing::Apply,
+            "patch" => Writing::Patch,
+            _ => Writing::Create,
         };
-        if named.len() > ownership::MAX_MANAGER_LENGTH {
-            return refuse(format!("may not be more than {} bytes", ownership::MAX_MANAGER_LENGTH));
-        }
-        if named.chars().any(char::is_control) {
-            return refuse("should only contain printable characters".to_owned());
-        }
-        if !named.is_empty() {
-            return Ok(named.to_owned());
-        }
-        let manager = ownership::manager_of_user_agent(first(&self.headers, http::header::USER_AGENT));
-        Ok(if manager.is_empty() { "unknown".to_owned() } else { manager })
+        WriteOptions::parse(&self.query, writing)
+    }
+
+    /// Who owns what is written: whom the request names, or what the client calls itself.
+    fn manager(&self, named: String) -> String {
+        let of_agent = || ownership::manager_of_user_agent(first(&self.headers, http::header::USER_AGENT));
+        let mut managers = std::iter::once(named).chain(std::iter::once_with(of_agent));
+        managers.find(|manager| !manager.is_empty()).unwrap_or_else(|| "unknown".to_owned())
     }
 
     /// Refuses unless whoever calls may do this, too.
@@ -169,14 +161,7 @@ impl Call {
 
     /// What to do with fields that the kind does not have.
     pub(crate) fn field_validation(&self) -> Result<FieldValidation, ApiError> {
-        let text = self.query.first("fieldValidation").unwrap_or_default();
-        FieldValidation::parse(text).ok_or_else(|| {
-            super::options::invalid(
-                "fieldValidation",
-                "FieldValueNotSupported",
-                format!("Unsupported value: {text:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""),
-            )
-        })
+        Ok(self.write_options()?.validation)
     }
 
     /// The format of the body.
@@ -187,6 +172,16 @@ impl Call {
     /// The representation of the answer.
     pub(crate) fn wanted(&self, endpoint: Endpoint) -> Result<Wanted, ApiError> {
         Wanted::negotiate(&self.headers, &self.raw_query, endpoint)
+    }
+
+    /// The body's media type, without its parameters.
+    pub(crate) fn bare_media_type(&self) -> &str {
+        self.content_type().split(';').next().unwrap_or_default().trim()
+    }
+
+    /// Whether this is a server-side apply.
+    pub(crate) fn is_apply(&self) -> bool {
+        self.bare_media_type() == APPLY
     }
 
     pub(crate) fn content_type(&self) -> &str {
@@ -214,6 +209,17 @@ impl Call {
             }
         }
     }
+}
+
+/// What no key in the store can hold (`NamespaceKeyFunc` of `k8s.io/apiserver/pkg/registry/generic/registry/store.go`). A slash
+/// ends the name.
+fn check_name(name: &str) -> Result<(), ApiError> {
+    let why = match name {
+        "." | ".." => format!("may not be '{name}'"),
+        name if name.contains('%') => "may not contain '%'".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(ApiError::bad_request(format!("Name parameter invalid: {}: {why}", go::quote(name))))
 }
 
 /// Why a body could not be read.

@@ -9,7 +9,9 @@ use podlog_serving::authorize;
 use serde_json::json;
 
 use super::answer::{self, Answer};
+use super::list_options::Version;
 use super::{App, Call, Target, discovery, health, list, options, watch, write};
+use crate::registry::codec::too_large_version;
 use crate::registry::{Part, certificates, scale};
 use crate::{deleted_pods, logs, node_proxy, reviews, streams};
 
@@ -73,6 +75,7 @@ async fn object(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, 
             list::one(call, target.resource, &scale::of(&workload), StatusCode::OK)
         }
         (None | Some("status" | "approval" | "ephemeralcontainers"), "get") => {
+            is_known(app, Version::of(&call.query)?)?;
             let found = registry.find_stored(target.resource, &target.namespace, &target.name)?;
             let missing = || ApiError::not_found(target.resource.group, target.resource.plural, &target.name);
             list::stored(call, target.resource, &found.ok_or_else(missing)?)
@@ -113,6 +116,15 @@ async fn object(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, 
         (Some("scale"), "update") => write::update_scale(registry, call, target).await,
         (Some("scale"), "patch") => write::patch_scale(registry, call, target).await,
         _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+/// Refuses what is newer than all that there is.
+fn is_known(app: &App, version: Version) -> Result<(), ApiError> {
+    let current = app.registry.store().revision();
+    match version {
+        Version::At(revision) if revision > current => Err(too_large_version(revision, current)),
+        _ => Ok(()),
     }
 }
 

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Answer};
 use super::negotiation::error_layout;
-use super::{Call, InFlight, Metrics, dispatch, impersonation};
+use super::{Call, InFlight, Metrics, dispatch, impersonation, malformed};
 use crate::audit::{Auditor, Record};
 use crate::auth::{ClusterAuthorizer, ServiceAccountAuthenticator, TokenIssuer};
 use crate::registry::Registry;
@@ -72,7 +72,11 @@ pub(crate) struct ApiHandler(pub(crate) Arc<App>);
 #[async_trait]
 impl Handler for ApiHandler {
     async fn handle(&self, request: Request<hyper::body::Incoming>, peer: Peer) -> Answer {
-        self.0.serve(request.map(|body| body.map_err(Into::into).boxed_unsync()), peer).await
+        let (parts, body) = request.into_parts();
+        if let Some(answer) = malformed::answer(&parts) {
+            return answer;
+        }
+        self.0.serve(Request::from_parts(parts, body.map_err(Into::into).boxed_unsync()), peer).await
     }
 }
 

@@ -11,9 +11,10 @@ use podlog_api::{ApiError, Object, Reason, json};
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Pieces};
-use super::continuation::{self, Continuation};
+use super::continuation::Continuation;
+use super::list_options::{Asking, From, ListOptions};
 use super::negotiation::Wanted;
-use super::options::{self, Selection, Version, VersionMatch};
+use super::options::Selection;
 use super::{Call, Target};
 use crate::registry::codec::{self, too_large_version};
 use crate::registry::{Place, Registry};
@@ -163,39 +164,33 @@ struct Asked {
     /// 0 for all.
     limit: usize,
     place: Place,
+    /// How the page before ended, if there was one.
+    page: Option<Continuation>,
 }
 
 impl Asked {
     fn parse(registry: &Registry, query: &Query) -> Result<Self, ApiError> {
-        let limit = usize::try_from(options::natural(query, "limit")?).unwrap_or(usize::MAX);
-        let version = options::resource_version(query)?;
-        let matching = options::version_match(query, version)?;
-        if let Some(token) = query.first("continue").filter(|token| !token.is_empty()) {
-            if matches!(version, Version::At(_)) {
-                return Err(ApiError::bad_request(
-                    "specifying resource version is not allowed when using continue",
-                ));
-            }
-            let token = Continuation::parse(token)?;
-            let place = Place { at: Some(token.rv), after: Some(token.key().to_owned()) };
-            return Ok(Asked { limit, place });
-        }
-        let at = match version {
-            Version::At(revision) => {
-                let current = registry.store().revision();
-                if revision > current {
-                    return Err(too_large_version(revision, current));
-                }
-                (matching == VersionMatch::Exact).then_some(revision)
-            }
-            Version::Newest | Version::Any => None,
+        let options = ListOptions::parse(query, Asking::List)?;
+        let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
+        let known = |revision: u64| {
+            let current = registry.store().revision();
+            if revision > current { Err(too_large_version(revision, current)) } else { Ok(revision) }
         };
-        Ok(Asked { limit, place: Place { at, after: None } })
+        let (at, page) = match options.from()? {
+            From::Newest(revision) => known(revision).map(|_| (None, None))?,
+            From::Exactly(revision) => (Some(known(revision)?), None),
+            From::Page(token) => (token.revision(), Some(token)),
+        };
+        let after = page.as_ref().map(|page| page.key().to_owned());
+        Ok(Asked { limit, place: Place { at, after }, page })
     }
 
+    /// A page whose revision is forgotten says how to go on.
     fn explain(&self, error: ApiError) -> ApiError {
-        let is_continued = self.place.after.is_some();
-        if is_continued && error.reason == Reason::Expired { continuation::expired() } else { error }
+        match &self.page {
+            Some(page) if error.reason == Reason::Expired => page.clone().expired(),
+            _ => error,
+        }
     }
 
     /// `metadata` of the list.

@@ -10,6 +10,8 @@ mod health;
 mod impersonation;
 mod in_flight;
 mod list;
+mod list_options;
+mod malformed;
 mod metrics;
 mod negotiation;
 mod options;
@@ -17,6 +19,7 @@ mod options;
 mod tests;
 mod watch;
 mod write;
+mod write_options;
 
 pub(crate) use answer::{Answer, no_content, raw_json};
 pub(crate) use call::{Call, ReadError, Target, read_limited};

@@ -1,4 +1,4 @@
-//! Options of lists, watches and deletions, as queries and bodies carry them.
+//! Selectors and options of deletions, as queries and bodies carry them.
 
 use podlog_api::query::Query;
 use podlog_api::resource::Resource;
@@ -39,74 +39,6 @@ impl Selection {
             && self.labels.matches_object(object)
             && self.fields.matches(self.resource, object)
     }
-}
-
-/// What a resource version in a list or watch means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Version {
-    /// The newest.
-    Newest,
-    /// Whatever is at hand (`0`); we have the newest at hand.
-    Any,
-    /// A revision.
-    At(u64),
-}
-
-pub(crate) fn resource_version(query: &Query) -> Result<Version, ApiError> {
-    match query.first("resourceVersion") {
-        None | Some("") => Ok(Version::Newest),
-        Some(text) => match text.parse() {
-            Ok(0) => Ok(Version::Any),
-            Ok(revision) => Ok(Version::At(revision)),
-            Err(_) => Err(ApiError::bad_request(format!(
-                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
-            ))),
-        },
-    }
-}
-
-/// `resourceVersionMatch`, checked against the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum VersionMatch {
-    Unset,
-    Exact,
-    NotOlderThan,
-}
-
-pub(crate) fn version_match(query: &Query, version: Version) -> Result<VersionMatch, ApiError> {
-    let field = "resourceVersionMatch";
-    let forbidden = |why: &str| Err(invalid(field, "FieldValueForbidden", format!("Forbidden: {why}")));
-    let wanted = match query.first(field) {
-        None | Some("") => return Ok(VersionMatch::Unset),
-        Some("Exact") => VersionMatch::Exact,
-        Some("NotOlderThan") => VersionMatch::NotOlderThan,
-        Some(other) => {
-            let text =
-                format!("Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\"");
-            return Err(invalid(field, "FieldValueNotSupported", text));
-        }
-    };
-    if version == Version::Newest
-        && query.first("resourceVersion").is_none()
-        && !query.flag("sendInitialEvents")
-    {
-        return forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided");
-    }
-    if version == Version::Any && wanted == VersionMatch::Exact {
-        return forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
-    }
-    Ok(wanted)
-}
-
-/// 422 about a list's options.
-pub(crate) fn invalid(field: &str, reason: &str, message: String) -> ApiError {
-    let cause = Cause { reason: reason.into(), message, field: field.into() };
-    ApiError::invalid("meta.k8s.io", "ListOptions", "", vec![cause])
-}
-
-/// A number that must not be negative; 0 where there is none.
-pub(crate) fn natural(query: &Query, name: &str) -> Result<u64, ApiError> {
-    Ok(query.integer(name)?.and_then(|value| u64::try_from(value).ok()).unwrap_or(0))
 }
 
 /// How to delete: the body if there is one, else the query.

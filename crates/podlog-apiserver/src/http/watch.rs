@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::answer::Answer;
 use super::list::{include, metadata_only, table_of};
-use super::options::{self, Selection, Version};
+use super::list_options::{Asking, ListOptions, Version};
+use super::options::Selection;
 use super::{App, Call, Target};
 use crate::registry::codec::too_large_version;
 use crate::registry::{Place, Watch, WatchEvent};
@@ -66,12 +67,11 @@ enum Start {
 impl Asked {
     fn parse(app: &App, call: &Call) -> Result<Self, ApiError> {
         let query = &call.query;
-        let version = options::resource_version(query)?;
-        options::version_match(query, version)?;
+        let options = ListOptions::parse(query, Asking::Watch)?;
+        let version = Version::of(query)?;
         let bookmarks = query.flag("allowWatchBookmarks");
         let current = app.registry.store().revision();
-        let initial = query.first("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
-        let start = match (version, initial) {
+        let start = match (version, options.initial_events) {
             (Version::At(revision), _) if revision > current => {
                 return Err(too_large_version(revision, current));
             }
@@ -80,7 +80,7 @@ impl Asked {
             (_, Some(false)) => Start::After(current),
             (_, None) => Start::WithObjects { revision: current, mark_end: false },
         };
-        let seconds = match options::natural(query, "timeoutSeconds")? {
+        let seconds = match options.timeout_seconds {
             0 => rand::rng().random_range(DURATION_SECONDS),
             seconds => seconds.min(MAX_SECONDS),
         };

@@ -17,7 +17,6 @@ use crate::registry::{Deleted, Ownership, Part, Registry, WriteContext, metadata
 
 const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
 /// Server-side apply.
-const APPLY: &str = "application/apply-patch+yaml";
 /// Kinds that an update creates when there are none (`AllowCreateOnUpdate` of their strategies).
 const CREATED_ON_UPDATE: &[&str] =
     &["Event", "Lease", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
@@ -79,14 +78,13 @@ pub(crate) async fn patch(
     target: &Target,
     part: Part,
 ) -> Result<Answer, ApiError> {
-    if media_type(call) == APPLY {
+    if call.is_apply() {
         return apply(registry, call, target, part).await;
     }
     call.wanted(Endpoint::Objects)?;
     let context = call.write_context()?;
     let validation = call.field_validation()?;
     let patch_type = patch_type(call)?;
-    refuse_force(call)?;
     let body = call.read_body().await?;
     let mut warnings = Vec::new();
     let change = |object: &mut Object| {
@@ -109,7 +107,6 @@ pub(crate) async fn patch(
 async fn apply(registry: &Registry, call: &Call, target: &Target, part: Part) -> Result<Answer, ApiError> {
     call.wanted(Endpoint::Objects)?;
     let context = WriteContext { ownership: Ownership::Applied, ..call.write_context()? };
-    check_manager(call)?;
     let conflicts = if call.query.flag("force") { Conflicts::TakeOver } else { Conflicts::Refuse };
     let resource = target.resource;
     let body = call.read_body().await?;
@@ -137,31 +134,6 @@ async fn apply(registry: &Registry, call: &Call, target: &Target, part: Part) ->
         warnings.extend(validation::warnings(resource, &object));
     }
     Ok(with_warnings(list::one(call, resource, &object, code)?, &warnings))
-}
-
-/// Whoever applies says who they are.
-fn check_manager(call: &Call) -> Result<(), ApiError> {
-    if call.query.first("fieldManager").is_some_and(|manager| !manager.is_empty()) {
-        return Ok(());
-    }
-    let cause = Cause {
-        reason: "FieldValueRequired".into(),
-        message: "Required value: is required for apply patch".into(),
-        field: "fieldManager".into(),
-    };
-    Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]))
-}
-
-fn refuse_force(call: &Call) -> Result<(), ApiError> {
-    if call.query.first("force").is_none() {
-        return Ok(());
-    }
-    let cause = Cause {
-        reason: "FieldValueForbidden".into(),
-        message: "Forbidden: may not be specified for non-apply patch".into(),
-        field: "force".into(),
-    };
-    Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]))
 }
 
 /// How many there are to be.
@@ -322,12 +294,8 @@ fn check_version(target: &Target, object: &Object) -> Result<(), ApiError> {
     Err(ApiError::invalid(target.resource.group, target.resource.kind, &target.name, vec![cause]))
 }
 
-fn media_type(call: &Call) -> &str {
-    call.content_type().split(';').next().unwrap_or_default().trim()
-}
-
 fn patch_type(call: &Call) -> Result<PatchType, ApiError> {
-    PatchType::from_media_type(media_type(call)).ok_or_else(|| {
+    PatchType::from_media_type(call.bare_media_type()).ok_or_else(|| {
         ApiError::new(
             415,
             Reason::UnsupportedMediaType,

@@ -58,7 +58,7 @@ async fn what_is_wrong_is_said() {
     let target = format!("{MAPS}/c");
     for (query, body, code, message) in [
         ("", map("{}"), 422, "fieldManager: Required value: is required for apply patch"),
-        ("fieldManager=%0a", map("{}"), 422, "should only contain printable characters"),
+        ("fieldManager=%0a", map("{}"), 422, "invalid character U+000A (at position 0)"),
         ("fieldManager=m", map("{a: [1]}"), 400, "cannot unmarshal"),
         ("fieldManager=m", "nope: 1".to_owned(), 400, "nope"),
         (

@@ -70,9 +70,16 @@ async fn what_is_wrong_is_answered_as_upstream_answers() {
             &[],
             "{}",
             422,
-            "Unsupported value",
+            r#"CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: \"No\""#,
         ),
-        ("POST", "/api/v1/namespaces/default/configmaps?dryRun=No", &[], "{}", 422, "Unsupported value"),
+        (
+            "POST",
+            "/api/v1/namespaces/default/configmaps?dryRun=No",
+            &[],
+            "{}",
+            422,
+            r#"CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"No\"]: supported values: \"All\""#,
+        ),
         ("POST", MAPS, &[], r#"{"metadata":{"name":"c"}}"#, 409, r#"configmaps \"c\" already exists"#),
         (
             "PUT",
@@ -106,7 +113,88 @@ async fn what_is_wrong_is_answered_as_upstream_answers() {
             400,
             "field label not supported: spec.nope",
         ),
-        ("GET", "/api/v1/pods?resourceVersion=x", &[], "", 400, "resourceVersion: Invalid value"),
+        (
+            "GET",
+            "/api/v1/pods?resourceVersion=x",
+            &[],
+            "",
+            400,
+            "invalid resource version: resourceVersion: Invalid value",
+        ),
+        (
+            "GET",
+            "/api/v1/pods?watch=1&resourceVersion=x",
+            &[],
+            "",
+            500,
+            r#""message":"resourceVersion: Invalid value"#,
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/default/configmaps/c?resourceVersion=x",
+            &[],
+            "",
+            500,
+            "resourceVersion: Invalid value",
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/default/configmaps/c?resourceVersion=99999",
+            &[],
+            "",
+            504,
+            "Too large resource version",
+        ),
+        (
+            "GET",
+            "/api/v1/pods?timeoutSeconds=x",
+            &[],
+            "",
+            400,
+            r#"strconv.ParseInt: parsing \"x\": invalid syntax"#,
+        ),
+        (
+            "GET",
+            "/api/v1/pods?sendInitialEvents=true",
+            &[],
+            "",
+            422,
+            "sendInitialEvents is forbidden for list",
+        ),
+        (
+            "GET",
+            "/api/v1/pods?watch=1&sendInitialEvents=true",
+            &[],
+            "",
+            422,
+            "requires setting resourceVersionMatch",
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/default/pods/%2e%2e/log",
+            &[],
+            "",
+            400,
+            r#"Name parameter invalid: \"..\": may not be '..'"#,
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/default/pods/a%25b",
+            &[],
+            "",
+            400,
+            r#"Name parameter invalid: \"a%b\": may not contain '%'"#,
+        ),
+        ("DELETE", "/api/v1/namespaces/default/pods/.", &[], "", 400, "may not be '.'"),
+        ("GET", "/api/v1/proxy/nodes/n", &[], "", 404, "could not find the requested resource"),
+        (
+            "DELETE",
+            "/api/v1/namespaces/default/configmaps/c?dryRun=x",
+            &[],
+            "",
+            422,
+            r#"DeleteOptions.meta.k8s.io"#,
+        ),
         (
             "GET",
             "/api/v1/pods?resourceVersion=99999",
@@ -123,7 +211,14 @@ async fn what_is_wrong_is_answered_as_upstream_answers() {
             422,
             "resourceVersionMatch is forbidden unless resourceVersion is provided",
         ),
-        ("GET", "/api/v1/pods?continue=x", &[], "", 400, "continue key is not valid"),
+        (
+            "GET",
+            "/api/v1/pods?continue=x",
+            &[],
+            "",
+            400,
+            "invalid continue token: continue key is not valid: illegal base64 data at input byte 1",
+        ),
         ("GET", "/api/v1/pods?limit=x", &[], "", 400, r#"strconv.ParseInt: parsing \"x\": invalid syntax"#),
         (
             "DELETE",
@@ -249,7 +344,12 @@ async fn lists_come_in_consistent_pages() {
     assert!(late.code == 410 || late.code == 200, "{}", late.text());
     let old = first["metadata"]["continue"].as_str().unwrap();
     let gone = app.get(&format!("{MAPS}?continue={old}")).await;
-    assert_eq!((gone.code, gone.json()["reason"].as_str()), (410, Some("Expired")));
+    let gone = gone.json();
+    assert_eq!((gone["code"].as_u64(), gone["reason"].as_str()), (Some(410), Some("Expired")));
+    // It says how to go on with what there is now.
+    app.post(MAPS, json!({"metadata": {"name": "cc"}})).await;
+    let token = gone["metadata"]["continue"].as_str().unwrap();
+    assert_eq!(names(&app.get(&format!("{MAPS}?continue={token}")).await.json()), ["cc", "d", "e"]);
 }
 
 #[tokio::test]
