@@ -83,6 +83,8 @@ const BOOTSTRAP_TOKEN: &[&str] = &[
     ",",
 ];
 const OIDC: &[&str] = &[
+    r#""issuer":"https://i.test""#,
+    r#""jwks_uri":"https://i.test/keys""#,
     r#""iss":"https://i.test""#,
     r#""aud":"podlog""#,
     r#""aud":["podlog"]"#,

@@ -59,7 +59,7 @@ pub(crate) fn bootstrap_token(input: &[u8]) -> u64 {
     }
 }
 
-/// Claims, or a key set.
+/// A discovery document, claims, or a key set.
 pub(crate) fn oidc(input: &[u8]) -> u64 {
     let Ok(document) = serde_json::from_slice::<Value>(input) else { return way("not JSON", 0) };
     let keys = fuzzing::key_set(&document);
@@ -67,6 +67,10 @@ pub(crate) fn oidc(input: &[u8]) -> u64 {
     let mut config = OidcConfig::new("https://i.test", "podlog");
     config.groups_claim = Some("groups".into());
     config.groups_prefix = "oidc:".into();
+    if let Ok(url) = fuzzing::key_set_url(&document, &config) {
+        assert!(url.starts_with("https://"), "{url}");
+        return way("keys", url.len());
+    }
     match fuzzing::id_token(&claims, &config, NOW) {
         Ok(user) => {
             assert!(user.username.starts_with("https://i.test#") && user.username.len() > 15, "{user:?}");

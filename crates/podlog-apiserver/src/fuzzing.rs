@@ -36,6 +36,14 @@ pub fn id_token(claims: &Map<String, Value>, config: &OidcConfig, now: i64) -> R
     oidc::check(claims, config, now).and_then(|()| oidc::user(claims, config))
 }
 
+/// Where a provider's keys are, by its discovery document.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn key_set_url<'a>(discovery: &'a Value, config: &OidcConfig) -> Result<&'a str, String> {
+    oidc::key_set_url(discovery, config)
+}
+
 /// How many keys of a key set are of a kind that we know.
 pub fn key_set(document: &Value) -> usize {
     oidc::keys_of(document).len()

@@ -96,10 +96,7 @@ impl OidcAuthenticator {
         *fetched = Some(Instant::now());
         let issuer = self.config.issuer.trim_end_matches('/');
         let configuration = self.document(&format!("{issuer}/.well-known/openid-configuration")).await?;
-        if configuration["issuer"] != self.config.issuer {
-            return Err(format!("the provider calls itself {}", configuration["issuer"]));
-        }
-        let keys = self.document(configuration["jwks_uri"].as_str().unwrap_or_default()).await?;
+        let keys = self.document(key_set_url(&configuration, &self.config)?).await?;
         let keys = keys_of(&keys);
         tracing::info!(issuer = self.config.issuer, keys = keys.len(), "keys of the OpenID provider");
         self.keys.store(keys.into());
@@ -116,6 +113,15 @@ impl OidcAuthenticator {
         }
         serde_json::from_slice(answer.body()).map_err(|_| format!("{url}: the answer is not JSON"))
     }
+}
+
+/// Where a provider's keys are, by its discovery document.
+pub(crate) fn key_set_url<'a>(discovery: &'a Value, config: &OidcConfig) -> Result<&'a str, String> {
+    if discovery["issuer"] != config.issuer {
+        return Err(format!("the provider calls itself {}", discovery["issuer"]));
+    }
+    let url = discovery["jwks_uri"].as_str().filter(|url| url.starts_with("https://"));
+    url.ok_or_else(|| format!("the provider has no keys at an https URL, but at {}", discovery["jwks_uri"]))
 }
 
 /// The keys of a set. Keys of a kind that nobody here knows are for others.
@@ -228,6 +234,33 @@ mod tests {
 
     fn claims(value: Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn keys_are_where_the_provider_says_if_it_is_the_one() {
+        let config = OidcConfig::new("https://i.test", "podlog");
+        for (discovery, expected) in [
+            (
+                json!({"issuer": "https://i.test", "jwks_uri": "https://k.test/keys"}),
+                Ok("https://k.test/keys"),
+            ),
+            (
+                json!({"issuer": "https://i.test/", "jwks_uri": "https://k.test/keys"}),
+                Err("the provider calls itself \"https://i.test/\""),
+            ),
+            (
+                json!({"issuer": "https://i.test"}),
+                Err("the provider has no keys at an https URL, but at null"),
+            ),
+            (
+                json!({"issuer": "https://i.test", "jwks_uri": "http://k.test/keys"}),
+                Err("the provider has no keys at an https URL, but at \"http://k.test/keys\""),
+            ),
+            (json!([]), Err("the provider calls itself null")),
+        ] {
+            let url = key_set_url(&discovery, &config);
+            assert_eq!(url.as_ref().map(|url| *url).map_err(String::as_str), expected);
+        }
     }
 
     #[test]
