@@ -263,3 +263,25 @@ fn stateful_and_daemon_sets_roll_out_and_their_logs_are_read_by_their_names() {
     podlog.kubectl_ok(&kubectl, &["delete", "sts/db", "ds/agent", "--cascade=foreground", "--timeout=60s"]);
     assert_eq!(podlog.kubectl_ok(&kubectl, &["get", "pods", "-o", "name"]), "");
 }
+
+#[test]
+fn prune_works_for_kinds_that_are_named() {
+    let Some(kubectl) = kubectl() else { return };
+    let podlog = Podlog::start(&[]);
+    let manifest = podlog.path("maps.yaml");
+    let path = manifest.to_str().unwrap();
+    let map = |name: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, labels: {{app: x}}}}\n---\n")
+    };
+    let prune = |names: &[&str], flags: &[&str]| {
+        std::fs::write(&manifest, names.iter().map(|name| map(name)).collect::<String>()).unwrap();
+        podlog.kubectl(&kubectl, &[&["apply", "-f", path, "--prune", "-l", "app=x"], flags].concat())
+    };
+    let named = ["--prune-allowlist=core/v1/ConfigMap"];
+    assert!(prune(&["a", "b"], &named).status.success());
+    let pruned = text(&prune(&["a"], &named).stdout);
+    assert!(pruned.contains("configmap/a unchanged") && pruned.contains("configmap/b pruned"), "{pruned}");
+    let all = prune(&["a"], &[]);
+    assert_eq!(all.status.code(), Some(1));
+    assert!(text(&all.stderr).contains("no matches for kind \"Endpoints\""), "{}", text(&all.stderr));
+}

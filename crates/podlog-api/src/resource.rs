@@ -254,10 +254,10 @@ static RESOURCES: &[Resource] = &[
         .short(&["ns"])
         .verbs(NO_COLLECTION)
         .with(&[sub("finalize", "Namespace", NAMESPACE, &["update"]), status("Namespace", NAMESPACE)]),
-    Resource::new(CORE, "Node", ("nodes", "node"), NODE)
-        .cluster_scoped()
-        .short(&["no"])
-        .with(&[sub("proxy", "NodeProxyOptions", NODE, &["get"]), status("Node", NODE)]),
+    Resource::new(CORE, "Node", ("nodes", "node"), NODE).cluster_scoped().short(&["no"]).with(&[
+        sub("proxy", "NodeProxyOptions", NODE, &["create", "delete", "get", "patch", "update"]),
+        status("Node", NODE),
+    ]),
     Resource::new(CORE, "Pod", ("pods", "pod"), POD).short(&["po"]).in_all().with(&[
         sub("attach", "PodAttachOptions", POD, CONNECT),
         sub("binding", "Binding", "io.k8s.api.core.v1.Binding", CREATE),

@@ -1,20 +1,22 @@
-//! `GET …/nodes/<name>/proxy/<path>`: what a kubelet has to say besides logs, e.g. `kubectl get --raw` of its metrics.
+//! `…/nodes/<name>/proxy/<path>`: requests that are meant for a kubelet, e.g. `kubectl get --raw` of its metrics.
 //!
-//! As `pkg/registry/core/node/rest/proxy.go`, for requests that only read.
+//! As `pkg/registry/core/node/rest/proxy.go` and `k8s.io/apimachinery/pkg/util/proxy`. Unlike there, who may only read cannot go
+//! on with another protocol: that is how commands are run.
 
 use std::sync::Arc;
 
-use http::header::{CONNECTION, HeaderName, LOCATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::header::{AUTHORIZATION, HOST, HeaderName, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use podlog_api::{ApiError, Object, Reason};
 use podlog_serving::metrics::Held;
-use podlog_serving::{Verify, empty_body, relay_body};
+use podlog_serving::{Body, Permit, empty_body, relay_body};
 
 use crate::http::{Answer, App, Call, Target};
 use crate::logs::{address, port};
+use crate::streams;
 
-/// Headers that are about one connection.
-const OF_ONE_HOP: [HeaderName; 5] = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+/// Headers that say to us who asks, which is nobody else's business.
+const OF_THE_USER: [&str; 2] = ["impersonate-", "x-remote-"];
 
 /// Answers with what the node's kubelet answers.
 pub(crate) async fn answer(
@@ -26,22 +28,79 @@ pub(crate) async fn answer(
     let (name, asked_port) = name_and_port(&target.name);
     let node = app.registry.get(target.resource, "", name)?;
     check_port(&node, name, asked_port)?;
-    let host = address(&node, &app.preferred_address_types)?;
-    let Some(path) = behind_proxy(&call.path) else { return Ok(to_folder(&call)) };
+    let kubelet = Kubelet { host: address(&node, &app.preferred_address_types)?, port: port(&node) };
+    let path = match behind_proxy(&call.path) {
+        Some(path) => path,
+        None if matches!(call.method, Method::GET | Method::HEAD) => return Ok(to_folder(&call)),
+        None => "/",
+    };
     let query = if call.raw_query.is_empty() { String::new() } else { format!("?{}", call.raw_query) };
-    let response = app.nodes.get(&host, port(&node), &format!("{path}{query}"), Verify::Ca).await;
-    let (parts, body) = response
-        .map_err(|error| {
-            let text = format!("error trying to reach service: {}", error.cause);
-            ApiError::new(503, Reason::ServiceUnavailable, text)
-        })?
-        .into_parts();
-    let mut answer = Response::new(relay_body(body, (call.permit, held), |(permit, _), error| {
-        tracing::warn!(attributes = ?permit.attributes(), %error, "a kubelet's answer broke off");
-    }));
-    *answer.status_mut() = parts.status;
-    *answer.headers_mut() = beyond_one_hop(parts.headers);
-    Ok(answer)
+    let path_and_query = format!("{path}{query}");
+    if call.upgrade.is_some() {
+        return streams::go_on(app, call, (&kubelet.host, kubelet.port), &path_and_query, held).await;
+    }
+    kubelet.forward(app, call, &path_and_query, held).await
+}
+
+/// Where it is.
+struct Kubelet {
+    host: String,
+    port: u16,
+}
+
+impl Kubelet {
+    async fn forward(
+        &self,
+        app: &App,
+        call: Call,
+        path_and_query: &str,
+        held: Held,
+    ) -> Result<Answer, ApiError> {
+        let prefix = before_proxied(&call.path).to_owned();
+        let (permit, request) = request(call, path_and_query)?;
+        let response = app.nodes.forward(&self.host, self.port, request).await;
+        let (mut parts, body) = response
+            .map_err(|cause| {
+                let text = format!("error trying to reach service: {cause}");
+                ApiError::new(503, Reason::ServiceUnavailable, text)
+            })?
+            .into_parts();
+        relocate(&mut parts.headers, &prefix);
+        let body = relay_body(body, (permit, held), |(permit, _), error| {
+            tracing::warn!(attributes = ?permit.attributes(), %error, "a kubelet's answer broke off");
+        });
+        Ok(Response::from_parts(parts, body))
+    }
+}
+
+/// The request as the kubelet shall have it, and the permit for it.
+fn request(call: Call, path_and_query: &str) -> Result<(Permit, Request<Body>), ApiError> {
+    let body = call.body.lock().take().unwrap_or_else(empty_body);
+    let request = Request::builder().method(call.method).uri(path_and_query).body(body);
+    let mut request = request.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    *request.headers_mut() = without_user(call.headers);
+    Ok((call.permit, request))
+}
+
+fn without_user(mut headers: HeaderMap) -> HeaderMap {
+    let is_of_the_user =
+        |name: &&HeaderName| OF_THE_USER.iter().any(|prefix| name.as_str().starts_with(prefix));
+    let named: Vec<HeaderName> = headers.keys().filter(is_of_the_user).cloned().collect();
+    for name in named.iter().chain([&AUTHORIZATION, &HOST]) {
+        headers.remove(name);
+    }
+    headers
+}
+
+/// What a kubelet calls `/x` is behind the proxy for whoever asked.
+fn relocate(headers: &mut HeaderMap, prefix: &str) {
+    let here = headers.get(LOCATION).and_then(|location| location.to_str().ok());
+    let Some(here) = here.filter(|here| here.starts_with('/') && !here.starts_with("//")) else { return };
+    if !here.starts_with(prefix)
+        && let Ok(there) = HeaderValue::try_from(format!("{prefix}{here}"))
+    {
+        headers.insert(LOCATION, there);
+    }
 }
 
 /// `name`, `name:port` or `https:name:port`.
@@ -64,8 +123,13 @@ fn check_port(node: &Object, name: &str, asked: Option<&str>) -> Result<(), ApiE
 
 /// The path for the kubelet; `None` when not even its first slash is there.
 fn behind_proxy(path: &str) -> Option<&str> {
-    // Behind /api/v1/nodes/<name>/proxy, whatever the node is called.
-    path.match_indices('/').nth(5).map(|(at, _)| &path[at..])
+    let behind = &path[before_proxied(path).len()..];
+    Some(behind).filter(|behind| !behind.is_empty())
+}
+
+/// `/api/v1/nodes/<name>/proxy`, whatever the node is called.
+fn before_proxied(path: &str) -> &str {
+    path.match_indices('/').nth(5).map_or(path, |(at, _)| &path[..at])
 }
 
 /// Sends the client to the same with a slash at the end, so that relative links lead to the right place.
@@ -76,13 +140,6 @@ fn to_folder(call: &Call) -> Answer {
     let location = HeaderValue::try_from(format!("{}/{query}", call.path)).ok();
     answer.headers_mut().extend(location.map(|location| (LOCATION, location)));
     answer
-}
-
-fn beyond_one_hop(mut headers: HeaderMap) -> HeaderMap {
-    for name in OF_ONE_HOP {
-        headers.remove(name);
-    }
-    headers
 }
 
 #[cfg(test)]
@@ -110,6 +167,33 @@ mod tests {
         ];
         for (path, expected) in rows {
             assert_eq!(behind_proxy(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn kubelets_are_not_told_who_asks_and_their_places_are_behind_the_proxy() {
+        let headers = [
+            ("authorization", "Bearer secret"),
+            ("host", "podlog"),
+            ("impersonate-user", "ann"),
+            ("x-remote-group", "devs"),
+            ("accept", "text/plain"),
+        ];
+        let headers =
+            headers.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let left = without_user(headers.into_iter().collect());
+        assert_eq!(left.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+        let prefix = "/api/v1/nodes/n/proxy";
+        for (here, there) in [
+            ("/logs/", "/api/v1/nodes/n/proxy/logs/"),
+            ("/api/v1/nodes/n/proxy/logs/", "/api/v1/nodes/n/proxy/logs/"),
+            ("logs/", "logs/"),
+            ("//elsewhere/logs", "//elsewhere/logs"),
+            ("https://elsewhere/logs", "https://elsewhere/logs"),
+        ] {
+            let mut headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(here))]);
+            relocate(&mut headers, prefix);
+            assert_eq!(headers[LOCATION], there, "{here}");
         }
     }
 

@@ -24,10 +24,7 @@ pub(crate) async fn answer(
     target: &Target,
     held: Held,
 ) -> Result<Answer, ApiError> {
-    if target.verb != "create" {
-        // Reading rights do not suffice: a WebSocket begins with GET.
-        call.demand("create").await?;
-    }
+    demand_create(&call).await?;
     let subresource = target.subresource.map_or("", |subresource| subresource.name);
     let pod = app.registry.get(target.resource, &target.namespace, &target.name)?;
     let path = kubelet_path(subresource, &pod, &call.query)?;
@@ -39,15 +36,42 @@ pub(crate) async fn answer(
     let nodes = find("", "v1", "nodes").ok_or_else(ApiError::no_such_path)?;
     let node = app.registry.get(nodes, "", node_name)?;
     let host = address(&node, &app.preferred_address_types)?;
+    pass_on(app, call, (&host, port(&node)), &path, held).await
+}
+
+/// Has the connection go on at a kubelet, for whoever may create what they ask for.
+pub(crate) async fn go_on(
+    app: &App,
+    call: Call,
+    kubelet: (&str, u16),
+    path: &str,
+    held: Held,
+) -> Result<Answer, ApiError> {
+    demand_create(&call).await?;
+    pass_on(app, call, kubelet, path, held).await
+}
+
+/// Reading rights do not suffice: a WebSocket begins with GET.
+async fn demand_create(call: &Call) -> Result<(), ApiError> {
+    if call.info.attributes.verb() == "create" { Ok(()) } else { call.demand("create").await }
+}
+
+async fn pass_on(
+    app: &App,
+    call: Call,
+    (host, port): (&str, u16),
+    path: &str,
+    held: Held,
+) -> Result<Answer, ApiError> {
     let Some(upgrade) = call.upgrade else {
         return Err(ApiError::bad_request("Upgrade request required"));
     };
-    tracing::debug!(user = call.permit.user().username, node = node_name, path, "passing a stream on");
+    tracing::debug!(user = call.permit.user().username, host, path, "passing a stream on");
     let end = CancellationToken::new();
     let held = (call.permit, held, end.clone().drop_guard());
-    let answer = app.nodes.upgrade(&host, port(&node), &path, upgrade, held).await;
+    let answer = app.nodes.upgrade(host, port, path, upgrade, held).await;
     let mut answer = answer.map_err(|error| {
-        tracing::warn!(node = node_name, %error, "a node did not take a stream");
+        tracing::warn!(host, %error, "a node did not take a stream");
         ApiError::new(500, Reason::Unknown, error.to_string())
     })?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -47,6 +47,9 @@ impl Handler for Kubelet {
             *refused.status_mut() = StatusCode::from_u16(code.parse().unwrap()).unwrap();
             return refused;
         }
+        if container == "mirror" {
+            return mirror(request).await;
+        }
         let matches = target.contains("match=");
         let (sender, body) = stream_body();
         tokio::spawn(async move {
@@ -68,6 +71,7 @@ impl Handler for Kubelet {
                     }
                     return fake.cancelled.notify_one();
                 }
+                "" => sender.send("nothing").await.unwrap(),
                 other => panic!("no script for {other}"),
             }
             sender.finish().await;
@@ -79,6 +83,20 @@ impl Handler for Kubelet {
         }
         response
     }
+}
+
+/// What was asked, back: method, target, some headers, body.
+async fn mirror(request: Request<hyper::body::Incoming>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let shown = ["authorization", "impersonate-user", "x-mine"]
+        .map(|name| parts.headers.get(name).map_or("-", |value| value.to_str().unwrap()).to_owned());
+    let body = body.collect().await.unwrap().to_bytes();
+    let said =
+        format!("{} {} {} {}", parts.method, parts.uri, shown.join(" "), String::from_utf8_lossy(&body));
+    let mut response = Response::new(text_body(said));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response.headers_mut().insert("location", "/logs/".parse().unwrap());
+    response
 }
 
 struct Scene {
@@ -433,6 +451,28 @@ async fn logs_are_only_for_those_who_may_read_them() {
     assert_eq!(whole_pod.status(), 403, "pods/log is not pods");
 }
 
+/// Whatever the method, the kubelet gets it with its body, but without what says who asks.
+async fn check_methods(scene: &Scene, port: u16) {
+    let ask = async |method: &str, path: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1/nodes/n1/proxy{path}"))
+            .header("x-mine", "kept")
+            .header("x-remote-user", "root")
+            .body(text_body("body"));
+        scene.client.forward("127.0.0.1", port, request.unwrap()).await.unwrap()
+    };
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+        let (parts, body) = ask(method, "/a/mirror?b=c").await.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let expected = format!("{method} /a/mirror?b=c - - kept body");
+        assert_eq!((parts.status.as_u16(), body.as_ref()), (202, expected.as_bytes()), "{method}");
+        assert_eq!(parts.headers["location"], "/api/v1/nodes/n1/proxy/logs/");
+    }
+    assert_eq!(ask("HEAD", "/mirror").await.status(), 202);
+    assert_eq!(ask("POST", "").await.status(), 200, "only what reads is sent to where a slash is");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nodes_kubelet_is_reached_by_those_who_may() {
     let scene = Scene::start().await;
@@ -457,6 +497,7 @@ async fn a_nodes_kubelet_is_reached_by_those_who_may() {
     let moved = scene.client.get("127.0.0.1", address.port(), "/api/v1/nodes/n1/proxy?a=b", Verify::Ca).await;
     let moved = moved.map(|response| response.status()).unwrap_err().url;
     assert_eq!(moved, "/api/v1/nodes/n1/proxy/?a=b", "what has no slash is sent to what has one");
+    check_methods(&scene, address.port()).await;
     scene.cluster.write_kubeconfig("ann", "ann", None);
     let ann = client(&scene.cluster, "ann");
     let response = get(&ann, &scene.cluster, "/api/v1/nodes/n1/proxy/stats/echo").await;

@@ -110,7 +110,7 @@ impl fmt::Debug for Forwarder {
 }
 
 /// The request as the next connection shall have it.
-fn passed_on(request: Request<Incoming>, is_upgrade: bool) -> Request<Incoming> {
+pub(crate) fn passed_on<B>(request: Request<B>, is_upgrade: bool) -> Request<B> {
     let (mut parts, body) = request.into_parts();
     if let Some(authority) = parts.uri.authority()
         && !parts.headers.contains_key(HOST)

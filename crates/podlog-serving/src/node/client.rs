@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use http::header::LOCATION;
-use http::{Response, Uri};
+use http::header::{HOST, LOCATION};
+use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
@@ -17,6 +17,7 @@ use super::body::{NodeBody, StreamSlot};
 use super::connection::{Connection, Connections, Liveness, STREAM_WINDOW};
 use super::dial::{Dialled, Timeouts, dial};
 use super::error::{DialCause, DialError, Ends};
+use crate::forward::{exchange, passed_on};
 use crate::pki::KeyPairFiles;
 use crate::reload::Reloading;
 use crate::tls::{AnyServer, ServerOfAuthority, load_key_pair, load_roots, provider};
@@ -133,12 +134,35 @@ impl NodeClient {
         upgrade: Upgrade,
         held: impl Send + 'static,
     ) -> Result<Response<Body>, UpgradeError> {
-        let mut config = ClientConfig::clone(&self.shared.tls.current().verified);
-        // Only HTTP/1.1 can be upgraded.
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let dialled = dial(host, port, Arc::new(config), self.shared.timeouts).await;
+        let dialled = dial(host, port, self.http1_config(), self.shared.timeouts).await;
         let Dialled { connection, ends, .. } = dialled.map_err(UpgradeError::Dial)?;
         upgrade.pass_over(connection, ends, &authority(host, port), path_and_query, held).await
+    }
+
+    /// Passes a request on to a node, whatever its method, over a connection of its own; its answer comes back as it is. The
+    /// request's URI is the path there.
+    ///
+    /// # Errors
+    /// When no answer came.
+    pub async fn forward(
+        &self,
+        host: &str,
+        port: u16,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, DialCause> {
+        let config = self.http1_config();
+        let Dialled { connection, ends, .. } = dial(host, port, config, self.shared.timeouts).await?;
+        let mut request = passed_on(request, false);
+        let authority = HeaderValue::try_from(authority(host, port));
+        request.headers_mut().extend(authority.ok().map(|authority| (HOST, authority)));
+        exchange(connection, ends, request, None, ()).await
+    }
+
+    /// Only HTTP/1.1 can be upgraded, and takes connections that are for one request alone.
+    fn http1_config(&self) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::clone(&self.shared.tls.current().verified);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(config)
     }
 
     async fn exchange(

@@ -18,7 +18,7 @@ const SERVED: &[(&str, &[&str])] = &[
     ("finalize", &["update"]),
     ("log", &["get"]),
     ("portforward", &["create", "get"]),
-    ("proxy", &["get"]),
+    ("proxy", &["create", "delete", "get", "patch", "update"]),
     ("scale", &["get", "patch", "update"]),
     ("status", &["get", "patch", "update"]),
     ("token", &["create"]),
@@ -168,4 +168,35 @@ async fn scales_are_read_replaced_and_patched() {
         let now = app.get(&scale).await.json();
         assert_eq!((now["kind"].as_str(), now["spec"]["replicas"].as_i64()), (Some("Scale"), Some(replicas)));
     }
+}
+
+#[tokio::test]
+async fn who_may_only_read_from_a_kubelet_runs_nothing_there() {
+    let app = server().await;
+    let role = json!({"metadata": {"name": "r"}, "rules": [
+        {"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["get"]}]});
+    let binding = json!({"metadata": {"name": "b"}, "subjects": [{"kind": "User", "name": "bob"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"}});
+    for (kind, object) in [("clusterroles", role), ("clusterrolebindings", binding)] {
+        assert_eq!(app.post(&format!("/apis/rbac.authorization.k8s.io/v1/{kind}"), object).await.code, 201);
+    }
+    let status = json!({"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": 1}}});
+    assert_eq!(app.post("/api/v1/nodes", json!({"metadata": {"name": "n"}})).await.code, 201);
+    let patch = json!({"status": status}).to_string();
+    assert_eq!(app.send("PATCH", "/api/v1/nodes/n/status", &[ADMIN, MERGE], patch).await.code, 200);
+    let path = "/api/v1/nodes/n/proxy/exec/default/p/c?command=sh";
+    let bob = ("x-user", "bob");
+    // The policy follows the store within a moment. Nobody listens on port 1: that is as far as who may gets.
+    let mut read = app.send("GET", path, &[bob], "").await;
+    while read.code == 403 {
+        tokio::task::yield_now().await;
+        read = app.send("GET", path, &[bob], "").await;
+    }
+    assert_eq!(read.code, 503, "{}", read.text());
+    let upgrade = [bob, ("connection", "Upgrade"), ("upgrade", "websocket")];
+    let refused = app.send("GET", path, &upgrade, "").await;
+    assert_eq!(refused.code, 403, "{}", refused.text());
+    assert!(refused.text().contains(r#"cannot create resource \"nodes/proxy\""#), "{}", refused.text());
+    assert_eq!(app.send("POST", path, &[bob], "").await.code, 403);
 }
