@@ -94,7 +94,7 @@ enum Question {
     /// What a capture at rest holds.
     Memory,
     /// The way of a log through the API server.
-    Relay,
+    Relay(relay::Relay),
     /// What a kubelet hands out, and what it holds at rest.
     Kubelet,
     /// The API server with many objects.
@@ -133,6 +133,9 @@ const ALL: [&str; 11] = [
     "access",
 ];
 
+#[global_allocator]
+static MEMORY: podlog_serving::SparseBuffers = podlog_serving::SparseBuffers;
+
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -154,7 +157,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(Question::Https) => https::measure(options)?,
         Some(Question::ServeHttps(serve)) => return serve.run(),
         Some(Question::Memory) => memory::measure(options)?,
-        Some(Question::Relay) => relay::measure(options)?,
+        Some(Question::Relay(relay)) => relay.measure(options)?,
         Some(Question::Kubelet) => kubelet::measure(options)?,
         Some(Question::Api) => api::measure(options)?,
         Some(Question::Access) => access::measure(options)?,

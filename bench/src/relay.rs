@@ -30,11 +30,40 @@ use crate::{
 /// What is written at once, by kubelet and reference alike.
 const CHUNK: usize = 32 << 10;
 
-pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<Row>> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    let mut rows = vec![runtime.block_on(throughput(options))?];
-    rows.extend(runtime.block_on(idle(options))?);
-    Ok(rows)
+/// Which of the rows are measured; all of them unless told.
+#[derive(clap::Args)]
+pub(crate) struct Relay {
+    /// Measure this alone.
+    #[arg(long)]
+    part: Option<Part>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// One log, as fast as it goes.
+    Throughput,
+    /// What follows hold at which nothing happens.
+    Idle,
+    /// What is left of follows that connect and go.
+    Cycles,
+}
+
+impl Relay {
+    pub(crate) fn measure(&self, options: &Options) -> anyhow::Result<Vec<Row>> {
+        let runtime = tokio::runtime::Runtime::new()?;
+        let wanted = |part| self.part.is_none_or(|only| only == part);
+        let mut rows = Vec::new();
+        if wanted(Part::Throughput) {
+            rows.push(runtime.block_on(throughput(options))?);
+        }
+        if wanted(Part::Idle) {
+            rows.push(runtime.block_on(idle(options))?);
+        }
+        if wanted(Part::Cycles) {
+            rows.push(runtime.block_on(cycles(options))?);
+        }
+        Ok(rows)
+    }
 }
 
 /// A kubelet whose logs are long, or silent when they are followed.
@@ -158,44 +187,54 @@ async fn bare(site: &Site, bytes: usize) -> anyhow::Result<SocketAddr> {
     Ok(near_address)
 }
 
-/// Follows of a silent log, each over a connection of its own, through a server in a process of its own.
-async fn idle(options: &Options) -> anyhow::Result<Vec<Row>> {
-    let directory = options.directory()?;
-    let site = Site::new(directory.path())?;
-    let address = kubelet(&site, 0).await?;
+/// A kubelet whose log is silent, and an API server in a process of its own.
+async fn silent(site: &Site) -> anyhow::Result<ServerProcess> {
+    let address = kubelet(site, 0).await?;
     let server = site.server().await?;
     create_pod(server.registry(), address).await?;
     server.shutdown().await?;
     crate::followers::raise_open_files();
-    let server = ServerProcess::start(&site)?;
-    let count: usize = options.size(5_000, 50);
-    let resident = || usage::memory(server.pid()).map(|memory| memory.resident);
+    let server = ServerProcess::start(site)?;
     // What is made once, and kept, is no follower's.
     drop(follow(&site.client()?, server.address).await?);
-    let before = resident()?;
+    Ok(server)
+}
+
+/// Follows of a silent log, each over a connection of its own.
+async fn idle(options: &Options) -> anyhow::Result<Row> {
+    let directory = options.directory()?;
+    let site = Site::new(directory.path())?;
+    let server = silent(&site).await?;
+    let count: usize = options.size(5_000, 50);
+    let before = usage::memory(server.pid())?.resident;
     let mut open = Vec::new();
     for _ in 0..count {
         let client = site.client()?;
         let body = follow(&client, server.address).await?;
         open.push((client, body));
     }
-    let each = (resident()? - before) / count as f64;
-    drop(open);
+    let each = (usage::memory(server.pid())?.resident - before) / count as f64;
     let what = format!("{count} idle follows, a connection each: memory of each");
-    let mut rows = vec![Row::new("relay", what, each, "KiB").target(Target::AtMost(30.0))];
+    Ok(Row::new("relay", what, each, "KiB").target(Target::AtMost(30.0)))
+}
 
+/// Follows that connect and go.
+async fn cycles(options: &Options) -> anyhow::Result<Row> {
+    let directory = options.directory()?;
+    let site = Site::new(directory.path())?;
+    let server = silent(&site).await?;
     let cycles: usize = options.size(100_000, 500);
     let warm = cycles / 10;
     let mut at_first = 0.0;
     for cycle in 0..cycles {
         drop(follow(&site.client()?, server.address).await?);
         if cycle == warm {
-            at_first = resident()?;
+            at_first = usage::memory(server.pid())?.resident;
         }
     }
+    let growth = usage::memory(server.pid())?.resident - at_first;
     let what = format!("{cycles} follows connected and aborted: growth after the first {warm}");
-    rows.push(Row::new("relay", what, resident()? - at_first, "KiB").target(Target::AtMost(4096.0)));
-    Ok(rows)
+    Ok(Row::new("relay", what, growth, "KiB").target(Target::AtMost(4096.0)))
 }
 
 /// A follow whose first bytes have come.

@@ -17,6 +17,7 @@ pub mod pki;
 mod reload;
 mod seam;
 mod server;
+mod sparse_buffers;
 mod tls;
 mod upgrade;
 pub mod websocket;
@@ -34,5 +35,6 @@ pub use node::{DialCause, DialError, Liveness, NodeBody, NodeClient, NodeClientC
 pub use reload::Reloading;
 pub use seam::{Authenticator, AuthnError, Authorizer, AuthzError, Body, BodyError, Handler, Peer};
 pub use server::{Drained, Limits, ServeError, Server};
+pub use sparse_buffers::SparseBuffers;
 pub use tls::{ServerTls, TlsError, install_crypto_provider};
 pub use upgrade::{Upgrade, UpgradeError};

@@ -12,6 +12,9 @@ mod up;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+#[global_allocator]
+static MEMORY: podlog_serving::SparseBuffers = podlog_serving::SparseBuffers;
+
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     // Capture runs once per container: it must not pay for the parsing of a command line that the kubelet wrote.

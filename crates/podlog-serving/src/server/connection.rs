@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,18 +74,20 @@ impl Connections {
         if let Err(error) = tune(&tcp, &self.limits) {
             tracing::debug!(%address, %error, "cannot set the options of a socket");
         }
-        let handshake = tokio::time::timeout(self.limits.handshake_timeout, self.tls.handshake(tcp));
+        // What is large lies apart: a task has room for all that it ever holds, as long as it lives.
+        let handshake = Box::pin(self.tls.handshake(tcp));
+        let handshake = tokio::time::timeout(self.limits.handshake_timeout, handshake);
         match self.shutdown.run_until_cancelled(handshake).await {
-            Some(Ok(Ok(tls))) => self.serve_http(tls, address).await,
+            Some(Ok(Ok(tls))) => self.serve_http(Box::new(tls), address).await,
             Some(Ok(Err(error))) => tracing::debug!(%address, %error, "TLS handshake failed"),
             Some(Err(_)) => tracing::debug!(%address, "TLS handshake took too long"),
             None => {}
         }
     }
 
-    async fn serve_http(self: &Arc<Self>, tls: TlsStream<TcpStream>, address: SocketAddr) {
+    async fn serve_http(self: &Arc<Self>, tls: Box<TlsStream<TcpStream>>, address: SocketAddr) {
         let peer = Peer { address, certificate_chain: certificates(&tls) };
-        let builder = self.builder(tls.get_ref().1.alpn_protocol());
+        let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
         let passage = Arc::<Passage>::default();
         let (active, upgraded) = (Arc::new(Requests::default()), Arc::new(Requests::default()));
         let after = AfterUpgrade {
@@ -102,9 +103,11 @@ impl Connections {
             if request.extensions().get::<OnUpgrade>().is_some() {
                 request.extensions_mut().insert(after.clone());
             }
-            async move { connections.answer(request, peer, &active, &passage).await }
+            // Gone with the answer's head, while its body may last.
+            Box::pin(async move { connections.answer(request, peer, &active, &passage).await })
         });
-        let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
+        let connection = self.builder(is_http2).serve_connection_with_upgrades(io, service).into_owned();
+        let mut connection = Box::pin(connection);
         let mut check = tokio::time::interval(self.limits.idle_timeout / 3);
         let mut last_used = Instant::now();
         let mut ending = false;
@@ -139,9 +142,9 @@ impl Connections {
     }
 
     /// The protocol that was negotiated; HTTP/1.1 without negotiation, as Go.
-    fn builder(&self, protocol: Option<&[u8]>) -> Builder<TokioExecutor> {
+    fn builder(&self, is_http2: bool) -> Builder<TokioExecutor> {
         let builder = Builder::new(TokioExecutor::new());
-        let mut builder = if protocol == Some(b"h2") { builder.http2_only() } else { builder.http1_only() };
+        let mut builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
         let head = usize::try_from(self.limits.max_header_bytes).unwrap_or(usize::MAX);
         builder
             .http1()
