@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::error::{DialCause, Ends};
+use super::read_ahead::ReadAhead;
 
 /// For name lookup and TCP together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,7 +57,7 @@ pub(crate) async fn dial(
     let ends = ends_of(&tcp)?;
     let mut head = Vec::new();
     let handshake =
-        TlsConnector::from(config).connect(name, Sniffed { tcp, head: Some(Vec::new()) }).into_fallible();
+        TlsConnector::from(config).connect(name, Sniffed::new(tcp)).into_fallible();
     match tokio::time::timeout(timeouts.handshake, handshake).await {
         Err(_) => Err(DialCause::HandshakeTimeout),
         Ok(Ok(mut tls)) => {
@@ -204,8 +205,14 @@ impl AsyncWrite for Watched {
 
 /// A connection that remembers how the peer's answer began, until TLS stands: a plain HTTP server is told by it.
 pub(super) struct Sniffed {
-    tcp: TcpStream,
+    tcp: ReadAhead<TcpStream>,
     head: Option<Vec<u8>>,
+}
+
+impl Sniffed {
+    fn new(tcp: TcpStream) -> Self {
+        Sniffed { tcp: ReadAhead::new(tcp), head: Some(Vec::new()) }
+    }
 }
 
 impl AsyncRead for Sniffed {

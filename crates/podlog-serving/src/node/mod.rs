@@ -7,6 +7,7 @@ mod client;
 mod connection;
 mod dial;
 mod error;
+mod read_ahead;
 #[cfg(test)]
 mod tests;
 
