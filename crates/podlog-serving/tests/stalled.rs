@@ -129,23 +129,27 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_window_is_closed_holds_little() {
-    let world = world().await;
-    let mut builder = h2::client::Builder::new();
-    let (sender, connection) =
-        builder.initial_window_size(0).handshake::<_, Bytes>(world.connect(b"h2").await).await.unwrap();
-    tokio::spawn(connection);
-    let mut sender = sender.ready().await.unwrap();
-    let request = || Request::get("https://localhost/").body(()).unwrap();
-    let (answer, _) = sender.send_request(request(), true).unwrap();
-    let first = answer.await.unwrap();
-    let held = world.sent_in_the_end().await;
-    assert!(held < HELD, "{held} bytes are held for a stream that takes none");
-    sender = sender.ready().await.unwrap();
-    let (answer, _) = sender.send_request(request(), true).unwrap();
-    let second = answer.await.unwrap();
-    let both = world.sent_in_the_end().await;
-    assert!(both > held && both < 2 * HELD, "{both} bytes are held for two streams on one connection");
-    drop((first, second));
+    // Before its first byte, and within a frame.
+    for window in [0, 10_000] {
+        let world = world().await;
+        let mut builder = h2::client::Builder::new();
+        let handshake = builder.initial_window_size(window).handshake::<_, Bytes>(world.connect(b"h2").await);
+        let (sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        let mut sender = sender.ready().await.unwrap();
+        let request = || Request::get("https://localhost/").body(()).unwrap();
+        let (answer, _) = sender.send_request(request(), true).unwrap();
+        let first = answer.await.unwrap();
+        let most = HELD + window as usize;
+        let held = world.sent_in_the_end().await;
+        assert!(held < most, "{held} bytes are held for a stream that takes {window}");
+        sender = sender.ready().await.unwrap();
+        let (answer, _) = sender.send_request(request(), true).unwrap();
+        let second = answer.await.unwrap();
+        let both = world.sent_in_the_end().await;
+        assert!(both > held && both < 2 * most, "{both} bytes are held for two streams on one connection");
+        drop((first, second));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

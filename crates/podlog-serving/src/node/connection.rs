@@ -20,9 +20,9 @@ use super::error::{DialCause, Ends};
 const AGENT: &str = concat!("podlog/", env!("CARGO_PKG_VERSION"));
 /// Streams on one connection before a second one is made; Go's servers allow 250.
 const MAX_STREAMS: u16 = 100;
-/// Default of [`NodeClientConfig::stream_window`](super::NodeClientConfig). What a stream is allowed to hold, less the frames
-/// that are on their way out.
-pub(super) const STREAM_WINDOW: u32 = 44 << 10;
+/// Default of [`NodeClientConfig::stream_window`](super::NodeClientConfig). What a stream is allowed to hold, less the frame
+/// that is on its way out.
+pub(super) const STREAM_WINDOW: u32 = 47 << 10;
 /// The largest there is (RFC 9113, 6.9.1).
 const MAX_WINDOW: u32 = i32::MAX.cast_unsigned();
 /// Largest frame: the smallest that may be asked for.

@@ -56,8 +56,7 @@ pub(crate) async fn dial(
     let tcp = connect(host, port, timeouts.dial).await?;
     let ends = ends_of(&tcp)?;
     let mut head = Vec::new();
-    let handshake =
-        TlsConnector::from(config).connect(name, Sniffed::new(tcp)).into_fallible();
+    let handshake = TlsConnector::from(config).connect(name, Sniffed::new(tcp)).into_fallible();
     match tokio::time::timeout(timeouts.handshake, handshake).await {
         Err(_) => Err(DialCause::HandshakeTimeout),
         Ok(Ok(mut tls)) => {

@@ -1,19 +1,25 @@
 //! Bounds on what a stalled reader makes a connection hold.
 //!
-//! hyper takes of a body what fits its own buffers: for HTTP/1.1 up to the largest head of a request. A stream gives it no
-//! more than a little before all that the connection was given has gone to the kernel, which is told to hold little, too.
+//! hyper takes of a body what fits its own buffers: for HTTP/1.1 up to the largest head of a request, for HTTP/2 a chunk that
+//! waits for the client's window, and one more. A stream gives it one, and the next when that has gone to the kernel, which is told to hold
+//! little, too.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Bytes that a stream may have in its connection and still give it more.
-const LITTLE: usize = 8 << 10;
+const LITTLE: usize = 768;
+/// Chunks up to this size are accounted for to their end: a frame that is relayed. Of larger ones, which producers of our own make, the
+/// next may wait while the rest of one is sent.
+const FRAME: usize = 16 << 10;
 /// Bytes beyond what is on its way to the client that the kernel takes. More than what is written at once, so that there is
 /// always something to send.
 const UNSENT: u32 = 128 << 10;
@@ -26,50 +32,117 @@ pub(super) struct Passage(Mutex<State>);
 struct State {
     /// How often everything that was there had gone.
     flushes: u64,
-    waiting: Vec<Waker>,
+    waiting: Vec<Waiting>,
+}
+
+/// A stream that has more to give.
+#[derive(Debug)]
+struct Waiting {
+    stream: Stream,
+    waker: Waker,
+}
+
+/// What of a stream is in its connection.
+#[derive(Clone, Debug, Default)]
+struct Stream {
+    /// Bytes that the connection was given and did not let go of.
+    held: Arc<AtomicUsize>,
+    /// Bytes that it was given since everything had gone so many times: what it let go of may be with TLS still.
+    given: usize,
+    flushes: u64,
 }
 
 /// One stream's part in it.
 #[derive(Debug)]
 pub(super) struct Share {
     passage: Arc<Passage>,
-    /// Bytes given, since when `flushes` was so many.
-    given: usize,
-    flushes: u64,
+    stream: Stream,
+}
+
+/// Bytes that were given to a connection; it lets go of them when they are sent.
+struct Given {
+    bytes: Bytes,
+    passage: Arc<Passage>,
+    held: Arc<AtomicUsize>,
 }
 
 impl Passage {
     fn flushed(&self) {
+        self.change(|state| state.flushes += 1);
+    }
+
+    /// Wakes those that may give more by this; others would be woken for nothing, once a chunk.
+    fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.0.lock();
-        state.flushes += 1;
-        state.waiting.drain(..).for_each(Waker::wake);
+        change(&mut state);
+        let flushes = state.flushes;
+        let ready = state.waiting.extract_if(.., |waiting| waiting.stream.has_room(flushes));
+        let ready: Vec<Waiting> = ready.collect();
+        drop(state);
+        ready.into_iter().for_each(|waiting| waiting.waker.wake());
+    }
+}
+
+impl Stream {
+    fn has_room(&self, flushes: u64) -> bool {
+        let unflushed = if self.flushes == flushes { self.given } else { 0 };
+        unflushed < LITTLE && self.held.load(Ordering::Relaxed) < LITTLE
     }
 }
 
 impl Share {
     pub(super) fn of(passage: &Arc<Passage>) -> Self {
-        Share { passage: passage.clone(), given: 0, flushes: 0 }
+        Share { passage: passage.clone(), stream: Stream::default() }
     }
 
     /// Resolves when the connection may be given more.
     pub(super) fn poll_room(&mut self, context: &Context<'_>) -> Poll<()> {
-        if self.given < LITTLE {
+        let mut state = self.passage.0.lock();
+        if self.stream.has_room(state.flushes) {
             return Poll::Ready(());
         }
-        let mut state = self.passage.0.lock();
-        if state.flushes == self.flushes {
-            if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-                state.waiting.push(context.waker().clone());
-            }
-            return Poll::Pending;
+        let waiting = Waiting { stream: self.stream.clone(), waker: context.waker().clone() };
+        let is_mine = |other: &&mut Waiting| Arc::ptr_eq(&other.stream.held, &self.stream.held);
+        match state.waiting.iter_mut().find(is_mine) {
+            Some(before) => *before = waiting,
+            None => state.waiting.push(waiting),
         }
-        self.given = 0;
-        Poll::Ready(())
+        Poll::Pending
     }
 
-    pub(super) fn gives(&mut self, bytes: usize) {
-        self.given += bytes;
-        self.flushes = self.passage.0.lock().flushes;
+    /// What the connection is given for these bytes.
+    pub(super) fn give(&mut self, bytes: Bytes) -> Bytes {
+        let flushes = self.passage.0.lock().flushes;
+        if flushes != self.stream.flushes {
+            (self.stream.given, self.stream.flushes) = (0, flushes);
+        }
+        self.stream.given += bytes.len();
+        if bytes.len() > FRAME {
+            return bytes;
+        }
+        self.stream.held.fetch_add(bytes.len(), Ordering::Relaxed);
+        let held = self.stream.held.clone();
+        Bytes::from_owner(Given { bytes, passage: self.passage.clone(), held })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.passage.0.lock().waiting.retain(|other| !Arc::ptr_eq(&other.stream.held, &self.stream.held));
+    }
+}
+
+impl AsRef<[u8]> for Given {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        self.passage.change(|_| {
+            self.held.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        });
     }
 }
 

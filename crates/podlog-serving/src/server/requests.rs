@@ -140,9 +140,7 @@ impl http_body::Body for CountedBody {
         if stream.share.poll_room(context).is_ready()
             && let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context)
         {
-            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
-            stream.share.gives(data.map_or(0, Bytes::len));
-            return Poll::Ready(frame);
+            return Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|data| stream.share.give(data)))));
         }
         ready!(stream.cut.as_mut().poll(context));
         Poll::Ready(Some(Err("the server is shutting down".into())))
