@@ -3,6 +3,7 @@
 //! * [`CriFileSink`] writes the output of one container in CRI format and rotates the file.
 //! * [`LogRotator`] rotates a log that a container runtime writes.
 //! * [`LogSource`] opens a log with all its generations; [`LogReader`] reads or follows the part somebody wants.
+//! * [`JournalSource`] and [`JournalReader`] do the same for a log that the systemd journal keeps.
 //! * [`LogWatcher`] tells followers when to look again.
 //!
 //! ```
@@ -27,11 +28,13 @@
 mod attributes;
 mod error;
 mod generations;
+mod journal;
 mod read;
 mod sink;
 mod watch;
 
 pub use error::{ReadError, SinkError};
+pub use journal::{JournalReader, JournalSource, SynchronizeError, synchronize};
 pub use read::{IndexCache, LogReader, LogSource, Place, ReadState, ReadStats, Resumed};
 pub use sink::{
     Content, CriFileSink, FileLimits, FilePosition, LogRetention, LogRotator, LogWriterMark, MAX_CONTENT,

@@ -96,8 +96,17 @@ impl LogWatcher {
     pub fn watch(&self, path: &Path) -> LogChanges {
         let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let directory = resolved.parent().unwrap_or(Path::new("/")).to_owned();
-        let name = resolved.file_name().unwrap_or(OsStr::new("")).to_owned();
-        let follower = Arc::new(Follower { name, hint: Notify::new() });
+        self.watch_names(directory, resolved.file_name().unwrap_or(OsStr::new("")))
+    }
+
+    /// Watches everything in a directory.
+    pub fn watch_directory(&self, directory: &Path) -> LogChanges {
+        let resolved = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+        self.watch_names(resolved, OsStr::new(""))
+    }
+
+    fn watch_names(&self, directory: PathBuf, name: &OsStr) -> LogChanges {
+        let follower = Arc::new(Follower { name: name.to_owned(), hint: Notify::new() });
         self.thread.shared.add(&directory, &follower);
         LogChanges { thread: Arc::clone(&self.thread), directory, follower }
     }

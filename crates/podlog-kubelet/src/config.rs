@@ -48,6 +48,8 @@ pub struct KubeletConfiguration {
     pub deleted_pod_log_max_bytes: u64,
     /// For how long they are kept; zero keeps none. Default 24 h. podlog's own: `deletedPodLogMaxAge`.
     pub deleted_pod_log_max_age: Duration,
+    /// Where logs are looked for that are in no files.
+    pub container_log_journal: JournalFiles,
     /// How often a pod is looked at when nothing happens. Default 1 m.
     pub sync_frequency: Duration,
     /// How often the node's status is computed. Default 10 s.
@@ -107,6 +109,26 @@ pub struct KubeletConfiguration {
     pub image_gc: ImageGc,
     /// What was read, for `/configz`.
     pub source: Value,
+}
+
+/// The journal of the machine, which keeps what containers print where their runtime was told so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalFiles {
+    /// Directories of journals; empty is none. Default `/var/log/journal` and `/run/log/journal`. podlog's own:
+    /// `containerLogJournalDirectories`.
+    pub directories: Vec<PathBuf>,
+    /// Where journald is asked to write what it has when a container has ended that is followed. Default
+    /// `/run/systemd/journal/io.systemd.journal`. podlog's own: `containerLogJournalSocket`.
+    pub socket: PathBuf,
+}
+
+impl Default for JournalFiles {
+    fn default() -> Self {
+        JournalFiles {
+            directories: vec!["/var/log/journal".into(), "/run/log/journal".into()],
+            socket: "/run/systemd/journal/io.systemd.journal".into(),
+        }
+    }
 }
 
 /// Who may talk to the HTTPS endpoint.
@@ -208,6 +230,7 @@ impl Default for KubeletConfiguration {
             container_log_policy: LogPolicy::default(),
             deleted_pod_log_max_bytes: 1 << 30,
             deleted_pod_log_max_age: Duration::from_secs(24 * 3600),
+            container_log_journal: JournalFiles::default(),
             sync_frequency: Duration::from_secs(60),
             node_status_update_frequency: Duration::from_secs(10),
             node_status_report_frequency: Duration::from_secs(300),
@@ -308,6 +331,7 @@ impl KubeletConfiguration {
             deleted_pod_log_max_bytes: fields
                 .count("deletedPodLogMaxSize", default.deleted_pod_log_max_bytes)?,
             deleted_pod_log_max_age: fields.age("deletedPodLogMaxAge", default.deleted_pod_log_max_age)?,
+            container_log_journal: fields.journal(default.container_log_journal)?,
             sync_frequency: fields.duration("syncFrequency", default.sync_frequency)?,
             node_status_update_frequency: fields
                 .duration("nodeStatusUpdateFrequency", default.node_status_update_frequency)?,

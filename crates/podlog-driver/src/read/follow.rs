@@ -63,6 +63,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Behind so many entries of a file of the journal.
+    pub(crate) fn of_entries(at: (FileId, u64)) -> Place {
+        Place { at, previous: None }
+    }
+
     /// Whether a follower that stands here delivers from here on what one does that stands at `other` and has the same
     /// selection (but for `since` and `tail`, which chose where they began).
     pub fn covers(&self, other: &Place) -> bool {

@@ -9,7 +9,7 @@ const PRIME: u64 = 0x0000_0100_0000_01b3;
 
 /// The fingerprint of a file that begins with `head`: of its first line, or of as much as there is of it. At most
 /// [`HEAD`] bytes count.
-pub(super) fn fingerprint(head: &[u8]) -> u64 {
+pub(crate) fn fingerprint(head: &[u8]) -> u64 {
     let head = &head[..head.len().min(HEAD)];
     let line = head.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
     line.iter().fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))

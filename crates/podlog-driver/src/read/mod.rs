@@ -23,5 +23,9 @@ pub use reader::{LogReader, ReadState, ReadStats};
 pub use resume::Resumed;
 pub use source::LogSource;
 
+pub(crate) use mark::fingerprint;
+pub(crate) use reader::MAX_OUTPUT;
+pub(crate) use tail::TailSearch;
+
 #[cfg(test)]
 mod tests;

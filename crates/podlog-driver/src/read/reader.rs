@@ -20,7 +20,7 @@ use super::{
 use crate::{ReadError, attributes::FileEnd, generations::FileId};
 
 /// A call returns when it has made so much output: what is delivered together may have to be delivered again.
-const MAX_OUTPUT: usize = 64 * 1024;
+pub(crate) const MAX_OUTPUT: usize = 64 * 1024;
 /// or read so much.
 const MAX_INPUT: usize = 8 * 1024 * 1024;
 /// A follower that finds less than this keeps no buffer until the next time: thousands of them wait for a line now and then.

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, io};
 
+use memchr::memrchr;
 use podlog_line::{LineEnd, MAX_HELD, Record, RecordParser, Selection, Stream, Timestamp};
 
 use super::{
@@ -18,13 +19,52 @@ const LOOK_BACK: u64 = 512 * 1024;
 
 /// Where to begin to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TailStart {
+pub(crate) struct TailStart {
     /// Index of the segment.
     pub(super) segment: usize,
     /// Where in it, if it is a file.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
     /// Bytes from there on in which records of a stream are to be ignored.
-    pub(super) ignore_before: [u64; 2],
+    pub(crate) ignore_before: [u64; 2],
+}
+
+/// [`find`] for a log that is given piece by piece, from its end on, each of whole records.
+#[derive(Debug)]
+pub(crate) struct TailSearch<'a>(Search<'a>);
+
+impl<'a> TailSearch<'a> {
+    pub(crate) fn new(selection: &'a Selection) -> TailSearch<'a> {
+        TailSearch(Search::new(selection.tail.unwrap_or(u64::MAX), selection))
+    }
+
+    /// Whether nothing that comes before has to be known.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.is_over()
+    }
+
+    /// Walks back through the piece before all that were given.
+    pub(crate) fn walk(&mut self, text: &[u8]) {
+        let mut parser = RecordParser::default();
+        let after = self.0.place;
+        let mut end = text.len();
+        while let Some(line) = text[..end].strip_suffix(b"\n") {
+            let start = memrchr(b'\n', line).map_or(0, |before| before + 1);
+            let (begin, behind) = (after + (text.len() - start) as u64, after + (text.len() - end) as u64);
+            self.0.place = begin;
+            if let Some(record) = parser.parse(&line[start..]) {
+                self.0.record(&record, begin, behind);
+            }
+            end = start;
+        }
+        self.0.place = after + text.len() as u64;
+    }
+
+    /// Where to begin, in all that was walked through as one piece.
+    pub(crate) fn start(mut self) -> TailStart {
+        self.0.end();
+        let walked = self.0.place;
+        self.0.start(&[(0, walked)], 1)
+    }
 }
 
 /// Finds the last `count` lines of `segments` (oldest first) that are selected; `None` when there are fewer behind those that are

@@ -47,6 +47,8 @@ const WORKING: &[&str] = &[
     "clusterDomain",
     "containerLogBufferSize",
     "containerLogBytesPerSecond",
+    "containerLogJournalDirectories",
+    "containerLogJournalSocket",
     "containerLogLinesPerSecond",
     "containerLogMaxFiles",
     "containerLogMaxRecordSize",

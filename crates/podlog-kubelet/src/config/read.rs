@@ -7,7 +7,9 @@ use podlog_api::quantity::Quantity;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Authentication, Authorization, AuthorizationMode, ConfigError, Eviction, ImageGc, eviction};
+use super::{
+    Authentication, Authorization, AuthorizationMode, ConfigError, Eviction, ImageGc, JournalFiles, eviction,
+};
 use crate::go;
 use crate::runtime::LogPolicy;
 use crate::runtime::log_policy::{parse_number, parse_policy};
@@ -181,6 +183,13 @@ impl Fields<'_> {
             lines_per_second: self.count("containerLogLinesPerSecond", default.lines_per_second)?,
             bytes_per_second: self.count("containerLogBytesPerSecond", default.bytes_per_second)?,
             max_record_bytes: self.count("containerLogMaxRecordSize", default.max_record_bytes)?,
+        })
+    }
+
+    pub(super) fn journal(&self, default: JournalFiles) -> Result<JournalFiles, ConfigError> {
+        Ok(JournalFiles {
+            directories: self.get("containerLogJournalDirectories")?.unwrap_or(default.directories),
+            socket: self.path("containerLogJournalSocket")?.unwrap_or(default.socket),
         })
     }
 

@@ -64,6 +64,19 @@ fn what_is_kept_of_logs_can_be_chosen() {
 }
 
 #[test]
+fn journals_can_be_chosen() {
+    let journal = |fields: &str| parse(fields).unwrap().0.container_log_journal;
+    assert_eq!(journal(""), JournalFiles::default());
+    assert!(journal("containerLogJournalDirectories: []\n").directories.is_empty());
+    let chosen = journal("containerLogJournalDirectories: [/j]\ncontainerLogJournalSocket: /s\n");
+    assert_eq!(chosen, JournalFiles { directories: vec!["/j".into()], socket: "/s".into() });
+    assert!(matches!(
+        parse("containerLogJournalDirectories: /j\n"),
+        Err(ConfigError::Value { path, .. }) if path == "containerLogJournalDirectories"
+    ));
+}
+
+#[test]
 fn what_is_kept_of_deleted_pods_can_be_chosen() {
     let kept = |fields: &str| {
         let config = parse(fields).unwrap().0;

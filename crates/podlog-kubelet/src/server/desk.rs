@@ -1,25 +1,26 @@
 //! Logs of instances for clients, whoever found out which instance they mean.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use podlog_api::{Compatibility, LOG_OPTIONS_HEADER, LOG_RESUMED_HEADER, LogExtensions, PodLogOptions};
-use podlog_driver::{IndexCache, LogWatcher};
+use podlog_driver::{IndexCache, JournalSource, LogWatcher};
 use podlog_serving::metrics::Registry;
 use podlog_serving::{Body, Permit, stream_body, text_body};
 use tokio::sync::watch;
 
 use super::ending::Ending;
 use super::framing::Framing;
-use super::hints::Watching;
+use super::hints::{Watched, Watching};
 use super::hub::{Hub, Shareable, Source};
 use super::logs::{Refused, bad_request};
-use super::reading::{Chunk, Instances, Reading, ReadingError, ReadingMetrics, Wanted};
+use super::reading::{Chunk, Instances, Kept, Reading, ReadingError, ReadingMetrics, Wanted};
 use super::selection::{nanoseconds, selection};
 use super::stream::LogStream;
+use crate::config::JournalFiles;
 use crate::runtime::{ContainerId, ContainerRuntime, ContainerStatus};
 
 /// Which log is handed out.
@@ -48,6 +49,8 @@ pub(crate) struct LogDesk {
     /// The one watcher of log files; `None` where the system has none left.
     pub(crate) watcher: Option<LogWatcher>,
     pub(crate) compatibility: Compatibility,
+    /// Where logs are looked for that are in no files.
+    journal: JournalFiles,
     pub(super) readings: ReadingMetrics,
     pub(super) hub: Hub,
     /// What was found in log files that others write.
@@ -60,9 +63,11 @@ impl LogDesk {
         endings: watch::Receiver<u64>,
         watcher: Option<LogWatcher>,
         compatibility: Compatibility,
+        journal: JournalFiles,
         registry: &Registry,
     ) -> Self {
         LogDesk {
+            journal,
             runtime,
             endings,
             watcher,
@@ -104,9 +109,19 @@ impl LogDesk {
         Ok(with_honoured(response, extensions))
     }
 
-    /// The log at `path`, to be watched.
-    fn watching(&self, path: PathBuf) -> Watching {
-        Watching { watcher: self.watcher.clone(), path }
+    /// What changes when there is more of a log.
+    fn watching(&self, reading: &Reading, path: PathBuf) -> Watching {
+        let watched = reading.journal().map_or(Watched::File(path), Watched::Directory);
+        Watching { watcher: self.watcher.clone(), watched }
+    }
+
+    /// Where the log of an instance may be.
+    fn kept(&self, id: &ContainerId, path: PathBuf) -> Kept {
+        let directories = &self.journal.directories;
+        // Entries are found by the whole id.
+        let is_known = !id.0.is_empty() && !directories.is_empty();
+        let journal = is_known.then(|| JournalSource::new(directories.clone(), id.0.clone()));
+        Kept { path, journal }
     }
 }
 
@@ -146,16 +161,18 @@ async fn serve(
     let follow = wanted.selection.follow;
     let is_resumed = wanted.selection.after.is_some();
     let shareable = Shareable::of(&wanted, nanoseconds(Timestamp::now()));
-    let (reading, first) = open(desk, &path, wanted).await.map_err(|error| error.to_string())?;
+    let kept = desk.kept(&instance, path.clone());
+    let (reading, first) = open(desk, kept, wanted).await.map_err(|error| error.to_string())?;
     let resumed = is_resumed.then(|| reading.resumed());
     let ending = Ending {
         runtime: desk.runtime.clone(),
         endings: desk.endings.clone(),
         instance,
         compatibility: desk.compatibility,
+        journal: reading.journal().map(|_| desk.journal.socket.clone()),
         asked: None,
     };
-    let source = Source { ending, watching: desk.watching(path) };
+    let source = Source { ending, watching: desk.watching(&reading, path) };
     let stream =
         LogStream { reading: Some(reading), source, follow, shareable, hub: desk.hub.clone(), permit };
     let (sender, body) = stream_body();
@@ -177,9 +194,9 @@ async fn instance_status(desk: &LogDesk, instance: &str) -> Result<ContainerStat
 }
 
 /// Opens the log and reads its first chunk, so that a log that cannot be read is refused in time.
-async fn open(desk: &LogDesk, path: &Path, wanted: Wanted) -> Result<(Reading, Chunk), ReadingError> {
+async fn open(desk: &LogDesk, kept: Kept, wanted: Wanted) -> Result<(Reading, Chunk), ReadingError> {
     let (indexes, metrics) = (desk.indexes.clone(), desk.readings.clone());
-    let mut reading = Reading::open(path.to_owned(), wanted, indexes, metrics).await?;
+    let mut reading = Reading::open(kept, wanted, indexes, metrics).await?;
     let first = reading.chunk().await?;
     Ok((reading, first))
 }

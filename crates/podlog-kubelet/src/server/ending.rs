@@ -1,17 +1,23 @@
 //! Whether there will be more of a log.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use podlog_api::Compatibility;
+use podlog_driver::synchronize;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::hints::Hints;
 use crate::runtime::{ContainerId, ContainerRuntime, ContainerState, RuntimeError};
 
 /// How often a follower asks whether the container runs, when nothing says that one has ended.
 const ASK: Duration = Duration::from_secs(1);
+/// How long journald may take to write what it has.
+const WRITING: Duration = Duration::from_secs(10);
+/// How long it is given when it cannot be asked.
+const UNASKED: Duration = Duration::from_secs(1);
 
 /// Knows whether a container has ended.
 #[derive(Clone)]
@@ -21,6 +27,8 @@ pub(super) struct Ending {
     pub(super) endings: watch::Receiver<u64>,
     pub(super) instance: ContainerId,
     pub(super) compatibility: Compatibility,
+    /// Where journald listens, if it is the one that has the last lines.
+    pub(super) journal: Option<PathBuf>,
     /// When the runtime was asked last.
     pub(super) asked: Option<Instant>,
 }
@@ -54,7 +62,20 @@ impl Ending {
         self.wait(hints).await
     }
 
+    /// Whether the container has ended, and what it wrote is all there.
     async fn has_ended(&mut self) -> Result<bool, RuntimeError> {
+        let has_ended = self.ask().await?;
+        if let (true, Some(socket)) = (has_ended, self.journal.clone()) {
+            let written = tokio::task::spawn_blocking(move || synchronize(&socket, WRITING)).await;
+            if let Ok(Err(error)) = written {
+                tracing::debug!(instance = self.instance.0, %error, "waiting a moment for the end of a log in the journal");
+                sleep(UNASKED).await;
+            }
+        }
+        Ok(has_ended)
+    }
+
+    async fn ask(&mut self) -> Result<bool, RuntimeError> {
         self.asked = None;
         self.endings.mark_unchanged();
         let status = self.runtime.container_status(&self.instance).await;

@@ -3,7 +3,9 @@
 use std::io;
 
 use podlog_api::FrameHead;
-use podlog_driver::{LogReader, ReadError, ReadState};
+use podlog_driver::{ReadError, ReadState};
+
+use super::log::Log;
 
 /// How a log goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,19 +23,19 @@ const UNWANTED: u64 = 10_000;
 /// A log that is being read for somebody.
 #[derive(Debug)]
 pub(super) struct FramedReader {
-    reader: LogReader,
+    reader: Log,
     framing: Framing,
     /// How many records had been read when it was said last how far that was.
     placed: u64,
 }
 
 impl FramedReader {
-    pub(super) fn new(reader: LogReader, framing: Framing) -> Self {
+    pub(super) fn new(reader: Log, framing: Framing) -> Self {
         FramedReader { reader, framing, placed: 0 }
     }
 
     /// The log itself.
-    pub(super) fn reader(&self) -> &LogReader {
+    pub(super) fn reader(&self) -> &Log {
         &self.reader
     }
 

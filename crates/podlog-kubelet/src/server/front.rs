@@ -96,9 +96,10 @@ impl Front {
         let endings = watch::Sender::new(0);
         let registry = Registry::new();
         let (compatibility, ended) = (options.compatibility, endings.subscribe());
+        let journal = options.config.container_log_journal.clone();
         let handler = FrontServer {
             gate,
-            desk: LogDesk::new(runtime.clone(), ended, watcher(), compatibility, &registry),
+            desk: LogDesk::new(runtime.clone(), ended, watcher(), compatibility, journal, &registry),
             pods: client.clone(),
             runtime_name,
             behind: options.behind,

@@ -101,6 +101,7 @@ impl LogServer {
             pods.endings(),
             context.watcher.clone(),
             compatibility,
+            context.config.container_log_journal.clone(),
             &registry,
         );
         LogServer {

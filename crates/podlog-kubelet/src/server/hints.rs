@@ -16,13 +16,25 @@ pub(super) const PACE: Duration = Duration::from_millis(3);
 #[derive(Clone)]
 pub(super) struct Watching {
     pub(super) watcher: Option<LogWatcher>,
-    pub(super) path: PathBuf,
+    pub(super) watched: Watched,
+}
+
+/// What changes when there is more of a log.
+#[derive(Clone)]
+pub(super) enum Watched {
+    /// Its current file, and those that take its place.
+    File(PathBuf),
+    /// Anything in a directory.
+    Directory(PathBuf),
 }
 
 impl Watching {
     /// Hints from now on: whoever asks for them looks once afterwards.
     pub(super) fn hints(&self) -> Hints {
-        let watched = self.watcher.as_ref().map(|watcher| watcher.watch(&self.path));
+        let watched = self.watcher.as_ref().map(|watcher| match &self.watched {
+            Watched::File(path) => watcher.watch(path),
+            Watched::Directory(directory) => watcher.watch_directory(directory),
+        });
         watched.map_or(Hints::Timer, Hints::Watched)
     }
 }

@@ -4,6 +4,7 @@
 //! answered 200, and then prints into the log, is noticed before here: it is a 400 with the same text, unless
 //! [`Compatibility::Upstream`] is asked for.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use super::handler::{LogServer, plain};
 use crate::go;
 use crate::layout::Layout;
 use crate::pods::{PodId, find_container, labels};
+use crate::runtime::ContainerState;
 
 /// A refusal: code and text.
 pub(super) type Refused = (StatusCode, String);
@@ -112,10 +114,12 @@ async fn choose_instance(
     container: &str,
     asked: i64,
 ) -> Result<LogOf, Refused> {
-    let (number, path) = on_disk(server, pod, container, asked).await?;
     let runtime = &server.context.runtime;
-    let known = runtime.list_containers(Some((labels::POD_UID, &pod.uid))).await.unwrap_or_default();
-    let same = known.into_iter().find(|known| known.name == container && known.attempt == number);
+    let mut known = runtime.list_containers(Some((labels::POD_UID, &pod.uid))).await.unwrap_or_default();
+    known.retain(|known| known.name == container && known.state != ContainerState::Created);
+    let numbers = known.iter().map(|known| known.attempt).collect();
+    let (number, path) = on_disk(server, pod, container, asked, numbers).await?;
+    let same = known.into_iter().find(|known| known.attempt == number);
     Ok(match same {
         Some(known) => LogOf::Instance(format!("{}://{}", server.context.runtime_name, known.id.0)),
         None => LogOf::Forgotten(path),
@@ -134,21 +138,23 @@ async fn choose_deleted(
         return Err((StatusCode::NOT_FOUND, text));
     };
     let asked = extensions.instance.or(options.previous.then_some(-1));
-    let (_, path) = on_disk(server, &pod, container, asked.unwrap_or(NEWEST)).await?;
+    let (_, path) = on_disk(server, &pod, container, asked.unwrap_or(NEWEST), BTreeSet::new()).await?;
     Ok(LogOf::Forgotten(path))
 }
 
-/// The number of the instance that is asked for, and its log.
+/// The number of the instance that is asked for, and its log. The runtime may know some that have no files.
 async fn on_disk(
     server: &LogServer,
     pod: &PodId,
     container: &str,
     asked: i64,
+    known: BTreeSet<u32>,
 ) -> Result<(u32, PathBuf), Refused> {
     let layout = server.context.layout.clone();
     let (id, name) = (pod.clone(), container.to_owned());
     let there = tokio::task::spawn_blocking(move || layout.instances(&id, &name)).await;
-    let there = there.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let mut there = there.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    there.extend(known);
     let unknown = || bad_request(unknown_instance(&pod.name, container, asked, &there));
     let number = nth(&there, asked).ok_or_else(unknown)?;
     Ok((number, server.context.layout.pod_logs(pod).join(Layout::log_path(container, number))))

@@ -12,6 +12,7 @@ mod front;
 mod handler;
 mod hints;
 mod hub;
+mod log;
 mod logs;
 mod reading;
 mod resources;

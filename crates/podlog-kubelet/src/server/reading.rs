@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use podlog_api::LogResumed;
-use podlog_driver::{IndexCache, LogSource, Place, ReadError, ReadState, ReadStats, Resumed};
+use podlog_driver::{IndexCache, JournalSource, LogSource, Place, ReadError, ReadState, ReadStats, Resumed};
 use podlog_line::Selection;
 use podlog_serving::metrics::{Counters, Gauge, Held, Registry};
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::framing::{FramedReader, Framing};
+use super::log::Log;
 
 /// Size of a chunk; a little more is taken when lines are long.
 const CHUNK: usize = 256 * 1024;
@@ -31,6 +32,8 @@ pub(super) enum ReadingError {
     Read(#[from] ReadError),
     #[error("reading a log failed")]
     Task(#[from] JoinError),
+    #[error("its log is in the journal, where the instances of a container are read one by one")]
+    InstancesInJournal,
 }
 
 /// Which instances of a container are read.
@@ -48,6 +51,32 @@ impl Instances {
         match (self, path.parent(), number) {
             (Instances::UpTo, Some(directory), Some(number)) => LogSource::open_history(directory, number),
             _ => LogSource::open(path),
+        }
+    }
+}
+
+/// Where a log may be kept.
+pub(super) struct Kept {
+    /// Its current file.
+    pub(super) path: PathBuf,
+    /// Where it is when there is no file.
+    pub(super) journal: Option<JournalSource>,
+}
+
+impl Kept {
+    fn open(self, wanted: &Wanted, indexes: IndexCache) -> Result<Log, ReadingError> {
+        let selection = &wanted.selection;
+        let files = wanted.instances.open(&self.path);
+        let missing = match files {
+            Ok(source) => return Ok(Log::Files(source.with_indexes(indexes).read(selection)?)),
+            Err(error @ (ReadError::Resolve { .. } | ReadError::Open { .. })) => error,
+            Err(error) => return Err(error.into()),
+        };
+        let journal = self.journal.map(|journal| journal.read(selection)).transpose()?.flatten();
+        match (journal, wanted.instances) {
+            (Some(reader), Instances::Only) => Ok(Log::Journal(reader)),
+            (Some(_), Instances::UpTo) => Err(ReadingError::InstancesInJournal),
+            (None, _) => Err(missing.into()),
         }
     }
 }
@@ -120,16 +149,14 @@ pub(super) struct Reading {
 
 impl Reading {
     pub(super) async fn open(
-        path: PathBuf,
+        kept: Kept,
         wanted: Wanted,
         indexes: IndexCache,
         metrics: ReadingMetrics,
     ) -> Result<Self, ReadingError> {
-        let source = path.clone();
-        let Wanted { selection, instances, framing } = wanted;
-        let open = move || instances.open(&source)?.with_indexes(indexes).read(&selection);
-        let reader = FramedReader::new(spawn_blocking(open).await??, framing);
-        Ok(Reading::new(reader, path, ReadStats::default(), metrics))
+        let (path, framing) = (kept.path.clone(), wanted.framing);
+        let log = spawn_blocking(move || kept.open(&wanted, indexes)).await??;
+        Ok(Reading::new(FramedReader::new(log, framing), path, ReadStats::default(), metrics))
     }
 
     fn new(reader: FramedReader, path: PathBuf, told: ReadStats, metrics: ReadingMetrics) -> Self {
@@ -144,6 +171,11 @@ impl Reading {
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let reader = self.reader.as_ref().expect(PRESENT).try_clone()?;
         Ok(Reading::new(reader, self.path.clone(), self.told, self.metrics.clone()))
+    }
+
+    /// The directory of the journal, if that is where the log is.
+    pub(super) fn journal(&self) -> Option<PathBuf> {
+        self.reader.as_ref().expect(PRESENT).reader().journal()
     }
 
     /// Whether it began where it was asked to.

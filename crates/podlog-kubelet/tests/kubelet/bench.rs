@@ -114,6 +114,13 @@ impl Bench {
         self.get_as(Some("admin"), path).await
     }
 
+    /// The body of a success.
+    pub(crate) async fn get_bytes(&self, path: &str) -> Vec<u8> {
+        let response = self.request(Some("admin"), path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        response.into_body().collect().await.unwrap().to_bytes().to_vec()
+    }
+
     pub(crate) async fn get_as(&self, user: Option<&str>, path: &str) -> (u16, String) {
         body_of(self.request(user, path).await).await
     }

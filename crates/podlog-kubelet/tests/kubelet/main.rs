@@ -1,11 +1,15 @@
 //! A whole kubelet against a small API server and a container runtime without containers.
 
 #![expect(clippy::unwrap_used, reason = "a test that meets None or Err has failed")]
+#![expect(clippy::print_stderr, reason = "a test that was skipped says so loudly")]
 
 mod api;
 mod bench;
 mod followers;
 mod front;
+mod journal;
+#[path = "../../../../tests/support/journald.rs"]
+mod journald;
 mod logs;
 mod node;
 mod pods;

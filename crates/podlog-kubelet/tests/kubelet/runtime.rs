@@ -135,7 +135,8 @@ impl State {
 
     fn next_id(&mut self, prefix: &str) -> String {
         self.next += 1;
-        format!("{prefix}{:03}", self.next)
+        // As long as those of real runtimes.
+        format!("{prefix}{:063}", self.next)
     }
 }
 
