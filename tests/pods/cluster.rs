@@ -350,8 +350,16 @@ impl Cluster {
 
     /// The same, of what a query asks for.
     pub(crate) async fn stream(&self, name: &str, query: &str) -> impl futures_util::AsyncBufRead {
+        self.try_stream(name, query).await.unwrap()
+    }
+
+    pub(crate) async fn try_stream(
+        &self,
+        name: &str,
+        query: &str,
+    ) -> Result<impl futures_util::AsyncBufRead, kube::Error> {
         let request = Request::get(format!("{}/log?{query}", path(name))).body(Vec::new()).unwrap();
-        self.client.request_stream(request).await.unwrap()
+        self.client.request_stream(request).await
     }
 
     /// A log that has this text.

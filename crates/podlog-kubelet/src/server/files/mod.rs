@@ -4,6 +4,9 @@
 //! no others. Bytes go out as they are: such a file has no times and no streams.
 
 mod declared;
+mod events;
+mod follow;
+mod generations;
 mod root;
 mod select;
 mod tail;
@@ -11,11 +14,11 @@ mod tail;
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use http::{Response, StatusCode};
 use k8s_openapi::api::core::v1::Pod;
 use podlog_api::PodLogOptions;
+use podlog_line::{Gap, GapReason};
 use podlog_serving::{Body, BodySender, Permit, ReceiverGone, stream_body};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -28,14 +31,13 @@ use crate::go;
 use crate::pods::PodId;
 use crate::runtime::{ContainerId, ContainerRuntime};
 use declared::Declared;
+use follow::{Follow, Piece};
 use root::ContainerRoot;
 use select::Lines;
 use tail::Tail;
 
 /// Files that are read at the same time: each takes a thread.
 const MAX_READERS: usize = 100;
-/// How often a file is looked at that is followed.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// Reads files.
 #[derive(Clone)]
@@ -146,10 +148,8 @@ enum Stop {
 
 impl Job {
     fn run(mut self, opened: oneshot::Sender<io::Result<()>>, sender: BodySender) {
-        let file =
-            self.root.become_its_user().and_then(|()| self.root.open_file(&self.path)).and_then(Tail::new);
-        let tail = match file {
-            Ok(tail) => tail,
+        let file = match self.open() {
+            Ok(file) => file,
             Err(error) => {
                 // Whoever asked has gone.
                 let _ = opened.send(Err(error));
@@ -159,7 +159,7 @@ impl Job {
         if opened.send(Ok(())).is_err() {
             return;
         }
-        match self.send_all(tail, &sender) {
+        match self.send_all(file, &sender) {
             Ok(()) => sender.blocking_finish(),
             Err(Stop::Gone(_)) => {}
             Err(Stop::Read(error)) => {
@@ -170,51 +170,55 @@ impl Job {
         }
     }
 
-    fn send_all(&mut self, mut tail: Tail, sender: &BodySender) -> Result<(), Stop> {
-        if let Some(count) = self.tail {
-            tail.seek_to_last(count, &mut self.lines)?;
+    fn open(&self) -> io::Result<Follow> {
+        self.root.become_its_user()?;
+        if self.follow {
+            Follow::of_path(&self.root, &self.path)
+        } else {
+            self.root.open_file(&self.path).and_then(Tail::new).and_then(Follow::to_end)
         }
-        let end = if self.follow { u64::MAX } else { tail.length()? };
+    }
+
+    fn send_all(&mut self, mut file: Follow, sender: &BodySender) -> Result<(), Stop> {
+        if let Some(count) = self.tail {
+            file.file().seek_to_last(count, &mut self.lines)?;
+        }
         loop {
             // Asked first: what it wrote before its end is then all there.
-            let has_ended = self.follow && !self.root.is_alive();
-            self.send_rest(&mut tail, end, sender)?;
-            if !self.follow || has_ended || self.lines.is_full() {
+            let has_ended = !self.follow || !self.root.is_alive();
+            file.look(&self.root)?;
+            while !self.lines.is_full()
+                && let Some(piece) = file.next()?
+            {
+                sender.blocking_send(self.chosen(piece))?;
+            }
+            if has_ended || self.lines.is_full() {
                 break;
             }
-            match self.successor(&tail)? {
-                Some(next) => {
-                    self.send_rest(&mut tail, end, sender)?;
-                    sender.blocking_send(self.lines.end_of_file())?;
-                    tail = next;
-                }
-                None => {
-                    // Nothing to send: tells whether anybody is there.
-                    sender.blocking_send(Vec::new())?;
-                    thread::sleep(LOOK);
-                }
-            }
+            // Nothing to send: tells whether anybody is there.
+            sender.blocking_send(Vec::new())?;
+            file.wait();
         }
         sender.blocking_send(self.lines.finish())?;
         Ok(())
     }
 
-    fn send_rest(&mut self, tail: &mut Tail, end: u64, sender: &BodySender) -> Result<(), Stop> {
-        while !self.lines.is_full() {
-            let Some(chunk) = tail.next(end)? else { break };
-            sender.blocking_send(self.lines.choose(chunk))?;
-        }
-        Ok(())
-    }
-
-    /// The file that has taken the place of this one.
-    fn successor(&self, tail: &Tail) -> io::Result<Option<Tail>> {
-        match self.root.open_file(&self.path) {
-            Ok(file) => Tail::new(file).map(|next| (!next.is_same(tail)).then_some(next)),
-            // It has been renamed, and the next one is not there yet.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(_) if !self.root.is_alive() => Ok(None),
-            Err(error) => Err(error),
+    /// What goes out of a piece. Lines of one file never go on in another.
+    fn chosen(&mut self, piece: Piece) -> Vec<u8> {
+        match piece {
+            Piece::Bytes(bytes) => self.lines.choose(bytes),
+            Piece::NextFile => self.lines.end_of_file(),
+            Piece::Late(bytes) => {
+                let ended = self.lines.end_of_file();
+                let chosen = self.lines.choose(bytes);
+                [ended, chosen, self.lines.end_of_file()].concat()
+            }
+            Piece::Missing => {
+                let mut gap = Vec::new();
+                Gap::new(GapReason::Retention).append_content(&mut gap);
+                gap.push(b'\n');
+                [self.lines.end_of_file(), self.lines.insert(gap)].concat()
+            }
         }
     }
 }

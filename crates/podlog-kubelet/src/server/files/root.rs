@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, open, openat, openat2};
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, open, openat, openat2};
 use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -74,6 +74,22 @@ impl ContainerRoot {
     /// alone can have effects.
     pub(super) fn open_file(&self, path: &str) -> io::Result<File> {
         open_in(&self.root, path)
+    }
+
+    /// Opens a directory, likewise.
+    pub(super) fn open_directory(&self, path: &str) -> io::Result<OwnedFd> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(openat2(&self.root, path, flags, Mode::empty(), resolve)?)
+    }
+
+    /// What is in a directory, as far as its names are text.
+    pub(super) fn names_in(&self, path: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in Dir::new(self.open_directory(path)?)? {
+            names.extend(entry?.file_name().to_str().map(str::to_owned));
+        }
+        Ok(names)
     }
 
     /// Whether the container's first process is there.

@@ -72,6 +72,11 @@ impl Lines {
         rest
     }
 
+    /// What goes out of something that is no line of the file.
+    pub(super) fn insert(&mut self, line: Vec<u8>) -> Vec<u8> {
+        self.counted(line)
+    }
+
     /// What goes out of a line that has no end.
     pub(super) fn finish(&mut self) -> Vec<u8> {
         let held = std::mem::take(&mut self.held);

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::SystemTime;
 
 use super::select::Lines;
 
@@ -11,10 +12,15 @@ const CHUNK: usize = 256 * 1024;
 /// Bytes before the place of the reader that tell whether the file is still the one that was read.
 const MARK: usize = 64;
 
+/// A file, whatever its name: its device and its number there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct FileId(u64, u64);
+
 /// A place in a file.
+#[derive(Debug)]
 pub(super) struct Tail {
     file: File,
-    id: (u64, u64),
+    id: FileId,
     offset: u64,
     /// What was read last.
     mark: Vec<u8>,
@@ -23,11 +29,16 @@ pub(super) struct Tail {
 impl Tail {
     pub(super) fn new(file: File) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        Ok(Tail { id: (metadata.dev(), metadata.ino()), file, offset: 0, mark: Vec::new() })
+        Ok(Tail { id: FileId(metadata.dev(), metadata.ino()), file, offset: 0, mark: Vec::new() })
     }
 
-    pub(super) fn is_same(&self, other: &Tail) -> bool {
-        self.id == other.id
+    pub(super) fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// When it was written to.
+    pub(super) fn modified(&self) -> io::Result<SystemTime> {
+        self.file.metadata()?.modified()
     }
 
     pub(super) fn length(&self) -> io::Result<u64> {
@@ -83,7 +94,7 @@ impl Tail {
     /// What has been written before `end` and was not read yet. A file that has been cut or written anew begins again.
     pub(super) fn next(&mut self, end: u64) -> io::Result<Option<Vec<u8>>> {
         let length = self.length()?;
-        if length < self.offset || (length > self.offset && !self.is_where_it_was()?) {
+        if length < self.offset || !self.is_where_it_was()? {
             (self.offset, self.mark) = (0, Vec::new());
         }
         let left = length.min(end).saturating_sub(self.offset);
@@ -202,9 +213,9 @@ mod tests {
         fs::File::options().write(true).truncate(true).open(log.path()).unwrap();
         log.append("five and more\n");
         assert_eq!(rest(&mut tail), "five and more\n", "it is longer, and another text");
-        assert!(tail.is_same(&log.open()));
+        assert_eq!(tail.id(), log.open().id());
         fs::rename(log.path(), log.0.path().join("old")).unwrap();
         fs::write(log.path(), "six\n").unwrap();
-        assert!(!tail.is_same(&log.open()));
+        assert_ne!(tail.id(), log.open().id());
     }
 }
