@@ -50,6 +50,8 @@ const WALK: &[Step] = &[
         "describe pod -n demo chatty",
         &["Container ID:", "process://", "Successfully assigned demo/chatty to node-a", "Started"],
     ),
+    ok("exec -n demo chatty -- printenv HOSTNAME", &["chatty\n"]),
+    fails("exec -n demo chatty -c nobody -- true", &["container nobody is not valid for pod chatty"]),
     ok("describe node node-a", &["Ready", "KubeletReady", "Non-terminated Pods:", "chatty"]),
     ok(
         "describe deployment -n demo web",

@@ -104,10 +104,11 @@ const SCENARIOS: &[Scenario] = scenarios! {
     storage::an_empty_dir_has_its_limit;
     storage::logs_take_room_too;
     storage::what_pods_use_is_told;
-    streams::commands_in_containers, "a process runtime has no streams yet";
-    streams::files_are_copied, "a process runtime has no streams yet";
-    streams::ports_are_forwarded, "a process runtime has no streams yet";
-    streams::running_programs_are_attached_to, "a process runtime has no streams yet";
+    streams::commands_in_containers;
+    streams::files_are_copied;
+    streams::ports_are_forwarded;
+    streams::running_programs_are_heard;
+    streams::running_programs_are_spoken_to, "a process has no standard input";
     images::images_that_cannot_be_had, "a process has no image";
     images::secrets_open_registries, "a process has no image";
 };

@@ -196,7 +196,32 @@ fn page(port: u16) -> Option<String> {
     Some(page).filter(|page| !page.is_empty())
 }
 
-pub(crate) async fn running_programs_are_attached_to(cluster: &Cluster) {
+pub(crate) async fn running_programs_are_heard(cluster: &Cluster) {
+    let ticks = shell("c", "n=0; while sleep 0.1; do n=$((n + 1)); echo tick $n; echo tock $n >&2; done");
+    cluster.run("clock", json!({"containers": [ticks]})).await;
+    cluster.wait_ready("clock").await;
+    for kubectl in kubectls() {
+        let mut command = cluster.kubectl(&kubectl, &["attach", "clock"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut running = Running(child);
+        let (stdout, stderr) = (running.0.stdout.take().unwrap(), running.0.stderr.take().unwrap());
+        let ticks = apart(move || numbers(stdout, "tick ", 3)).await;
+        let tocks = apart(move || numbers(stderr, "tock ", 3)).await;
+        for found in [ticks, tocks] {
+            assert!(found.windows(2).all(|pair| pair[1] == pair[0] + 1), "{}: {found:?}", kubectl.display());
+        }
+        drop(running);
+    }
+    cluster.remove("clock").await;
+}
+
+/// So many numbers behind a word at the beginnings of lines.
+fn numbers(from: impl Read, word: &str, count: usize) -> Vec<u64> {
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(from)).map_while(Result::ok);
+    lines.filter_map(|line| line.strip_prefix(word)?.trim_end().parse().ok()).take(count).collect()
+}
+
+pub(crate) async fn running_programs_are_spoken_to(cluster: &Cluster) {
     let listens =
         with(shell("c", "while read line; do echo \"heard $line\"; done; echo over"), "stdin", json!(true));
     let listens = with(listens, "stdinOnce", json!(true));

@@ -66,7 +66,8 @@ async fn pass_on(
     let Some(upgrade) = call.upgrade else {
         return Err(ApiError::bad_request("Upgrade request required"));
     };
-    tracing::debug!(user = call.permit.user().username, host, path, "passing a stream on");
+    // Not the path: a command may hold what is nobody's business.
+    tracing::debug!(user = call.permit.user().username, host, "passing a stream on");
     let end = CancellationToken::new();
     let held = (call.permit, held, end.clone().drop_guard());
     let answer = app.nodes.upgrade(host, port, path, upgrade, held).await;

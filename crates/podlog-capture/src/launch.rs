@@ -95,7 +95,11 @@ fn become_program(
     if let Place::Of(_) = place {
         die_with(capture)?;
     }
-    exec(&environment(process, &identity), argv)
+    let mut environment = environment(process, &identity);
+    if stdio.is_terminal() {
+        environment.entry("TERM").or_insert("xterm");
+    }
+    exec(&environment, argv)
 }
 
 fn enter_cwd(process: &Process) -> Result<(), String> {

@@ -4,11 +4,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use podlog_container::control::Stdio;
 use rustix::io::ioctl_fionbio;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::ioctl_tiocsctty;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use crate::text::reason;
 
 /// Pipe sizes to ask for, in bytes; users without privileges get less when they have many pipes. A larger pipe lets the
 /// program write on while capture waits for the disk, and capture read more at once.
@@ -65,9 +68,34 @@ pub(crate) fn terminal() -> io::Result<(Ours, Theirs)> {
 }
 
 impl Theirs {
-    /// Output goes where the caller says.
-    pub(crate) fn given(stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
-        Ok(Self { stdin: null()?, stdout, stderr, is_terminal: false })
+    /// What the caller says.
+    ///
+    /// # Errors
+    /// When it is not as many descriptors as are needed, or no terminal.
+    pub(crate) fn given(stdio: Stdio, descriptors: Vec<OwnedFd>) -> Result<Self, String> {
+        let mut given = descriptors.into_iter();
+        let mut take = || given.next().ok_or("exec comes with the descriptors of its standard streams");
+        let theirs = match stdio {
+            Stdio::Output => {
+                Self { stdin: null().map_err(reason)?, stdout: take()?, stderr: take()?, is_terminal: false }
+            }
+            Stdio::All => Self { stdin: take()?, stdout: take()?, stderr: take()?, is_terminal: false },
+            Stdio::Terminal => {
+                let terminal = take()?;
+                let again = || terminal.try_clone().map_err(reason);
+                Self { stdin: again()?, stdout: again()?, stderr: terminal, is_terminal: true }
+            }
+        };
+        if given.next().is_some() {
+            Err("exec comes with too many descriptors".to_owned())
+        } else {
+            Ok(theirs)
+        }
+    }
+
+    /// Whether they are a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.is_terminal
     }
 
     /// Makes them the standard descriptors of this process, which leads a session.

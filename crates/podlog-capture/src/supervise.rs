@@ -488,7 +488,7 @@ impl Supervisor {
     fn execute(&mut self, client: ClientId, exec: &Exec, descriptors: Vec<OwnedFd>) -> Result<(), String> {
         self.check_running()?;
         let place = Place::Of(self.main.pid);
-        self.execs.start(client, &self.home.process, &exec.argv, &place, descriptors)
+        self.execs.start(client, &self.home.process, exec, &place, descriptors)
     }
 
     /// Tells the client whether its command runs.

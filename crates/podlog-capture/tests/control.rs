@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use common::{Scene, eventually, is_alive};
-use podlog_container::control::{self, Exec, Reply, Request};
+use podlog_container::control::{self, Exec, Reply, Request, Stdio};
 
 fn sleeper() -> Scene {
     let scene = Scene::script(
@@ -40,7 +40,7 @@ fn garbage_does_no_harm() {
         let replies = scene.converse(bytes);
         assert!(replies.iter().all(|reply| matches!(reply, Reply::Error(_))), "{replies:?}");
     }
-    let without_descriptors = Request::Exec(Exec { argv: vec!["true".to_owned()] });
+    let without_descriptors = Request::Exec(Exec { argv: vec!["true".to_owned()], stdio: Stdio::Output });
     assert!(matches!(scene.ask(&without_descriptors), Reply::Error(_)));
     assert_eq!(scene.converse(b"sta"), [], "half a request has no answer");
     assert_eq!(scene.ask(&Request::Status), Reply::Ok("running".to_owned()));
@@ -77,7 +77,10 @@ fn exec(scene: &Scene, argv: &[&str]) -> (String, String, Vec<Reply>) {
     let socket = scene.dir.connect_control().expect("connect");
     socket.set_read_timeout(Some(Duration::from_secs(20))).expect("set timeout");
     let ((mut stdout, out), (mut stderr, err)) = (pipe().expect("pipe"), pipe().expect("pipe"));
-    let request = Request::Exec(Exec { argv: argv.iter().map(|&word| word.to_owned()).collect() });
+    let request = Request::Exec(Exec {
+        argv: argv.iter().map(|&word| word.to_owned()).collect(),
+        stdio: Stdio::Output,
+    });
     control::send(&socket, format!("{request}\n").as_bytes(), &[out, err]).expect("send");
     let mut text = [String::new(), String::new()];
     stdout.read_to_string(&mut text[0]).expect("read");
@@ -121,8 +124,10 @@ fn closing_the_connection_kills_the_command() {
     let scene = sleeper();
     let socket = scene.dir.connect_control().expect("connect");
     let (out, err) = (pipe().expect("pipe"), pipe().expect("pipe"));
-    let request =
-        Request::Exec(Exec { argv: vec!["sh".into(), "-c".into(), "echo $$; sleep 1000; true".into()] });
+    let request = Request::Exec(Exec {
+        argv: vec!["sh".into(), "-c".into(), "echo $$; sleep 1000; true".into()],
+        stdio: Stdio::Output,
+    });
     control::send(&socket, format!("{request}\n").as_bytes(), &[out.1, err.1]).expect("send");
     let mut buffer = [0; 32];
     let length = File::from(std::os::fd::OwnedFd::from(out.0)).read(&mut buffer).expect("read");

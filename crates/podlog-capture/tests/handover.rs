@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::printer::{Endless, check, kill, pauses};
 use common::{Scene, eventually, is_alive, read_replies};
-use podlog_container::control::{self, Exec, Program, Reply, Request};
+use podlog_container::control::{self, Exec, Program, Reply, Request, Stdio};
 use podlog_container::{BackPressure, Build, Liveness, ProcessStat, REASON_UNKNOWN};
 
 /// Another build: a copy of the program is another file.
@@ -183,7 +183,7 @@ fn what_clients_wait_for_comes_from_the_new_program() {
     let (mut reader, writer) = std::io::pipe().expect("pipe");
     let command = "echo out; until [ -e go ]; do sleep 0.01; done; exit 3";
     let argv = ["/bin/sh", "-c", &format!("cd {} && {command}", scene.temp.path().display())];
-    let exec = Request::Exec(Exec { argv: argv.map(str::to_owned).into() });
+    let exec = Request::Exec(Exec { argv: argv.map(str::to_owned).into(), stdio: Stdio::Output });
     let executing = scene.dir.connect_control().expect("connect");
     let error_writer = writer.try_clone().expect("clone");
     control::send(&executing, format!("{exec}\n").as_bytes(), &[writer, error_writer]).expect("send");

@@ -8,6 +8,7 @@
 //! | `build` | `ok <build>`: which build of podlog runs it, as [`Build`](crate::Build) writes it |
 //! | `hand-over {"argv":[…]}` with the descriptor of a program attached | `ok`: that program has taken over, with the words of `argv` before its own; `error …`: everything is as before |
 //! | `exec {"argv":[…]}` with the descriptors of stdout and stderr attached | `ok` when it runs, `error …` when it cannot be started, and later `exited <code>` |
+//! | `exec-with {"argv":[…],"stdio":…}` with the descriptors of stdin, stdout and stderr (`"all"`) or a terminal's alone (`"terminal"`) attached | as `exec`; builds of before do not know it |
 //!
 //! Anything else is answered by `error …` and the end of the connection. A connection stays open as long as both sides
 //! like; capture's end closes it, which is how the runtime learns of a container's end at once. Closing a connection
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_REQUEST: usize = 512 * 1024;
 
 /// How many descriptors come with a request at most.
-const MAX_DESCRIPTORS: usize = 2;
+const MAX_DESCRIPTORS: usize = 3;
 
 /// What a runtime asks of a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,22 @@ pub struct Program {
 pub struct Exec {
     /// Program and arguments.
     pub argv: Vec<String>,
+    /// Which descriptors come with it.
+    #[serde(default)]
+    pub stdio: Stdio,
+}
+
+/// The standard streams of a command that come as descriptors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Stdio {
+    /// stdout and stderr. It has nothing to read.
+    #[default]
+    Output,
+    /// stdin, stdout and stderr.
+    All,
+    /// A terminal for all three.
+    Terminal,
 }
 
 impl Request {
@@ -75,7 +92,7 @@ impl Request {
             ("signal", number) => parse_signal(number).map(Self::Signal),
             ("build", "") => Ok(Self::Build),
             ("hand-over", json) => parse_program(json).map(Self::HandOver),
-            ("exec", json) => parse_exec(json).map(Self::Exec),
+            ("exec" | "exec-with", json) => parse_exec(json).map(Self::Exec),
             _ => Err("unknown request".to_owned()),
         }
     }
@@ -108,7 +125,8 @@ impl fmt::Display for Request {
                 write!(f, "hand-over {}", serde_json::to_string(program).map_err(|_| fmt::Error)?)
             }
             Self::Exec(exec) => {
-                write!(f, "exec {}", serde_json::to_string(exec).map_err(|_| fmt::Error)?)
+                let word = if exec.stdio == Stdio::Output { "exec" } else { "exec-with" };
+                write!(f, "{word} {}", serde_json::to_string(exec).map_err(|_| fmt::Error)?)
             }
         }
     }
@@ -191,7 +209,8 @@ mod tests {
 
     #[test]
     fn requests_come_back() {
-        let exec = Exec { argv: vec!["sh".to_owned(), "-c".to_owned(), "echo \n ü".to_owned()] };
+        let argv = vec!["sh".to_owned(), "-c".to_owned(), "echo \n ü".to_owned()];
+        let exec = Exec { argv, stdio: Stdio::Terminal };
         let program = Program { argv: vec!["podlog".to_owned(), "capture".to_owned()] };
         for request in [
             Request::Status,
@@ -226,6 +245,9 @@ mod tests {
             assert_eq!(Request::parse(line), Err(error.to_owned()));
         }
         assert!(Request::parse(b"exec sh").is_err());
+        // As builds of before say it.
+        let before = Request::parse(br#"exec {"argv":["true"]}"#);
+        assert_eq!(before, Ok(Request::Exec(Exec { argv: vec!["true".to_owned()], stdio: Stdio::Output })));
     }
 
     #[test]

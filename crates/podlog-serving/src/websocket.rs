@@ -54,17 +54,9 @@ impl Upgrade {
         let (Some(on_upgrade), Some(after)) = (self.on_upgrade, self.after) else {
             return refusal(StatusCode::BAD_REQUEST, "not websocket protocol");
         };
-        let key = match headers.get(SEC_WEBSOCKET_KEY) {
-            _ if text(headers, SEC_WEBSOCKET_VERSION) != VERSION => {
-                let mut answer = refusal(StatusCode::BAD_REQUEST, "missing or bad WebSocket Version");
-                answer.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
-                return answer;
-            }
-            None => return refusal(StatusCode::BAD_REQUEST, "mismatch challenge/response"),
-            Some(key) => accept_key(key.as_bytes()),
-        };
-        let Some((protocol, framing)) = negotiate(headers) else {
-            return refusal(StatusCode::FORBIDDEN, "");
+        let (answer, framing) = match agree(headers, negotiate) {
+            Ok(agreed) => agreed,
+            Err(refusal) => return *refusal,
         };
         let counted = after.counted();
         tokio::spawn(async move {
@@ -77,8 +69,31 @@ impl Upgrade {
                 Err(error) => tracing::debug!(%error, "a connection could not be upgraded"),
             }
         });
-        switching(&key, protocol)
+        answer
     }
+}
+
+/// Agrees to go on as a WebSocket: the answer with one of the subprotocols that are offered, and what else `choose` says of it.
+///
+/// # Errors
+/// The answer of one who refuses, as Go does.
+pub fn agree<T>(
+    headers: &HeaderMap,
+    choose: impl FnOnce(&[&str]) -> Option<(String, T)>,
+) -> Result<(Response<Body>, T), Box<Response<Body>>> {
+    let key = match headers.get(SEC_WEBSOCKET_KEY) {
+        _ if text(headers, SEC_WEBSOCKET_VERSION) != VERSION => {
+            let mut answer = refusal(StatusCode::BAD_REQUEST, "missing or bad WebSocket Version");
+            answer.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
+            return Err(Box::new(answer));
+        }
+        None => return Err(Box::new(refusal(StatusCode::BAD_REQUEST, "mismatch challenge/response"))),
+        Some(key) => accept_key(key.as_bytes()),
+    };
+    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let offered: Vec<&str> = offered.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let (protocol, chosen) = choose(&offered).ok_or_else(|| Box::new(refusal(StatusCode::FORBIDDEN, "")))?;
+    Ok((switching(&key, &protocol), chosen))
 }
 
 /// Sends a body over a connection that has become a WebSocket already, up to its end, the client's, or a cut (1001). What the
@@ -93,8 +108,8 @@ pub async fn tell(
     Conversation::begin(connection, framing, cut, ping).await.hold(body).await;
 }
 
-/// As `wsstream.IsWebSocketRequest`.
-pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
+/// Whether a request asks to go on as a WebSocket (`wsstream.IsWebSocketRequest`).
+pub fn is_wanted(headers: &HeaderMap) -> bool {
     text(headers, UPGRADE).eq_ignore_ascii_case("websocket") && upgrade::is_wanted(headers)
 }
 
@@ -103,15 +118,13 @@ fn text(headers: &HeaderMap, name: HeaderName) -> &str {
 }
 
 /// The first subprotocol that we know; `None` when there are only others.
-fn negotiate(headers: &HeaderMap) -> Option<(&str, Framing)> {
-    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    let mut offered = offered.flat_map(|value| value.split(',')).map(str::trim).peekable();
-    if offered.peek().is_none() {
-        return Some(("", Framing::Binary));
+fn negotiate(offered: &[&str]) -> Option<(String, Framing)> {
+    if offered.is_empty() {
+        return Some((String::new(), Framing::Binary));
     }
-    offered.find_map(|protocol| match protocol {
-        "" | "binary.k8s.io" => Some((protocol, Framing::Binary)),
-        "base64.binary.k8s.io" => Some((protocol, Framing::Base64)),
+    offered.iter().find_map(|protocol| match *protocol {
+        "" | "binary.k8s.io" => Some(((*protocol).to_owned(), Framing::Binary)),
+        "base64.binary.k8s.io" => Some(((*protocol).to_owned(), Framing::Base64)),
         _ => None,
     })
 }
@@ -282,21 +295,29 @@ mod tests {
 
     #[test]
     fn the_first_known_subprotocol_is_taken() {
-        const NAME: &str = "sec-websocket-protocol";
+        let agreed = |offered: &[&'static str]| {
+            let mut rows =
+                vec![("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="), ("sec-websocket-version", "13")];
+            rows.extend(offered.iter().map(|names| ("sec-websocket-protocol", *names)));
+            let (answer, framing) = agree(&headers(&rows), negotiate).ok()?;
+            let named = answer.headers().get(SEC_WEBSOCKET_PROTOCOL);
+            Some((named.map_or("", |name| name.to_str().unwrap()).to_owned(), framing))
+        };
         let rows: [(&[_], _); 7] = [
             (&[], Some(("", Framing::Binary))),
-            (&[(NAME, "")], Some(("", Framing::Binary))),
-            (&[(NAME, "binary.k8s.io")], Some(("binary.k8s.io", Framing::Binary))),
-            (&[(NAME, "base64.binary.k8s.io")], Some(("base64.binary.k8s.io", Framing::Base64))),
+            (&[""], Some(("", Framing::Binary))),
+            (&["binary.k8s.io"], Some(("binary.k8s.io", Framing::Binary))),
+            (&["base64.binary.k8s.io"], Some(("base64.binary.k8s.io", Framing::Base64))),
             (
-                &[(NAME, "v5.channel.k8s.io, base64.binary.k8s.io,binary.k8s.io")],
+                &["v5.channel.k8s.io, base64.binary.k8s.io,binary.k8s.io"],
                 Some(("base64.binary.k8s.io", Framing::Base64)),
             ),
-            (&[(NAME, "x"), (NAME, "binary.k8s.io")], Some(("binary.k8s.io", Framing::Binary))),
-            (&[(NAME, "v4.channel.k8s.io")], None),
+            (&["x", "binary.k8s.io"], Some(("binary.k8s.io", Framing::Binary))),
+            (&["v4.channel.k8s.io"], None),
         ];
-        for (row, expected) in rows {
-            assert_eq!(negotiate(&headers(row)), expected, "{row:?}");
+        for (offered, expected) in rows {
+            let expected = expected.map(|(name, framing)| (name.to_owned(), framing));
+            assert_eq!(agreed(offered), expected, "{offered:?}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use podlog_container::Process;
-use podlog_container::control::Reply;
+use podlog_container::control::{Exec, Reply};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +14,8 @@ use crate::stdio::Theirs;
 use crate::sys;
 use crate::text::reason;
 
-/// Most commands executed at a time.
-const MAX_EXECS: usize = 64;
+/// Most commands executed at a time: fewer than connections, as each has one, and others must get through.
+const MAX_EXECS: usize = 48;
 
 /// The commands that run.
 #[derive(Default)]
@@ -40,7 +40,7 @@ pub(super) struct ExecState {
 }
 
 impl Execs {
-    /// Starts a command whose output goes to the two descriptors that came with it.
+    /// Starts a command whose standard streams are the descriptors that came with it.
     ///
     /// # Errors
     /// Why it is not begun.
@@ -48,18 +48,15 @@ impl Execs {
         &mut self,
         client: ClientId,
         process: &Process,
-        argv: &[String],
+        exec: &Exec,
         place: &Place<'_>,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), String> {
         if self.0.len() >= MAX_EXECS {
             return Err("too many commands are being executed".to_owned());
         }
-        let Ok([stdout, stderr]) = <[OwnedFd; 2]>::try_from(descriptors) else {
-            return Err("exec comes with the descriptors of stdout and stderr".to_owned());
-        };
-        let stdio = Theirs::given(stdout, stderr).map_err(reason)?;
-        let Child { pid, report } = launch::start(process, argv, &stdio, place).map_err(reason)?;
+        let stdio = Theirs::given(exec.stdio, descriptors)?;
+        let Child { pid, report } = launch::start(process, &exec.argv, &stdio, place).map_err(reason)?;
         self.0.push(Execution { pid, client, report: Some(report), has_failed: false });
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The process runtime with real processes.
 
 mod node;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

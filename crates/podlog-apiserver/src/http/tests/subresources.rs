@@ -93,6 +93,43 @@ async fn rights_to_a_subresource_are_no_rights_to_its_object() {
 }
 
 #[tokio::test]
+async fn who_may_only_read_runs_no_commands() {
+    let app = server().await;
+    let role = json!({"metadata": {"name": "r"}, "rules": [
+        {"apiGroups": [""], "resources": ["pods/exec", "pods/portforward"], "verbs": ["get"]}]});
+    let binding = json!({"metadata": {"name": "b"}, "subjects": [{"kind": "User", "name": "bob"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"}});
+    for (kind, object) in [("clusterroles", role), ("clusterrolebindings", binding)] {
+        assert_eq!(app.post(&format!("/apis/rbac.authorization.k8s.io/v1/{kind}"), object).await.code, 201);
+    }
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(app.post("/api/v1/namespaces/default/pods", pod).await.code, 201);
+    let pod = "/api/v1/namespaces/default/pods/p";
+    for subresource in ["exec", "portforward"] {
+        // Rights take effect a little later: first not even reading is allowed.
+        let said = loop {
+            let answer = app.send("GET", &format!("{pod}/{subresource}"), &[("x-user", "bob")], "").await;
+            assert_eq!(answer.code, 403, "{}", answer.text());
+            let said = answer.json()["message"].as_str().unwrap().to_owned();
+            if !said.contains("cannot get") {
+                break said;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert!(said.contains(&format!("cannot create resource \"pods/{subresource}\"")), "{said}");
+    }
+    for (query, message) in [
+        ("exec?container=other", "container other is not valid for pod p"),
+        ("exec?command=id&stdout=true", "pod p does not have a host assigned"),
+        ("attach?container=c", "pod p does not have a host assigned"),
+        ("portforward", "pod p does not have a host assigned"),
+    ] {
+        let answer = app.send("POST", &format!("{pod}/{query}"), &[ADMIN], "").await;
+        assert_eq!((answer.code, answer.json()["message"].as_str()), (400, Some(message)), "{query}");
+    }
+}
+
+#[tokio::test]
 async fn ephemeral_containers_only_become_more() {
     let app = server().await;
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});

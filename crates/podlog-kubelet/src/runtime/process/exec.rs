@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use podlog_container::ContainerDir;
-use podlog_container::control::{Exec, Reply, Request};
+use podlog_container::control::{Exec, Reply, Request, Stdio};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::timeout;
@@ -48,7 +48,7 @@ impl Execution {
     fn begin(dir: &ContainerDir, command: &[String]) -> io::Result<Self> {
         let (stdout, their_stdout) = Output::new()?;
         let (stderr, their_stderr) = Output::new()?;
-        let request = Request::Exec(Exec { argv: command.to_vec() });
+        let request = Request::Exec(Exec { argv: command.to_vec(), stdio: Stdio::Output });
         let connection = Connection::open(dir, &request, &[their_stdout, their_stderr])?;
         Ok(Self { connection, stdout, stderr })
     }

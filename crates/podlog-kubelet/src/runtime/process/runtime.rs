@@ -23,11 +23,12 @@ use super::record::{ContainerRecord, Events};
 use super::spec::{self, Ids};
 use super::status::container;
 use super::store::{self, Store};
+use super::streams::{StreamServer, Ticket};
 use super::{control, exec, handover, lifecycle, usage};
 use crate::runtime::{
     Container, ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerState,
     ContainerStats, ContainerStatus, ExecResult, Image, LogPolicy, PodSandbox, PodSandboxConfig,
-    RegistryAuth, RuntimeError, RuntimeVersion, SandboxId, SandboxState,
+    RegistryAuth, RuntimeError, RuntimeVersion, SandboxId, SandboxState, StreamUrl, Streams,
 };
 
 /// What the runtime calls itself.
@@ -54,6 +55,7 @@ pub struct ProcessRuntime {
     sandboxes: Mutex<HashMap<SandboxId, PodSandbox>>,
     containers: Mutex<HashMap<ContainerId, Arc<ContainerRecord>>>,
     events: Arc<Events>,
+    streams: StreamServer,
     shutdown: CancellationToken,
     /// Ends the watching, not the containers, with the runtime.
     _guard: DropGuard,
@@ -76,6 +78,7 @@ impl ProcessRuntime {
             ),
             containers: Mutex::default(),
             events: Arc::default(),
+            streams: StreamServer::default(),
             _guard: shutdown.clone().drop_guard(),
             shutdown,
         });
@@ -133,6 +136,15 @@ impl ProcessRuntime {
         let containers = self.containers_of(sandbox);
         let stopping = containers.iter().map(|record| lifecycle::stop(record, Duration::ZERO));
         futures_util::future::join_all(stopping).await.into_iter().collect()
+    }
+
+    /// A container that runs.
+    async fn running(&self, id: &ContainerId) -> Result<Arc<ContainerRecord>, RuntimeError> {
+        let record = self.container(id)?;
+        match lifecycle::read(&record).await?.container_state() {
+            ContainerState::Running => Ok(record),
+            _ => Err(failed("cannot have the streams of a container")("it does not run")),
+        }
     }
 
     /// The container is gone for callers before its files are: half of them mean something else.
@@ -342,6 +354,26 @@ impl ContainerRuntime for ProcessRuntime {
         timeout: Duration,
     ) -> Result<ExecResult, RuntimeError> {
         exec::exec(&self.container(id)?.dir, command, timeout).await
+    }
+
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        streams: Streams,
+    ) -> Result<StreamUrl, RuntimeError> {
+        let (record, command) = (self.running(id).await?, command.to_vec());
+        self.streams.prepare(Ticket::Exec { dir: record.dir.clone(), command, streams }, &self.shutdown).await
+    }
+
+    async fn attach(&self, id: &ContainerId, streams: Streams) -> Result<StreamUrl, RuntimeError> {
+        let record = self.running(id).await?;
+        self.streams.prepare(Ticket::Attach { record, streams }, &self.shutdown).await
+    }
+
+    async fn port_forward(&self, id: &SandboxId, ports: &[u16]) -> Result<StreamUrl, RuntimeError> {
+        let sandbox = self.sandbox(id)?.id.0;
+        self.streams.prepare(Ticket::Forward { sandbox, ports: ports.to_vec() }, &self.shutdown).await
     }
 
     fn events(&self) -> mpsc::Receiver<ContainerEvent> {
