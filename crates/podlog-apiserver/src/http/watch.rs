@@ -19,13 +19,15 @@ use super::list::{include, metadata_only, table_of};
 use super::list_options::{Asking, ListOptions, Version};
 use super::options::Selection;
 use super::{App, Call, Target};
-use crate::registry::codec::too_large_version;
+use crate::registry::codec::{self, too_large_version};
 use crate::registry::{Place, Watch, WatchEvent};
 
 /// How long a watch lasts that does not say (`--min-request-timeout`, and as much again at random).
 const DURATION_SECONDS: std::ops::Range<u64> = 1800..3600;
 /// Longer than any connection lives, and short enough to reckon with.
 const MAX_SECONDS: u64 = 365 * 24 * 3600;
+/// Bytes of stored text that a watch holds at its beginning, for a client that may not read.
+const HELD_BYTES: usize = 32 << 10;
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Before the end of a watch, so that the next one starts where this one ends.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
@@ -169,17 +171,21 @@ impl Watching {
         loop {
             let (registry, target) = (self.app.registry.clone(), self.encoder.target.clone());
             let read = move || {
-                let batch = registry.batch(target.resource, target.namespace(), &mut place);
-                batch.map(|(objects, _)| (objects, place))
+                let batch = registry.batch(target.resource, target.namespace(), &mut place, HELD_BYTES);
+                batch.map(|(batch, _)| (batch, place))
             };
-            let (objects, next) = tokio::task::spawn_blocking(read).await.map_err(ApiError::internal)??;
+            let (batch, next) = tokio::task::spawn_blocking(read).await.map_err(ApiError::internal)??;
             place = next;
-            if objects.is_empty() {
+            if batch.is_empty() {
                 break;
             }
-            for object in objects.iter().filter(|object| self.selection.matches(object)) {
-                let frame = self.encoder.frame("ADDED", object);
-                self.sender.send(frame).await?;
+            for stored in batch {
+                let object = codec::decode(self.encoder.target.resource, &stored.value, stored.mod_revision)?;
+                if self.selection.matches(&object) {
+                    let frame = self.encoder.frame("ADDED", &object);
+                    drop(object);
+                    self.sender.send(frame).await?;
+                }
             }
         }
         if mark_end {

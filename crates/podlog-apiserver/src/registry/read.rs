@@ -9,8 +9,7 @@ use podlog_api::{ApiError, Object};
 use super::{Registry, codec, keys};
 use crate::store::{KeyValue, Range, Stored};
 
-/// Bytes of stored text that are made into objects at once by whoever works through all of a kind. As objects they take about
-/// ten times as much.
+/// Bytes of stored text that are read at once by whoever works through all of a kind.
 const BATCH_BYTES: usize = 256 << 10;
 
 /// Where a list begins, and when it was so.
@@ -152,15 +151,18 @@ impl Registry {
     ) -> Result<u64, ApiError> {
         let mut from = Place::default();
         loop {
-            let (batch, revision) = self.batch(resource, namespace, &mut from)?;
+            let (batch, revision) = self.batch(resource, namespace, &mut from, BATCH_BYTES)?;
             if batch.is_empty() {
                 return Ok(revision);
             }
-            batch.into_iter().try_for_each(&mut work)?;
+            for stored in batch {
+                work(codec::decode(resource, &stored.value, stored.mod_revision)?)?;
+            }
         }
     }
 
-    /// The next objects of a list, none at its end, and the revision of all. `from` moves on.
+    /// The next objects of a list as they are stored, up to the one that makes `bytes` full, none at its end; and the revision of
+    /// all. `from` moves on.
     ///
     /// # Errors
     /// 410 for a revision that is no longer kept.
@@ -169,18 +171,18 @@ impl Registry {
         resource: &'static Resource,
         namespace: Option<&str>,
         from: &mut Place,
-    ) -> Result<(Vec<Object>, u64), ApiError> {
-        let (mut stored, mut bytes): (Vec<KeyValue>, usize) = (Vec::new(), 0);
+        bytes: usize,
+    ) -> Result<(Vec<KeyValue>, u64), ApiError> {
+        let (mut stored, mut length): (Vec<KeyValue>, usize) = (Vec::new(), 0);
         let revision = self.scan(resource, namespace, from, &mut |found| {
             stored.push(found.to_key_value());
-            bytes += found.value.len();
-            if bytes < BATCH_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            length += found.value.len();
+            if length < bytes { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         from.at = Some(revision);
         if let Some(last) = stored.last() {
             from.after = Some(self.relative_key(resource, namespace, &last.key));
         }
-        let objects = stored.iter().map(|kv| codec::decode(resource, &kv.value, kv.mod_revision));
-        Ok((objects.collect::<Result<_, _>>()?, revision))
+        Ok((stored, revision))
     }
 }

@@ -312,3 +312,25 @@ async fn what_kubernetes_own_server_wrote_in_protobuf_is_read_and_becomes_json()
     let stored: Value = serde_json::from_slice(&stored.value).unwrap();
     assert_eq!((&stored["spec"]["replicas"], &stored["kind"]), (&json!(3), &json!("Deployment")));
 }
+
+#[tokio::test]
+async fn batches_are_no_longer_than_wanted_and_leave_nothing_out() {
+    let registry = registry().await;
+    let maps = kind("v1", "ConfigMap");
+    for name in ["a", "b", "c", "d", "e"] {
+        let object = json!({"metadata": {"name": name}, "data": {"k": "v".repeat(1000)}});
+        registry.create(maps, "default", Object::new(object)).await.unwrap();
+    }
+    for (bytes, expected) in [(1, vec![1; 5]), (2000, vec![2, 2, 1]), (100_000, vec![5])] {
+        let (mut place, mut lengths, mut names) = (Place::default(), Vec::new(), String::new());
+        loop {
+            let (batch, _) = registry.batch(maps, Some("default"), &mut place, bytes).unwrap();
+            if batch.is_empty() {
+                break;
+            }
+            lengths.push(batch.len());
+            names.extend(batch.iter().map(|stored| stored.key.rsplit('/').next().unwrap()));
+        }
+        assert_eq!((lengths, names.as_str()), (expected, "abcde"), "{bytes}");
+    }
+}
