@@ -268,6 +268,8 @@ impl Supervisor {
             copier.line.order(&Order::Finish);
             self.vigil = Some(Vigil::new(now));
         }
+        // Nobody but itself knows when it opens the log: perhaps it does before somebody renames it.
+        self.reopening.iter().for_each(|_| copier.line.order(&Order::Reopen));
         self.copier = Some(copier);
     }
 
@@ -293,6 +295,9 @@ impl Supervisor {
     /// While the program runs, there is always another attempt.
     fn log_cannot_be_opened(&mut self, why: &str) {
         self.failures += 1;
+        for id in std::mem::take(&mut self.reopening) {
+            self.answer_reopen(id, Err(why.to_owned()));
+        }
         if let Phase::Draining { exit } = &self.phase
             && self.failures >= LAST_ATTEMPTS
         {
@@ -301,14 +306,11 @@ impl Supervisor {
         }
     }
 
-    /// A copier that has ended has opened the log for the last time: the next one opens it anew.
+    /// What it was asked for and has not done, the next one does.
     fn copier_ended(&mut self) {
         self.hear_copier();
         self.copier = None;
         self.respawn.ended(Instant::now());
-        for id in std::mem::take(&mut self.reopening) {
-            self.answer_reopen(id, Ok(()));
-        }
     }
 
     fn answer_reopen(&mut self, id: ClientId, result: Result<(), String>) {
@@ -449,16 +451,14 @@ impl Supervisor {
             Request::Build => Build::own().map(|build| build.to_string()).map_err(reason),
             Request::HandOver(program) => Err(self.hand_over(id, &program.argv, incoming.descriptors)),
             Request::Signal(number) => self.signal(number).map(|()| String::new()),
-            Request::Reopen => match &self.copier {
-                Some(copier) => {
+            Request::Reopen => {
+                if let Some(copier) = &self.copier {
                     copier.line.order(&Order::Reopen);
-                    self.reopening.push_back(id);
-                    self.clients.owe(id);
-                    return None;
                 }
-                // The next copier opens it.
-                None => Ok(String::new()),
-            },
+                self.reopening.push_back(id);
+                self.clients.owe(id);
+                return None;
+            }
             Request::Exec(exec) => match self.execute(id, &exec, incoming.descriptors) {
                 Ok(()) => return None,
                 Err(why) => Err(why),

@@ -141,10 +141,14 @@ fn requests_outlive_a_copier() {
     let scene = Scene::script("echo up; exec sleep 1000");
     scene.start();
     scene.wait_for("up");
-    let (_, copier) = eventually("a copier", || scene.processes(monitor_of(&scene)));
-    kill(copier);
-    for _ in 0..20 {
+    let (monitor, log, mut last) = (monitor_of(&scene), &scene.process.log.path, 0);
+    for number in 0..10 {
+        let new = || scene.processes(monitor).filter(|(_, copier)| *copier != last);
+        (_, last) = eventually("a copier", new);
+        fs::rename(log, log.with_extension(number.to_string())).expect("rename");
+        kill(last);
         assert_eq!(scene.ask(&Request::Reopen), Reply::Ok(String::new()));
+        assert!(log.exists(), "what is said is done");
     }
     assert_eq!(scene.ask(&Request::Status), Reply::Ok("running".to_owned()));
     assert_eq!(scene.ask(&Request::Signal(15)), Reply::Ok(String::new()));
