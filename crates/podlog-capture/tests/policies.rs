@@ -174,33 +174,57 @@ fn what_a_killed_copier_had_in_its_buffer_is_declared_to_the_byte() {
     }
 }
 
+/// How much of what a program prints is logged in a second.
+#[derive(Debug, Clone, Copy)]
+enum Rate {
+    Lines(u64),
+    Bytes(u64),
+}
+
 #[test]
-fn a_program_is_let_through_so_many_lines_a_second() {
+fn a_program_is_let_through_so_many_lines_or_bytes_a_second() {
+    use BackPressure::{Block, DropNewest};
+    for (policy, rate, is_killed) in [
+        (Block, Rate::Lines(1000), false),
+        (Block, Rate::Lines(1000), true),
+        (Block, Rate::Bytes(5000), false),
+        (DropNewest, Rate::Lines(1000), false),
+        (DropNewest, Rate::Lines(1000), true),
+        (DropNewest, Rate::Bytes(5000), false),
+    ] {
+        check_rate(policy, rate, is_killed);
+    }
+}
+
+fn check_rate(policy: BackPressure, rate: Rate, is_killed: bool) {
     const LINES: usize = 200_000;
-    for policy in [BackPressure::Block, BackPressure::DropNewest] {
-        for is_killed in [false, true] {
-            let scene = Scene::script(&format!("seq {LINES}; sleep 1.2; echo last")).with(|process| {
-                process.log.back_pressure = policy;
-                process.log.lines_per_second = 1000;
-            });
-            scene.start();
-            if is_killed {
-                let monitor = scene.capture_pid().cast_signed();
-                let (_, copier) = eventually("a copier", || scene.processes(monitor));
-                std::thread::sleep(std::time::Duration::from_millis(20));
-                let _ = kill_process(Pid::from_raw(copier).expect("pid"), Signal::KILL);
-            }
-            let exit = scene.exit();
-            assert_eq!((exit.exit_code, exit.message.as_str(), exit.lost_bytes), (0, "", 0));
-            let printed = [numbers(LINES), b"last\n".to_vec()].concat();
-            let found = check(&scene, &printed);
-            assert!(scene.stdout().ends_with("last\n"));
-            if !is_killed {
-                assert_eq!(found.declared(GapReason::RateLimit), (printed.len() - found.bytes) as u64);
-                assert!(scene.stdout().starts_with("1\n2\n"));
-                assert!((1000..30_000).contains(&found.lines), "{} lines", found.lines);
-            }
+    let scene = Scene::script(&format!("seq {LINES}; sleep 1.2; echo last")).with(|process| {
+        process.log.back_pressure = policy;
+        match rate {
+            Rate::Lines(lines) => process.log.lines_per_second = lines,
+            Rate::Bytes(bytes) => process.log.bytes_per_second = bytes,
         }
+    });
+    scene.start();
+    if is_killed {
+        let monitor = scene.capture_pid().cast_signed();
+        let (_, copier) = eventually("a copier", || scene.processes(monitor));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let _ = kill_process(Pid::from_raw(copier).expect("pid"), Signal::KILL);
+    }
+    let exit = scene.exit();
+    assert_eq!((exit.exit_code, exit.message.as_str(), exit.lost_bytes), (0, "", 0));
+    let printed = [numbers(LINES), b"last\n".to_vec()].concat();
+    let found = check(&scene, &printed);
+    assert!(scene.stdout().ends_with("last\n"));
+    if !is_killed {
+        assert_eq!(found.declared(GapReason::RateLimit), (printed.len() - found.bytes) as u64);
+        assert!(scene.stdout().starts_with("1\n2\n"));
+        let (logged, rate) = match rate {
+            Rate::Lines(rate) => (found.lines, rate as usize),
+            Rate::Bytes(rate) => (found.bytes, rate as usize),
+        };
+        assert!((rate..30 * rate).contains(&logged), "{logged} at {rate} a second");
     }
 }
 
