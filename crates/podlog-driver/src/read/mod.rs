@@ -2,6 +2,7 @@
 
 mod backward;
 mod buffer;
+mod enter;
 mod files;
 mod follow;
 mod hole;

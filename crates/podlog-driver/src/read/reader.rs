@@ -3,21 +3,19 @@
 use std::{collections::VecDeque, fs::File, io, os::unix::fs::FileExt, thread, time::Duration};
 
 use memchr::memchr;
-use podlog_line::{Cursor, FileMark, LinePlace, Mode, RenderState, Renderer, Selection, Stream, Timestamp};
+use podlog_line::{Cursor, FileMark, Mode, RenderState, Renderer, Selection, Timestamp};
 
 use super::{
     LogSource,
     buffer::Buffer,
-    files::LogFile,
     follow::Seen,
     hole::Hole,
-    index::Entry,
     position::Position,
     resume::{self, Resumed},
     segment::{Break, Segment},
-    since, tail, until,
+    tail, until,
 };
-use crate::{ReadError, attributes::FileEnd, generations::FileId};
+use crate::{ReadError, generations::FileId};
 
 /// A call returns when it has made so much output: what is delivered together may have to be delivered again.
 pub(crate) const MAX_OUTPUT: usize = 64 * 1024;
@@ -66,7 +64,7 @@ pub struct LogReader {
     pub(super) mode: Mode,
     pub(super) follow: bool,
     /// What is older is skipped where that can be done; the renderer judges each record by itself.
-    since: Option<Timestamp>,
+    pub(super) since: Option<Timestamp>,
     /// The times of which gaps are shown.
     shown: (Option<Timestamp>, Option<Timestamp>),
     pub(super) renderer: Renderer,
@@ -337,30 +335,6 @@ impl LogReader {
         Ok(has_passed)
     }
 
-    /// Goes on with this file, unless nothing in it is wanted.
-    fn enter(&mut self, mut file: LogFile) -> Result<bool, ReadError> {
-        if file.start.is_none() && !self.is_inside_wanted_line() {
-            if let Some(end) = self.is_too_old(&file) {
-                self.renderer.begin_inside_line(end.inside_line);
-                return Ok(false);
-            }
-            if self.leave_out_known(&file).map_err(|error| self.source.read_error(error))? {
-                return Ok(false);
-            }
-            self.find_since(&mut file).map_err(|error| self.source.read_error(error))?;
-        }
-        let mut next = Position::new(file).map_err(|error| self.source.read_error(error))?;
-        next.learn(&self.source.indexes).map_err(|error| self.source.read_error(error))?;
-        let has_first_record = next.offset() > 0;
-        self.previous = self.at.replace(next);
-        self.is_marked = false;
-        self.is_rotated = false;
-        if has_first_record {
-            self.mark_file()?;
-        }
-        Ok(true)
-    }
-
     /// Lines do not go on here, and it is said what is missing.
     fn pass(&mut self, here: &Break, out: &mut Vec<u8>) -> Result<(), ReadError> {
         self.stats.missing_files += here.missing_files;
@@ -391,60 +365,6 @@ impl LogReader {
         let Some(file) = self.upcoming.front().and_then(Segment::as_file) else { return Ok(None) };
         let mark = file.mark().map_err(|error| self.source.read_error(error))?;
         Ok(mark.map(|mark| (mark, file.start.unwrap_or(0))))
-    }
-
-    fn is_too_old(&self, file: &LogFile) -> Option<FileEnd> {
-        file.end_before(self.since?)
-    }
-
-    /// Whether a line has begun that may go on in the next file, however old its records are: the clock may have been
-    /// set back.
-    fn is_inside_wanted_line(&self) -> bool {
-        let is_wanted = |line: LinePlace| matches!(line, LinePlace::Begun { .. } | LinePlace::Broken);
-        self.line_places().into_iter().any(is_wanted)
-    }
-
-    fn line_places(&self) -> [LinePlace; 2] {
-        self.renderer.cursor().map(|cursor| cursor.place.lines).unwrap_or_default()
-    }
-
-    /// Leaves out the beginning of a file where that is too old.
-    fn find_since(&mut self, file: &mut LogFile) -> io::Result<()> {
-        let Some(since) = self.since else { return Ok(()) };
-        if file.is_compressed() {
-            // It has to be decompressed from its beginning in any case.
-            return Ok(());
-        }
-        if file.is_ordered() {
-            file.start = Some(since::find(file.plain()?, since)?);
-            return Ok(());
-        }
-        let found = self.source.indexes.find(file, since)?;
-        if found.offset > 0 {
-            file.start = Some(found.offset);
-            self.leave_out(&found);
-        }
-        Ok(())
-    }
-
-    /// Leaves out a compressed file of which it is known that all of it is too old.
-    fn leave_out_known(&mut self, file: &LogFile) -> io::Result<bool> {
-        let Some(since) = self.since.filter(|_| file.is_compressed()) else { return Ok(false) };
-        let Some(end) = self.source.indexes.end_of(file)?.filter(|end| end.is_older(since)) else {
-            return Ok(false);
-        };
-        self.leave_out(&end);
-        Ok(true)
-    }
-
-    /// What is before that entry is not read.
-    fn leave_out(&mut self, entry: &Entry) {
-        let lines = self.line_places();
-        let inside = |stream: Stream| {
-            let is_left_out = lines[stream.index()] == LinePlace::Ignored;
-            entry.inside_line[stream.index()].unwrap_or(is_left_out)
-        };
-        self.renderer.begin_inside_line(Stream::ALL.map(inside));
     }
 
     /// Reads more of the file. 0 at its end.
