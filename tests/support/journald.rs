@@ -108,8 +108,9 @@ impl Journald {
         }
     }
 
-    /// Makes it begin a new file.
+    /// Makes it begin a new file, when it has written what it was sent.
     pub(crate) fn rotate(&self) {
+        podlog_driver::synchronize(&self.control(), PATIENCE).expect("journald writes what it has");
         let before = self.files().len();
         let rotated = Command::new("kill").args(["-USR2", &self.process.id().to_string()]).status();
         assert!(rotated.expect("run kill").success());
