@@ -8,27 +8,39 @@ use serde_json::{Map, Value, json};
 use super::resources;
 use crate::controllers::tolerations::{NO_EXECUTE, NO_SCHEDULE, PREFER_NO_SCHEDULE, is_tolerated, taints};
 
-/// Why the pod cannot run on the node, in upstream's words; empty when it can. The first kind of obstacle counts, as upstream
-/// stops there.
-pub(super) fn why_not(pod: &Object, node: &Object, on_node: &[&Object]) -> Vec<String> {
-    let obstacle = |text: &str| vec![text.to_owned()];
+/// What keeps a pod from a node, in upstream's words.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Obstacle {
+    pub(super) reasons: Vec<String>,
+    /// It would be there on an empty node, too.
+    pub(super) is_of_the_node: bool,
+}
+
+impl Obstacle {
+    fn of_the_node(reason: &str) -> Self {
+        Obstacle { reasons: vec![reason.to_owned()], is_of_the_node: true }
+    }
+
+    fn of_other_pods(reason: &str) -> Self {
+        Obstacle { reasons: vec![reason.to_owned()], is_of_the_node: false }
+    }
+}
+
+/// Why the pod cannot run on the node; `None` when it can. The first kind of obstacle counts, as upstream stops there.
+pub(super) fn obstacle(pod: &Object, node: &Object, on_node: &[&Object]) -> Option<Obstacle> {
     if is_unschedulable(pod, node) {
-        return obstacle("node(s) were unschedulable");
+        return Some(Obstacle::of_the_node("node(s) were unschedulable"));
     }
     if taints(node).iter().any(|taint| is_hard(taint) && !is_tolerated(pod, taint)) {
-        return obstacle("node(s) had untolerated taint(s)");
+        return Some(Obstacle::of_the_node("node(s) had untolerated taint(s)"));
     }
     if !selects(pod, node) {
-        return obstacle("node(s) didn't match Pod's node affinity/selector");
+        return Some(Obstacle::of_the_node("node(s) didn't match Pod's node affinity/selector"));
     }
     if has_port_conflict(pod, on_node) {
-        return obstacle("node(s) didn't have free ports for the requested pod ports");
+        return Some(Obstacle::of_other_pods("node(s) didn't have free ports for the requested pod ports"));
     }
-    let short = resources::missing(pod, node, on_node);
-    if !short.is_empty() {
-        return short;
-    }
-    inter_pod_obstacle(pod, node, on_node).map(obstacle).unwrap_or_default()
+    resources::missing(pod, node, on_node).or_else(|| inter_pod_obstacle(pod, on_node))
 }
 
 /// Whether a daemon may run on the node at all, whatever else is there: selectors, and taints that keep it from starting or
@@ -128,8 +140,7 @@ fn host_ports(pod: &Object) -> Vec<(&str, i64, &str)> {
 }
 
 /// Required affinity and anti-affinity between pods of the same host; other topologies count as met.
-fn inter_pod_obstacle(pod: &Object, node: &Object, on_node: &[&Object]) -> Option<&'static str> {
-    let _ = node;
+fn inter_pod_obstacle(pod: &Object, on_node: &[&Object]) -> Option<Obstacle> {
     let required = |kind: &str| {
         let pointer = format!("/spec/affinity/{kind}/requiredDuringSchedulingIgnoredDuringExecution");
         pod.array(&pointer)
@@ -149,8 +160,9 @@ fn inter_pod_obstacle(pod: &Object, node: &Object, on_node: &[&Object]) -> Optio
     };
     let attracted = |term: &Value| near(term, pod) || on_node.iter().any(|other| near(term, other));
     if !required("podAffinity").iter().all(attracted) {
-        return Some("node(s) didn't match pod affinity rules");
+        return Some(Obstacle::of_the_node("node(s) didn't match pod affinity rules"));
     }
     let repelled = |term: &Value| on_node.iter().any(|other| near(term, other));
-    required("podAntiAffinity").iter().any(repelled).then_some("node(s) didn't match pod anti-affinity rules")
+    let is_repelled = required("podAntiAffinity").iter().any(repelled);
+    is_repelled.then(|| Obstacle::of_other_pods("node(s) didn't match pod anti-affinity rules"))
 }

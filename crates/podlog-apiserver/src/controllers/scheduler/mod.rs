@@ -20,6 +20,7 @@ use super::{
     runner::{Change, Controller, Key},
 };
 use crate::registry::Part;
+use filters::Obstacle;
 
 const COMPONENT: &str = "default-scheduler";
 /// Pods that found no node are looked at again after this time even when nothing was seen to change.
@@ -142,6 +143,7 @@ fn with_unschedulable(pod: &Object, message: &str, now: Timestamp) -> Object {
         json!({
             "type": "PodScheduled",
             "status": "False",
+            "observedGeneration": pod.at("/metadata/generation"),
             "lastProbeTime": null,
             "lastTransitionTime": transition,
             "reason": "Unschedulable",
@@ -156,21 +158,20 @@ fn choose<'a>(pod: &Object, nodes: &'a [Object], pods: &[Object]) -> Result<&'a 
     if nodes.is_empty() {
         return Err("no nodes available to schedule pods".into());
     }
-    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
-    let mut feasible = Vec::new();
+    let (mut obstacles, mut feasible) = (Vec::new(), Vec::new());
     for node in nodes {
         let on_node: Vec<&Object> = pods
             .iter()
             .filter(|other| other.text("/spec/nodeName") == node.name() && !is_pod_finished(other))
             .collect();
-        match filters::why_not(pod, node, &on_node) {
-            whys if whys.is_empty() => feasible.push((score(pod, node, &on_node), node.name())),
-            whys => whys.into_iter().for_each(|why| *reasons.entry(why).or_default() += 1),
+        match filters::obstacle(pod, node, &on_node) {
+            None => feasible.push((score(pod, node, &on_node), node.name())),
+            Some(obstacle) => obstacles.push(obstacle),
         }
     }
     match feasible.into_iter().min() {
         Some((_, name)) => Ok(name),
-        None => Err(explain(&reasons, nodes.len())),
+        None => Err(explain(pod, &obstacles)),
     }
 }
 
@@ -181,14 +182,29 @@ fn score(pod: &Object, node: &Object, on_node: &[&Object]) -> (usize, i64, usize
     (avoided, -preference, on_node.len(), resources::load_percent(node, on_node))
 }
 
-fn explain(reasons: &BTreeMap<String, usize>, nodes: usize) -> String {
-    let mut parts: Vec<String> = reasons.iter().map(|(why, count)| format!("{count} {why}")).collect();
+/// What kube-scheduler says with dynamic resources and preemption turned on, as they are by default; other pods are never evicted here.
+fn explain(pod: &Object, obstacles: &[Obstacle]) -> String {
+    let nodes = obstacles.len();
+    let why = counted(obstacles.iter().flat_map(|obstacle| obstacle.reasons.iter().map(String::as_str)));
+    let preemption = if pod.text("/spec/preemptionPolicy") == "Never" {
+        "not eligible due to preemptionPolicy=Never.".to_owned()
+    } else {
+        let helps = |obstacle: &Obstacle| match obstacle.is_of_the_node {
+            true => "Preemption is not helpful for scheduling",
+            false => "No preemption victims found for incoming pod",
+        };
+        format!("0/{nodes} nodes are available: {}.", counted(obstacles.iter().map(helps)))
+    };
+    format!("0/{nodes} nodes are available: {why}. no new claims to deallocate, preemption: {preemption}")
+}
+
+/// Each reason with the number of nodes that it holds for, in the order of the text.
+fn counted<'a>(reasons: impl Iterator<Item = &'a str>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    reasons.for_each(|reason| *counts.entry(reason).or_default() += 1);
+    let mut parts: Vec<String> = counts.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     parts.sort();
-    format!(
-        "0/{nodes} nodes are available: {}. preemption: 0/{nodes} nodes are available: {nodes} Preemption is not helpful for \
-         scheduling.",
-        parts.join(", ")
-    )
+    parts.join(", ")
 }
 
 #[cfg(test)]

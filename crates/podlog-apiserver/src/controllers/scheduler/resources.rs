@@ -5,26 +5,30 @@ use std::collections::BTreeMap;
 use podlog_api::{Object, quantity::Quantity};
 use serde_json::Value;
 
+use super::filters::Obstacle;
+
 /// Amounts by resource, in billionths.
 type Amounts = BTreeMap<String, i128>;
 
-/// What the node lacks for the pod, in upstream's words.
-pub(super) fn missing(pod: &Object, node: &Object, on_node: &[&Object]) -> Vec<String> {
+/// What the node lacks for the pod, if anything.
+pub(super) fn missing(pod: &Object, node: &Object, on_node: &[&Object]) -> Option<Obstacle> {
     let allocatable = allocatable(node);
-    let mut short = Vec::new();
-    let room = allocatable.get("pods").copied().unwrap_or(0) / 1_000_000_000;
+    let all_of = |resource: &str| allocatable.get(resource).copied().unwrap_or(0);
+    let mut reasons = Vec::new();
+    let room = all_of("pods") / 1_000_000_000;
     if allocatable.contains_key("pods") && i128::try_from(on_node.len()).unwrap_or(i128::MAX) >= room {
-        short.push("Too many pods".to_owned());
+        reasons.push("Too many pods".to_owned());
     }
     let used = total(on_node);
+    let mut is_of_the_node = false;
     for (resource, amount) in requests(pod) {
-        let free =
-            allocatable.get(&resource).copied().unwrap_or(0) - used.get(&resource).copied().unwrap_or(0);
-        if amount > 0 && amount > free {
-            short.push(format!("Insufficient {resource}"));
+        let all = all_of(&resource);
+        if amount > 0 && amount > all - used.get(&resource).copied().unwrap_or(0) {
+            reasons.push(format!("Insufficient {resource}"));
+            is_of_the_node |= amount > all;
         }
     }
-    short
+    (!reasons.is_empty()).then_some(Obstacle { reasons, is_of_the_node })
 }
 
 /// How much of the node's processors and memory is asked for, the fuller of both.

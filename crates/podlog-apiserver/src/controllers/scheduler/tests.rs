@@ -108,11 +108,17 @@ fn one_node_takes_the_pod_or_says_why_not() {
     for (node, present, spec, expected) in rows {
         let nodes = [node];
         let chosen = choose(&pod(spec.clone()), &nodes, &present);
+        let present_ends_it = choose(&pod(spec.clone()), &nodes, &[]).is_ok();
         match expected {
             "" => assert_eq!(chosen, Ok("a"), "{spec}"),
             why => {
+                let preemption = if present_ends_it {
+                    "No preemption victims found for incoming pod"
+                } else {
+                    "Preemption is not helpful for scheduling"
+                };
                 let text = format!(
-                    "0/1 nodes are available: 1 {why}. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+                    "0/1 nodes are available: 1 {why}. no new claims to deallocate, preemption: 0/1 nodes are available: 1 {preemption}."
                 );
                 assert_eq!(chosen, Err(text), "{spec}");
             }
@@ -145,8 +151,21 @@ fn the_best_node_is_chosen() {
         [node("a", json!({"unschedulable": true}), json!({})), node("b", json!({}), json!({"pods": "0"}))];
     assert_eq!(
         choose(&pod(cpu("1")), &full, &[]).unwrap_err(),
-        "0/2 nodes are available: 1 Insufficient cpu, 1 Too many pods, 1 node(s) were unschedulable. preemption: 0/2 nodes are \
-         available: 2 Preemption is not helpful for scheduling."
+        "0/2 nodes are available: 1 Insufficient cpu, 1 Too many pods, 1 node(s) were unschedulable. no new claims to deallocate, \
+         preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+    );
+    let mut modest = cpu("500m");
+    let busy = [node("a", json!({}), json!({"cpu": "600m"}))];
+    assert_eq!(
+        choose(&pod(modest.clone()), &busy, &[on("a", cpu("200m"))]).unwrap_err(),
+        "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: \
+         1 No preemption victims found for incoming pod."
+    );
+    modest["preemptionPolicy"] = json!("Never");
+    assert_eq!(
+        choose(&pod(modest), &busy, &[on("a", cpu("200m"))]).unwrap_err(),
+        "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to \
+         preemptionPolicy=Never."
     );
 }
 
