@@ -4,6 +4,7 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus as ApiStatus, PodCondition, PodStatus};
 
+use super::ending::TERMINATION_BY_KUBELET;
 use super::spec::{self, Role};
 use super::status::Report;
 use crate::go;
@@ -19,6 +20,16 @@ pub(super) fn all(report: &Report<'_>, status: &PodStatus) -> Vec<PodCondition> 
         containers_ready,
         condition("PodScheduled", true),
     ]
+}
+
+/// What the kubelet alone says.
+const OURS: [&str; 5] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// Whether it is for the kubelet to say a condition of that type and reason: its own, and that it has ended the pod for the sake
+/// of others.
+pub(super) fn is_ours(kind: &str, reason: Option<&str>) -> bool {
+    OURS.contains(&kind) || (kind == "DisruptionTarget" && reason == Some(TERMINATION_BY_KUBELET))
 }
 
 fn condition(kind: &str, is_true: bool) -> PodCondition {

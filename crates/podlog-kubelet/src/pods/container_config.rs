@@ -11,7 +11,7 @@ use super::context::Context;
 use super::labels;
 use super::resources::resources;
 use super::security;
-use super::spec::{PodId, all_containers};
+use super::spec::{PodId, all_containers, is_in_host_network};
 use crate::env::{self, Environment};
 use crate::events::Level;
 use crate::go;
@@ -32,7 +32,7 @@ pub(super) fn sandbox(pod: &Pod, layout: &Layout, attempt: u32) -> PodSandboxCon
         log_directory: layout.pod_logs(&id),
         labels: labels::sandbox_labels(pod),
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
-        host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
+        host_network: is_in_host_network(pod),
         host_pid: spec.and_then(|spec| spec.host_pid).unwrap_or(false),
         host_ipc: spec.and_then(|spec| spec.host_ipc).unwrap_or(false),
         share_process_namespace: spec.and_then(|spec| spec.share_process_namespace).unwrap_or(false),

@@ -14,6 +14,9 @@ use super::spec::{self, Role};
 use super::status::Report;
 use crate::runtime::{ContainerState, ContainerStatus, ContainerUser};
 
+/// Bytes of termination messages of all containers of a pod, each of which has an equal part.
+const MAX_MESSAGE_BYTES: usize = 12 * 1024;
+
 /// Statuses of init containers, in the order of the spec; `None` when the pod has none.
 pub(super) fn init(report: &Report<'_>) -> Option<Vec<ApiStatus>> {
     let old = report.old.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
@@ -53,7 +56,7 @@ fn status(report: &Report<'_>, container: &Container, role: Role, old: Option<&A
     let newest = instances.next();
     let mut status = match newest {
         Some(instance) => from_runtime(report, container, instance),
-        None => without_instance(report, container, old),
+        None => without_instance(report, container, role, old),
     };
     if let Some(previous) = instances.next() {
         status.last_state = Some(state(report, previous));
@@ -62,7 +65,53 @@ fn status(report: &Report<'_>, container: &Container, role: Role, old: Option<&A
     }
     wait_for_start(report, container, role, newest, &mut status);
     set_readiness(report, role, newest, &mut status);
+    // It is no pointer upstream: there is always one.
+    status.last_state.get_or_insert_default();
     status
+}
+
+/// Gives all containers an end once the pod has ended: what nobody knows of has failed (`TerminatePod` of
+/// `pkg/kubelet/status/status_manager.go`). What never had its turn goes on waiting.
+pub(super) fn conclude(init: &mut [ApiStatus], regular: &mut [ApiStatus]) {
+    let has_begun = |status: &ApiStatus| !is_waiting(status) || ended_before(status);
+    let init_succeeded =
+        init.last().is_none_or(|last| [&last.state, &last.last_state].into_iter().any(succeeded));
+    if init_succeeded || regular.iter().any(has_begun) {
+        regular.iter_mut().for_each(lose);
+    }
+    let last_begun = init.iter().rposition(has_begun).unwrap_or(0);
+    init.iter_mut().take(last_begun + 1).for_each(lose);
+}
+
+fn is_waiting(status: &ApiStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.waiting.is_some())
+}
+
+fn ended_before(status: &ApiStatus) -> bool {
+    status.last_state.as_ref().is_some_and(|last| last.terminated.is_some())
+}
+
+fn succeeded(state: &Option<ApiState>) -> bool {
+    let ended = state.as_ref().and_then(|state| state.terminated.as_ref());
+    ended.is_some_and(|ended| ended.exit_code == 0)
+}
+
+fn lose(status: &mut ApiStatus) {
+    if status.state.as_ref().is_none_or(|state| state.terminated.is_none()) {
+        status.state =
+            Some(unknown_end("The container could not be located when the pod was terminated", None));
+    }
+}
+
+/// How a container is shown to have ended of which only that is known.
+fn unknown_end(message: &str, container_id: Option<String>) -> ApiState {
+    terminated(ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some("ContainerStatusUnknown".into()),
+        message: Some(message.into()),
+        container_id,
+        ..ContainerStateTerminated::default()
+    })
 }
 
 /// Whether an older status is about the same instance, so that what it says about the one before still holds.
@@ -105,7 +154,10 @@ fn state(report: &Report<'_>, instance: &ContainerStatus) -> ApiState {
         ContainerState::Exited => terminated(ContainerStateTerminated {
             exit_code: instance.exit_code,
             reason: non_empty(&instance.reason),
-            message: non_empty(report.messages.get(&instance.container.id).unwrap_or(&instance.message)),
+            message: non_empty(cut(
+                report.messages.get(&instance.container.id).unwrap_or(&instance.message),
+                MAX_MESSAGE_BYTES / spec::all_containers(report.pod).count().max(1),
+            )),
             started_at: instance.started_at.map(Time),
             finished_at: instance.finished_at.map(Time),
             container_id: Some(report.container_id(instance)),
@@ -126,12 +178,22 @@ fn waiting(reason: &str, message: &str) -> ApiState {
     }
 }
 
+/// The beginning of a text, in whole characters.
+fn cut(text: &str, max_bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(max_bytes)]
+}
+
 fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// The status of a container of which the runtime knows nothing: not started yet, or its record is gone.
-fn without_instance(report: &Report<'_>, container: &Container, old: Option<&ApiStatus>) -> ApiStatus {
+fn without_instance(
+    report: &Report<'_>,
+    container: &Container,
+    role: Role,
+    old: Option<&ApiStatus>,
+) -> ApiStatus {
     let old_state = old.and_then(|old| old.state.as_ref());
     if let (Some(old), Some(true)) = (old, old_state.map(|state| state.terminated.is_some())) {
         return old.clone();
@@ -145,35 +207,37 @@ fn without_instance(report: &Report<'_>, container: &Container, old: Option<&Api
         volume_mounts: volume_mounts(container),
         ..ApiStatus::default()
     };
+    if role == Role::Init && any_regular_instance(report) {
+        status.state = Some(forgotten_success());
+    }
     let Some(old) = old else { return status };
     status.restart_count = old.restart_count;
     status.last_state.clone_from(&old.last_state);
-    if old_state.is_some_and(|state| state.running.is_some()) {
-        lost(report, old, &mut status);
+    if old_state.is_some_and(|state| state.running.is_some()) && !ended_before(&status) {
+        // Upstream does not say which instance it was; its log can be read all the same.
+        let message =
+            "The container could not be located when the pod was deleted.  The container used to be Running";
+        status.last_state = Some(unknown_end(message, old.container_id.clone()));
+        status.restart_count += i32::from(!spec::is_deleting(report.pod));
     }
     status
 }
 
-/// A container that was reported as running and is gone: nobody knows how it ended, so it failed.
-fn lost(report: &Report<'_>, old: &ApiStatus, status: &mut ApiStatus) {
-    let state = terminated(ContainerStateTerminated {
-        exit_code: 137,
-        reason: Some("ContainerStatusUnknown".into()),
+fn any_regular_instance(report: &Report<'_>) -> bool {
+    spec::regular_containers(report.pod).iter().any(|container| report.view.newest(&container.name).is_some())
+}
+
+/// Of an init container whose record is gone while later ones are there: they would not be, had it failed.
+fn forgotten_success() -> ApiState {
+    terminated(ContainerStateTerminated {
+        exit_code: 0,
+        reason: Some("Completed".into()),
         message: Some(
-            "The container could not be located when the pod was deleted.  The container used to be Running"
+            "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally"
                 .into(),
         ),
-        container_id: old.container_id.clone(),
         ..ContainerStateTerminated::default()
-    });
-    if report.terminal || spec::restart_policy(report.pod) == spec::RestartPolicy::Never {
-        status.state = Some(state);
-        status.image_id.clone_from(&old.image_id);
-        status.container_id.clone_from(&old.container_id);
-    } else {
-        status.last_state = Some(state);
-        status.restart_count += 1;
-    }
+    })
 }
 
 /// Turns the status of a container that is to run again into a waiting one, with the reason why it does not run yet.
@@ -186,6 +250,7 @@ fn wait_for_start(
 ) {
     let Some((reason, message)) = report.reasons.get(&container.name) else { return };
     let runs_again = !report.terminal
+        && !spec::is_deleting(report.pod)
         && newest.is_none_or(|instance| match instance.container.state {
             ContainerState::Running => false,
             ContainerState::Exited => {

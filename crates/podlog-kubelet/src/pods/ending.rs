@@ -35,7 +35,7 @@ impl Ending {
         let condition = is_for_others.then(|| PodCondition {
             type_: "DisruptionTarget".into(),
             status: "True".into(),
-            reason: Some("TerminationByKubelet".into()),
+            reason: Some(TERMINATION_BY_KUBELET.into()),
             message: Some(message.clone()),
             ..PodCondition::default()
         });
@@ -45,3 +45,6 @@ impl Ending {
 
 /// The reason of pods that were evicted, or refused for the same cause.
 pub(crate) const EVICTED: &str = "Evicted";
+
+/// The reason of the condition that says that a pod made room for others.
+pub(crate) const TERMINATION_BY_KUBELET: &str = "TerminationByKubelet";

@@ -166,6 +166,11 @@ pub(crate) fn with_ips(pod: &Arc<Pod>, ips: Option<&[IpAddr]>) -> Arc<Pod> {
     Arc::new(pod)
 }
 
+/// Whether the pod has no network of its own.
+pub(crate) fn is_in_host_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
+}
+
 /// Where the pod is reached: what its status says, else the node.
 pub(crate) fn pod_ip(pod: &Pod, node: IpAddr) -> IpAddr {
     let own = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());

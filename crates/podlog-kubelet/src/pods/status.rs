@@ -94,13 +94,18 @@ fn full(report: &Report<'_>) -> PodStatus {
         status.message = Some(ending.message.clone());
     }
     status.conditions = Some(all_conditions(report, &status));
+    if report.terminal {
+        let init = status.init_container_statuses.as_deref_mut().unwrap_or_default();
+        container_status::conclude(init, status.container_statuses.as_deref_mut().unwrap_or_default());
+    }
     status
 }
 
-/// The pod's addresses; those it had, when its sandbox has gone.
+/// The pod's addresses; those it had, when its sandbox has gone. In the host's network it has one from the first moment on.
 fn pod_ips(report: &Report<'_>) -> Vec<PodIP> {
     let ips = match &report.view.ips {
         None => vec![report.node_ip],
+        Some(ips) if ips.is_empty() && spec::is_in_host_network(report.pod) => vec![report.node_ip],
         Some(ips) if ips.is_empty() => {
             return report.old.and_then(|old| old.pod_ips.clone()).unwrap_or_default();
         }
@@ -213,17 +218,24 @@ fn count_init(counts: &mut Counts, role: Role, status: &ApiStatus) {
     }
 }
 
+/// In upstream's order: others' first, as they are in the API, then ours.
 fn all_conditions(report: &Report<'_>, status: &PodStatus) -> Vec<PodCondition> {
-    let mut ours = conditions::all(report, status);
-    ours.extend(report.ending.filter(|_| report.terminal).and_then(|ending| ending.condition.clone()));
     let old = report.old.and_then(|old| old.conditions.as_deref()).unwrap_or_default();
-    let mut all: Vec<PodCondition> =
-        ours.into_iter().map(|condition| with_transition(report, old, condition)).collect();
-    for foreign in old {
-        if !all.iter().any(|condition| condition.type_ == foreign.type_) {
-            all.push(foreign.clone());
-        }
-    }
+    let disruption = report.ending.filter(|_| report.terminal).and_then(|ending| ending.condition.clone());
+    let disruption = disruption.map(|condition| with_transition(report, old, condition));
+    let is_ours =
+        |condition: &PodCondition| conditions::is_ours(&condition.type_, condition.reason.as_deref());
+    let disruption = disruption
+        .or_else(|| old.iter().find(|old| old.type_ == "DisruptionTarget" && is_ours(old)).cloned());
+    let known = report.pod.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let is_others = |condition: &&PodCondition| {
+        let is_replaced = disruption.as_ref().is_some_and(|own| own.type_ == condition.type_);
+        !is_ours(condition) && !is_replaced
+    };
+    let mut all: Vec<PodCondition> = known.unwrap_or_default().iter().filter(is_others).cloned().collect();
+    all.extend(disruption.clone());
+    let ours = conditions::all(report, status).into_iter();
+    all.extend(ours.map(|condition| with_transition(report, old, condition)));
     all
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::conditions::is_ours;
 use super::spec::PodId;
 use crate::objects::api_message;
 
@@ -200,13 +201,21 @@ async fn delete(api: &Api<Pod>, id: &PodId) -> Result<(), kube::Error> {
     }
 }
 
-/// The status as a strategic merge patch that leaves nothing of an older one behind: what a kubelet may set and does not
-/// is null.
+/// The status as a strategic merge patch that leaves nothing of an older one behind, and others' conditions as they are: what a
+/// kubelet may set and does not is null.
 fn patch(id: &PodId, status: &Value) -> Value {
     let mut status = status.clone();
     null_missing(&mut status, &["reason", "message"]);
-    for condition in status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
-        null_missing(condition, &["reason", "message"]);
+    if let Some(Value::Array(conditions)) = status.get_mut("conditions") {
+        let order: Vec<Value> = conditions.iter().map(|own| json!({ "type": own["type"] })).collect();
+        conditions.retain(|own| is_ours(own["type"].as_str().unwrap_or_default(), own["reason"].as_str()));
+        conditions.iter_mut().for_each(|condition| null_missing(condition, &["reason", "message"]));
+        status["$setElementOrder/conditions"] = order.into();
+    }
+    for addresses in ["podIPs", "hostIPs"] {
+        if let Some(Value::Array(addresses)) = status.get_mut(addresses) {
+            addresses.insert(0, json!({ "$patch": "replace" }));
+        }
     }
     json!({ "metadata": { "uid": id.uid }, "status": status })
 }
@@ -228,6 +237,29 @@ mod tests {
     use tower::service_fn;
 
     use super::*;
+
+    #[test]
+    fn a_patch_is_about_what_is_ours() {
+        let ours = json!({"type": "Ready", "status": "True"});
+        let target = |reason: &str| json!({"type": "DisruptionTarget", "status": "True", "reason": reason});
+        let id = PodId { namespace: "n".into(), name: "p".into(), uid: "u".into() };
+        let check = |conditions: Value, order: Value, sent: Value| {
+            let patch = patch(&id, &json!({"conditions": conditions, "podIPs": [{"ip": "::1"}]}));
+            let status = &patch["status"];
+            assert_eq!((&status["$setElementOrder/conditions"], &status["conditions"]), (&order, &sent));
+            assert_eq!(status["podIPs"], json!([{"$patch": "replace"}, {"ip": "::1"}]));
+            assert_eq!((&status["reason"], &patch["metadata"]["uid"]), (&Value::Null, &json!("u")));
+        };
+        let sent = json!({"type": "Ready", "status": "True", "reason": null, "message": null});
+        let order = |kinds: [&str; 2]| json!([{"type": kinds[0]}, {"type": kinds[1]}]);
+        check(json!([{"type": "gate"}, ours]), order(["gate", "Ready"]), json!([sent]));
+        let others = target("EvictionByEvictionAPI");
+        check(json!([others, ours]), order(["DisruptionTarget", "Ready"]), json!([sent]));
+        let own = target("TerminationByKubelet");
+        let mut own_sent = own.clone();
+        own_sent["message"] = Value::Null;
+        check(json!([own, ours]), order(["DisruptionTarget", "Ready"]), json!([own_sent, sent]));
+    }
 
     #[tokio::test]
     async fn many_pods_are_written_together() {

@@ -150,7 +150,7 @@ fn a_pod_that_the_kubelet_ends_fails_once_nothing_runs() {
         (&json!("Failed"), &json!("Evicted"), &json!("no room"))
     );
     assert_eq!(
-        status["conditions"].as_array().unwrap().last().unwrap(),
+        status["conditions"].as_array().unwrap().first().unwrap(),
         &json!({"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet", "message": "no room",
             "lastTransitionTime": Time(at(100)), "observedGeneration": 1})
     );
@@ -181,7 +181,7 @@ fn a_running_container_in_full() {
         status["containerStatuses"],
         json!([{
             "name": "a", "image": "x:1", "imageID": "busybox", "containerID": "process://a-0",
-            "ready": true, "started": true, "restartCount": 0, "resources": {},
+            "ready": true, "started": true, "restartCount": 0, "resources": {}, "lastState": {},
             "state": {"running": {"startedAt": "2027-01-15T08:00:02Z"}},
         }])
     );
@@ -223,13 +223,8 @@ fn states_of_one_container() {
     let waiting =
         |reason: &str| json!({"waiting": {"reason": reason, "message": format!("because of {reason}")}});
     for (case, state, last, restarts) in [
-        (
-            Case::new(one("Always"), vec![]),
-            json!({"waiting": {"reason": "ContainerCreating"}}),
-            json!(null),
-            0,
-        ),
-        (Case::new(one("Never"), vec![ended("a", 0, 3)]), end(0, 3, "Error"), json!(null), 0),
+        (Case::new(one("Always"), vec![]), json!({"waiting": {"reason": "ContainerCreating"}}), json!({}), 0),
+        (Case::new(one("Never"), vec![ended("a", 0, 3)]), end(0, 3, "Error"), json!({}), 0),
         (
             Case::new(one("Always"), vec![ended("a", 1, 1), ended("a", 0, 2)]),
             end(1, 1, "Error"),
@@ -246,15 +241,10 @@ fn states_of_one_container() {
         (
             Case::new(one("Never"), vec![ended("a", 0, 1)]).reason("a", "CrashLoopBackOff"),
             end(0, 1, "Error"),
-            json!(null),
+            json!({}),
             0,
         ),
-        (
-            Case::new(one("Always"), vec![]).reason("a", "ErrImagePull"),
-            waiting("ErrImagePull"),
-            json!(null),
-            0,
-        ),
+        (Case::new(one("Always"), vec![]).reason("a", "ErrImagePull"), waiting("ErrImagePull"), json!({}), 0),
     ] {
         let status = &case.json()["containerStatuses"][0];
         assert_eq!((&status["state"], &status["lastState"]), (&state, &last));
@@ -283,6 +273,68 @@ fn a_container_whose_record_is_gone_keeps_what_was_known() {
         (&status["restartCount"], &status["lastState"]["terminated"]["exitCode"]),
         (&json!(5), &json!(137))
     );
+}
+
+#[test]
+fn what_nobody_knows_of_has_failed_once_its_pod_has_ended() {
+    let unknown = "ContainerStatusUnknown";
+    let reasons = |spec: Value, containers: Vec<ContainerStatus>| {
+        let mut case = Case::new(spec, containers);
+        case.terminal = true;
+        let status = case.json();
+        let lists = [&status["initContainerStatuses"], &status["containerStatuses"]];
+        let statuses = lists.into_iter().filter_map(Value::as_array).flatten();
+        let states =
+            statuses.map(|status| status["state"].as_object().unwrap().values().next().unwrap().clone());
+        let reasons: Vec<_> = states.map(|state| state["reason"].as_str().unwrap().to_owned()).collect();
+        (status["phase"].as_str().unwrap().to_owned(), reasons)
+    };
+    for (spec, containers, expected) in [
+        (two("Always"), vec![], vec![unknown, unknown]),
+        (two("Always"), vec![ended("a", 0, 0)], vec!["Completed", unknown]),
+        (with_init("Always"), vec![], vec![unknown, "PodInitializing"]),
+        (with_init("Always"), vec![ended("i", 0, 1)], vec!["Error", "PodInitializing"]),
+        (with_init("Always"), vec![ended("i", 0, 0)], vec!["Completed", unknown]),
+        (with_init("Always"), vec![ended("a", 0, 0)], vec!["Completed", "Completed"]),
+    ] {
+        let phase = if expected == ["Completed", "Completed"] { "Succeeded" } else { "Failed" };
+        let expected = expected.into_iter().map(str::to_owned).collect();
+        assert_eq!(reasons(spec.clone(), containers), (phase.to_owned(), expected), "{spec}");
+    }
+}
+
+#[test]
+fn an_init_container_whose_record_is_gone_has_succeeded_if_others_came_after_it() {
+    let case = Case::new(with_init("Always"), vec![running("a", 0)]);
+    let status = case.json();
+    let ended = &status["initContainerStatuses"][0]["state"]["terminated"];
+    assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(0), &json!("Completed")));
+    assert_eq!(
+        (case.phase().as_str(), &status["initContainerStatuses"][0]["ready"]),
+        ("Running", &json!(true))
+    );
+}
+
+#[test]
+fn containers_share_the_room_for_messages() {
+    for (containers, bytes) in [(1, 12 * 1024), (3, 4096), (10, 1228)] {
+        let specs: Vec<Value> = (0..containers).map(|number| json!({"name": format!("c{number}")})).collect();
+        let mut case =
+            Case::new(json!({"restartPolicy": "Never", "containers": specs}), vec![ended("c0", 0, 1)]);
+        case.messages.insert(ContainerId("c0-0".into()), "é".repeat(10_000));
+        let status = case.json();
+        let message = status["containerStatuses"][0]["state"]["terminated"]["message"].as_str().unwrap();
+        assert_eq!(message.len(), bytes / 2 * 2, "{containers}");
+    }
+}
+
+#[test]
+fn a_pod_in_the_hosts_network_has_its_address_at_once() {
+    let mut case = Case::new(json!({"hostNetwork": true, "containers": [{"name": "a"}]}), vec![]);
+    case.view.ips = Some(vec![]);
+    assert_eq!(case.json()["podIPs"], json!([{"ip": "127.0.0.1"}]));
+    case.pod.spec.as_mut().unwrap().host_network = None;
+    assert_eq!(case.json()["podIPs"], Value::Null);
 }
 
 #[test]
@@ -340,10 +392,22 @@ fn conditions_keep_their_transition_and_others_their_place() {
     let old = json!({"conditions": [
         {"type": "Ready", "status": "True", "lastTransitionTime": "2020-01-01T00:00:00Z"},
         {"type": "ContainersReady", "status": "False", "lastTransitionTime": "2020-01-01T00:00:00Z"},
-        {"type": "example.com/gate", "status": "True"},
+        {"type": "example.com/gate", "status": "False"},
     ]});
     case.old = serde_json::from_value(old).unwrap();
+    // What others say is what the API has now, not what it had when we wrote last.
+    let known = json!({"conditions": [
+        {"type": "example.com/gate", "status": "True"},
+        {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},
+        {"type": "PodScheduled", "status": "True"},
+    ]});
+    case.pod.status = serde_json::from_value(known).unwrap();
     let conditions = case.json()["conditions"].clone();
+    let kinds: Vec<_> = conditions.as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
+    let ours = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    assert_eq!(kinds[..2], ["example.com/gate", "DisruptionTarget"]);
+    assert_eq!(kinds[2..], ours);
+    assert_eq!(conditions[0]["status"], "True");
     let time = |kind: &str| {
         let found = conditions.as_array().unwrap().iter().find(|c| c["type"] == kind).unwrap().clone();
         found["lastTransitionTime"].clone()
@@ -357,7 +421,10 @@ fn conditions_keep_their_transition_and_others_their_place() {
 fn readiness_gates_hold_a_pod_back() {
     let spec = json!({"containers": [{"name": "a"}], "readinessGates": [{"conditionType": "x/y"}]});
     let mut case = Case::new(spec, vec![running("a", 0)]);
-    let ready = |case: &Case| case.json()["conditions"][2].clone();
+    let ready = |case: &Case| {
+        let conditions = case.json()["conditions"].clone();
+        conditions.as_array().unwrap().iter().find(|condition| condition["type"] == "Ready").unwrap().clone()
+    };
     assert_eq!(
         ready(&case)["message"],
         r#"corresponding condition of pod readiness gate "x/y" does not exist."#
