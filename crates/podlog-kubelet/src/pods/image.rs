@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::context::Context;
+use super::image_name::{self, NotAName};
 use super::pull_secrets;
 use super::start::{Failure, full};
 use crate::events::Level;
@@ -61,6 +62,8 @@ impl Search<'_> {
             self.present();
             return Ok(Image { reference, ..Image::default() });
         }
+        image_name::check(self.container.image.as_deref().unwrap_or_default())
+            .map_err(|error| self.not_a_name(&error))?;
         let there = runtime.image_status(&self.name).await.map_err(|error| self.not_inspected(&error))?;
         match (Policy::of(self.container), there) {
             (Policy::IfNotPresent | Policy::Never, Some(image)) => {
@@ -78,10 +81,13 @@ impl Search<'_> {
         let begun = Instant::now();
         let reference = self.pull_with_credentials().await.map_err(|error| self.not_pulled(&error))?;
         let took = go::duration(Duration::from_millis(begun.elapsed().as_millis() as u64));
-        let message = format!("Successfully pulled image {quoted} in {took} ({took} including waiting)");
-        self.event(Level::Normal, "Pulled", message);
         let details = self.context.runtime.image_status(&self.name).await;
         let details = details.map_err(|error| self.not_inspected(&error))?.unwrap_or_default();
+        let message = format!(
+            "Successfully pulled image {quoted} in {took} ({took} including waiting). Image size: {} bytes.",
+            details.bytes
+        );
+        self.event(Level::Normal, "Pulled", message);
         Ok(Image { reference, ..details })
     }
 
@@ -111,6 +117,15 @@ impl Search<'_> {
         self.event(Level::Warning, "ErrImageNeverPull", message.clone());
         self.event(Level::Warning, "Failed", "Error: ErrImageNeverPull".to_owned());
         Failure { reason: "ErrImageNeverPull", message }
+    }
+
+    fn not_a_name(&self, error: &NotAName) -> Failure {
+        let image = self.quoted();
+        let message =
+            format!("Failed to apply default image tag {image}: couldn't parse image name {image}: {error}");
+        self.event(Level::Warning, "InspectFailed", message.clone());
+        self.event(Level::Warning, "Failed", "Error: InvalidImageName".to_owned());
+        Failure { reason: "InvalidImageName", message }
     }
 
     fn not_inspected(&self, error: &RuntimeError) -> Failure {

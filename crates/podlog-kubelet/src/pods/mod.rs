@@ -11,6 +11,7 @@ mod ending;
 mod hooks;
 mod ignored;
 mod image;
+mod image_name;
 mod kill;
 pub(crate) mod labels;
 mod manager;

@@ -178,7 +178,7 @@ impl Start {
         self.event(container, Level::Warning, "FailedPostStartHook", "PostStartHook failed");
         let why = "FailedPostStartHook".to_owned();
         kill(&self.context, &Kill::new(&self.pod, container, instance.clone(), why)).await;
-        Err(Failure { reason: "PostStartHookError", message: "PostStartHookError".into() })
+        Err(Failure { reason: "PostStartHookError", message })
     }
 
     /// The instance whose processes an ephemeral container is to see.

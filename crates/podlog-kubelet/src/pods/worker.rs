@@ -331,6 +331,8 @@ impl Worker {
             let events = &self.context.events;
             events.container(&self.pod, &name, Level::Normal, "BackOff", message.clone());
             events.container(&self.pod, &name, Level::Warning, "Failed", "Error: ImagePullBackOff");
+            let cause = self.reasons.get(&name).map(|(reason, cause)| format!(": {reason}: {cause}"));
+            let message = message + &cause.unwrap_or_default();
             self.reasons.insert(name, ("ImagePullBackOff".into(), message));
         }
     }
@@ -432,6 +434,10 @@ impl Worker {
 
     fn create_sandbox(&mut self, view: &PodView, attempt: u32) {
         if self.starting.is_none() {
+            if attempt > 0 {
+                let text = "Pod sandbox changed, it will be killed and re-created.";
+                self.context.events.pod(&self.pod, Level::Normal, "SandboxChanged", text);
+            }
             self.starting = Some(tokio::spawn(self.starter(view).sandbox(attempt)));
         }
     }

@@ -206,6 +206,8 @@ pub struct Image {
     pub uid: Option<i64>,
     /// User name, where the image gives no number.
     pub username: String,
+    /// Its size in bytes; zero when the runtime does not say.
+    pub bytes: u64,
 }
 
 /// Credentials of an image registry. Prints without its secrets.

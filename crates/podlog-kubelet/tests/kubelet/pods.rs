@@ -149,7 +149,7 @@ async fn an_image_that_cannot_be_had_is_tried_again_later() {
             (waiting["reason"] == "ImagePullBackOff").then_some(waiting)
         })
         .await;
-    assert_eq!(waiting["message"], "Back-off pulling image \"unknown\"");
+    assert_eq!(waiting["message"], "Back-off pulling image \"unknown\": ErrImagePull: no such image");
 }
 
 #[tokio::test]

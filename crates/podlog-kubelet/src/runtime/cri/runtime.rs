@@ -176,6 +176,7 @@ impl ContainerRuntime for CriRuntime {
             reference: image.id,
             uid: image.uid.map(|uid| uid.value),
             username: image.username,
+            bytes: image.size,
         }))
     }
 
