@@ -50,7 +50,12 @@ impl Cluster {
 
     /// The same, with further flags of the API server: names and files.
     pub(crate) fn start_with(flags: &'static [(&'static str, &'static str)]) -> Option<Self> {
-        let kubectl = kubectl()?;
+        Some(Self::start_for(kubectl()?, flags))
+    }
+
+    /// The same, with a kubectl that is not looked for, and may not be there.
+    pub(crate) fn start_for(kubectl: PathBuf, flags: &'static [(&'static str, &'static str)]) -> Self {
+        podlog_serving::install_crypto_provider();
         let home = tempfile::tempdir().unwrap();
         let authority = CertificateAuthority::load_or_create(home.path(), "ca", "test-ca").unwrap();
         let mut cluster =
@@ -60,7 +65,7 @@ impl Cluster {
         podlog_serving::pki::load_or_create_signing_key(&cluster.path("sa.key"), &cluster.path("sa.pub"))
             .unwrap();
         cluster.start_server("0");
-        Some(cluster)
+        cluster
     }
 
     fn certificate(&self, name: &str, request: &CertificateRequest) {
@@ -109,7 +114,7 @@ impl Cluster {
         self.start_server(&port);
     }
 
-    /// The arguments of a kubelet with the process runtime.
+    /// The arguments of a kubelet, with the process runtime unless they say otherwise.
     pub(crate) fn kubelet(&mut self, node: &str, more: &[&str]) -> Vec<String> {
         let user = format!("system:node:{node}");
         self.certificate(node, &CertificateRequest::client(user, Some("system:nodes")));
@@ -124,8 +129,10 @@ impl Cluster {
             "authentication": {"x509": {"clientCAFile": file("ca.crt")}},
         });
         std::fs::write(self.path(&format!("{node}.yaml")), config.to_string()).unwrap();
-        let mut arguments =
-            vec!["kubelet".to_owned(), "--runtime=process".into(), "--address=127.0.0.1".into()];
+        let mut arguments = vec!["kubelet".to_owned(), "--address=127.0.0.1".into()];
+        if !more.iter().any(|flag| flag.starts_with("--runtime=")) {
+            arguments.push("--runtime=process".into());
+        }
         for (flag, value) in [
             ("--config", file(&format!("{node}.yaml"))),
             ("--kubeconfig", file(&format!("{node}.conf"))),
@@ -182,12 +189,26 @@ impl Cluster {
 
     /// `podlog` as the administrator, to its end.
     pub(crate) fn podlog(&self, arguments: &[&str]) -> Output {
+        self.podlog_command(arguments).output().unwrap()
+    }
+
+    /// `podlog` as the administrator.
+    pub(crate) fn podlog_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_podlog"));
+        command.args(arguments).env("KUBECONFIG", self.administrator()).env("HOME", self.home.path());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// The administrator's kubeconfig, written once: others may be reading it.
+    pub(crate) fn administrator(&self) -> String {
+        let written = self.path("admin.conf");
+        if written.exists() {
+            return written.display().to_string();
+        }
         let file = |name: &str| self.path(name).display().to_string();
         let user = json!({"client-certificate": file("admin.crt"), "client-key": file("admin.key")});
-        let kubeconfig = self.kubeconfig("admin.conf", user);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_podlog"));
-        command.args(arguments).env("KUBECONFIG", kubeconfig).env("HOME", self.home.path());
-        command.stdin(Stdio::null()).output().unwrap()
+        self.kubeconfig("admin.conf", user)
     }
 
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {

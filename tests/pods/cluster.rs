@@ -63,6 +63,30 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
+    /// Whether the runtime is a process of its own.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.socket().is_some()
+    }
+
+    /// Kills the runtime where it is a process of its own, and starts a new one.
+    pub(crate) fn restart(&mut self) {
+        match self {
+            Backend::None => {}
+            Backend::Containerd(machine) => machine.restart(),
+            Backend::Server(server) => server.restart(),
+        }
+    }
+
+    /// What the kubelet is told of the runtime.
+    pub(crate) fn flags(&self) -> Vec<String> {
+        let socket = self.socket().into_iter();
+        let flags = socket.flat_map(|socket| {
+            let endpoint = format!("--container-runtime-endpoint=unix://{}", socket.display());
+            ["--runtime=cri".to_owned(), endpoint]
+        });
+        flags.collect()
+    }
+
     fn socket(&self) -> Option<PathBuf> {
         match self {
             Backend::None => None,
@@ -154,10 +178,7 @@ impl Cluster {
         }
         std::fs::write(&config, settings.to_string()).unwrap();
         let mut arguments = vec![format!("--kubelet-config={}", config.display())];
-        if let Some(socket) = backend.socket() {
-            arguments.push("--runtime=cri".to_owned());
-            arguments.push(format!("--container-runtime-endpoint=unix://{}", socket.display()));
-        }
+        arguments.extend(backend.flags());
         let podlog = Podlog::start_in(home, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
         let client = client(&podlog).await;
         let relay = Relay::to(podlog.port());
@@ -209,7 +230,7 @@ impl Cluster {
     /// Kills all there is but the pods.
     pub(crate) async fn restart_both(&mut self) {
         self.podlog.kill();
-        self.restart_runtime();
+        self.backend.restart();
         self.start_podlog().await;
     }
 
@@ -232,11 +253,7 @@ impl Cluster {
 
     /// Kills the runtime where it is a process of its own, and starts a new one.
     pub(crate) fn restart_runtime(&mut self) {
-        match &mut self.backend {
-            Backend::None => {}
-            Backend::Containerd(machine) => machine.restart(),
-            Backend::Server(server) => server.restart(),
-        }
+        self.backend.restart();
     }
 
     pub(crate) async fn request(&self, method: &str, path: &str, body: &Value) -> Result<Value, kube::Error> {
@@ -319,16 +336,33 @@ impl Cluster {
 
     /// Events of a pod as `Reason: message`.
     pub(crate) async fn events(&self, name: &str) -> Vec<String> {
+        let short = |event: &Value| format!("{}: {}", text(&event["reason"]), text(&event["message"]));
+        self.event_objects(name).await.iter().map(short).collect()
+    }
+
+    /// The same with who says it, how bad it is, and what it is about; in the order in which they were first said.
+    pub(crate) async fn events_in_full(&self, name: &str) -> Vec<String> {
+        let mut events = self.event_objects(name).await;
+        events.retain(|event| event["reason"] != "FieldsIgnored");
+        events.sort_by_key(|event| text(&event["metadata"]["creationTimestamp"]).to_owned());
+        let full = |event: &Value| {
+            let about = text(&event["involvedObject"]["fieldPath"]);
+            let [who, level, reason, message] =
+                [&event["reportingComponent"], &event["type"], &event["reason"], &event["message"]].map(text);
+            format!("{who} {level} {reason} {about}: {message}")
+        };
+        events.iter().map(full).collect()
+    }
+
+    async fn event_objects(&self, name: &str) -> Vec<Value> {
         let path = format!("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name={name}");
         let list = self.request("GET", &path, &Value::Null).await.unwrap();
-        let text = |event: &Value| {
-            format!(
-                "{}: {}",
-                event["reason"].as_str().unwrap_or_default(),
-                event["message"].as_str().unwrap_or_default()
-            )
-        };
-        list["items"].as_array().unwrap().iter().map(text).collect()
+        list["items"].as_array().unwrap().clone()
+    }
+
+    /// Ends all but the runtime.
+    pub(crate) fn into_backend(self) -> Backend {
+        self.backend
     }
 
     /// What the node's endpoint answers, by way of the API server.
@@ -343,12 +377,7 @@ impl Cluster {
         self.client.request_text(request).await
     }
 
-    /// The log of a pod's only container as it grows.
-    pub(crate) async fn follow(&self, name: &str) -> impl futures_util::AsyncBufRead {
-        self.stream(name, "follow=true").await
-    }
-
-    /// The same, of what a query asks for.
+    /// The same, as it comes.
     pub(crate) async fn stream(&self, name: &str, query: &str) -> impl futures_util::AsyncBufRead {
         self.try_stream(name, query).await.unwrap()
     }
@@ -394,7 +423,12 @@ impl Cluster {
     }
 }
 
-fn settings(log_max_bytes: u64) -> Value {
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// The kubelet's configuration.
+pub(crate) fn settings(log_max_bytes: u64) -> Value {
     json!({
         "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
@@ -408,7 +442,12 @@ fn path(name: &str) -> String {
 
 async fn client(podlog: &Podlog) -> kube::Client {
     podlog_serving::install_crypto_provider();
-    let kubeconfig = Kubeconfig::read_from(podlog.data_dir().join("kubeconfig")).unwrap();
+    client_of(&podlog.data_dir().join("kubeconfig")).await
+}
+
+/// A client by a kubeconfig.
+pub(crate) async fn client_of(kubeconfig: &Path) -> kube::Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
     let config =
         kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     kube::Client::try_from(config).unwrap()

@@ -231,6 +231,11 @@ pub(crate) async fn time_is_up(cluster: &Cluster) {
     cluster.request("PATCH", "/api/v1/namespaces/default/pods/late", &limit).await.unwrap();
     let pod = cluster.wait_phase("late", "Failed").await;
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
+    let message = "Pod was active on the node longer than the specified deadline";
+    assert_eq!(pod["status"]["message"], message);
+    assert_eq!(conditions(&pod, PROGRESS)[1..], ["True", "False PodFailed", "False PodFailed"]);
+    cluster.wait_event("late", &format!("DeadlineExceeded: {message}")).await;
+    cluster.wait_event("late", "Killing: Stopping container c").await;
     cluster.wait("late", "the end of its container", |pod| ended(pod, "c").0 > 128).await;
     cluster.remove("late").await;
 }

@@ -9,6 +9,7 @@
     reason = "a test may panic, and says why it was skipped"
 )]
 
+mod apart;
 mod cluster;
 mod ephemeral;
 mod files;
@@ -21,6 +22,9 @@ mod lives;
 mod machine;
 mod messages;
 mod network;
+#[expect(dead_code, reason = "kubectl is not used here: requests are")]
+#[path = "../e2e/nodes.rs"]
+mod nodes;
 mod numbered;
 mod pressure;
 mod probes;
@@ -29,6 +33,10 @@ mod relay;
 mod restarts;
 mod rotation;
 mod settings;
+#[expect(dead_code, reason = "of what servers need only the processes are used here")]
+#[path = "../e2e/standalone.rs"]
+mod standalone;
+mod statuses;
 mod storage;
 mod streams;
 mod volumes;
@@ -37,6 +45,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use apart::Apart;
 use cluster::{Backend, Cluster, Column, Server};
 use machine::Machine;
 use tokio::sync::Semaphore;
@@ -82,6 +91,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     lives::a_stubborn_container_is_killed_after_its_grace_period;
     lives::time_is_up;
     lives::nothing_is_left_of_a_deleted_pod;
+    statuses::statuses_and_events_in_full;
     messages::last_words_of_a_file;
     messages::last_words_of_the_log;
     messages::memory_that_is_used_up, "a process has no cgroup of its own";
@@ -176,7 +186,8 @@ fn run(column: Column, backend: Backend) {
             cluster.restart_with_log_size(rotation::USUAL_MAX_BYTES).await;
             rotation::files_of_the_usual_size_stay_within_it(&cluster).await;
         }
-        restarts::all(cluster).await;
+        let backend = restarts::in_turn(cluster).await.into_backend();
+        restarts::in_turn(Apart::start(column, backend).await).await;
     });
 }
 

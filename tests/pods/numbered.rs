@@ -4,10 +4,10 @@ use podlog_line::{Gap, GapReason};
 
 /// Prints `lines` numbered lines of `width` bytes, line feeds included, as fast as it can, from `first` on.
 pub(crate) fn script(first: &str, last: &str, width: usize) -> String {
-    let pad = "x";
+    let widest = width - 1;
     format!(
-        "awk -v a={first} -v b={last} 'BEGIN {{ p = sprintf(\"%{width}s\", \"\"); gsub(/ /, \"{pad}\", p); \
-         for (i = a; i <= b; i++) {{ n = sprintf(\"%.0f \", i); print n substr(p, length(n) + 2) }} }}'"
+        "awk -v a={first} -v b={last} 'BEGIN {{ for (p = \"x\"; length(p) < {width}; p = p p) {{ }} \
+         for (i = a; i <= b; i++) {{ n = sprintf(\"%.0f \", i); print n substr(p, 1, {widest} - length(n)) }} }}'"
     )
 }
 

@@ -1,7 +1,8 @@
 //! Neither a new kubelet nor a new runtime changes anything for pods that run, nor for those who follow them.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Column, setting, shell, status};
 use crate::numbered::{Seen, script};
+use crate::standalone::Process;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// For so many seconds the processes are killed in turn; without, each of them at least once.
@@ -19,77 +21,140 @@ const SECONDS: &str = "PODLOG_KILL_SECONDS";
 const BURST: u64 = 4000;
 const WIDTH: usize = 100;
 const FOLLOWERS: usize = 2;
+/// The pod that prints.
+const POD: &str = "counter";
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Victim {
-    /// API server and kubelet.
+pub(crate) enum Victim {
+    ApiServer,
+    Kubelet,
+    /// API server and kubelet in one process.
     Podlog,
     Runtime,
+    /// `Podlog` and the runtime.
     Both,
 }
 
-impl Victim {
-    const ALL: [Victim; 3] = [Victim::Podlog, Victim::Runtime, Victim::Both];
+/// What runs pods, in parts that can be killed.
+pub(crate) trait Parts {
+    fn column(&self) -> Column;
+
+    /// Who is there to be killed, in turn.
+    fn victims(&self) -> Vec<Victim>;
+
+    /// Kills somebody, and starts somebody new in his place.
+    async fn kill(&mut self, victim: Victim);
+
+    /// `podlog logs -f` for a pod, in a process of its own.
+    fn follower(&self, pod: &str) -> Command;
+
+    /// A folder of the test's own.
+    fn folder(&self) -> PathBuf;
+
+    async fn run(&self, pod: &str, spec: Value);
+
+    /// The pod when it is ready.
+    async fn ready(&self, pod: &str) -> Value;
+
+    /// Deletes the pod and waits for its end.
+    async fn remove(&self, pod: &str);
 }
 
-/// API server and kubelet, the runtime, all of them, and again: what runs is the same before and after, and who follows gets every
-/// line once, but for what a runtime had in its hands, and that is declared.
-pub(crate) async fn all(mut cluster: Cluster) {
-    let folder = cluster.path("signals");
-    std::fs::create_dir(&folder).unwrap();
-    let before = start(&cluster, &folder).await;
-    let followers: Vec<Follower> = (0..FOLLOWERS).map(|_| Follower::start(&cluster)).collect();
-    let (begun, mut kills) = (Instant::now(), 0);
-    while kills < Victim::ALL.len() || begun.elapsed().as_secs() < setting(SECONDS, 0) {
-        let victim = Victim::ALL[kills % Victim::ALL.len()];
+impl Parts for Cluster {
+    fn column(&self) -> Column {
+        Cluster::column(self)
+    }
+
+    fn victims(&self) -> Vec<Victim> {
+        vec![Victim::Podlog, Victim::Runtime, Victim::Both]
+    }
+
+    async fn kill(&mut self, victim: Victim) {
+        match victim {
+            Victim::Runtime => self.restart_runtime(),
+            Victim::Both => self.restart_both().await,
+            Victim::ApiServer | Victim::Kubelet | Victim::Podlog => self.restart_podlog().await,
+        }
+    }
+
+    fn follower(&self, pod: &str) -> Command {
+        Cluster::follower(self, pod)
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.path("")
+    }
+
+    async fn run(&self, pod: &str, spec: Value) {
+        Cluster::run(self, pod, spec).await;
+    }
+
+    async fn ready(&self, pod: &str) -> Value {
+        self.wait_ready(pod).await
+    }
+
+    async fn remove(&self, pod: &str) {
+        Cluster::remove(self, pod).await;
+    }
+}
+
+/// One after the other, and again: what runs is the same before and after, and who follows gets every line once, but for what a
+/// runtime had in its hands, and that is declared.
+pub(crate) async fn in_turn<P: Parts>(mut parts: P) -> P {
+    let signals = parts.folder().join("signals");
+    std::fs::create_dir(&signals).unwrap();
+    let before = start(&parts, &signals).await;
+    let followers: Vec<Follower> = (0..FOLLOWERS).map(|_| Follower::start(&parts)).collect();
+    let victims = parts.victims();
+    let (begun, mut killed) = (Instant::now(), Vec::new());
+    while killed.len() < victims.len() || begun.elapsed().as_secs() < setting(SECONDS, 0) {
+        let victim = victims[killed.len() % victims.len()];
         for follower in &followers {
             follower.wait_for_more(&format!("before the kill of {victim:?}"));
         }
-        match victim {
-            Victim::Podlog => cluster.restart_podlog().await,
-            Victim::Runtime => cluster.restart_runtime(),
-            Victim::Both => cluster.restart_both().await,
-        }
-        kills += 1;
+        parts.kill(victim).await;
+        killed.push(victim);
         for follower in &followers {
             follower.wait_for_more(&format!("after the kill of {victim:?}"));
         }
-        let after = cluster.wait_ready("counter").await;
+        let after = parts.ready(POD).await;
         for name in ["c", "idle"] {
             assert_eq!(same(&before, name), same(&after, name), "after a new {victim:?}");
         }
         assert_eq!(before["status"]["conditions"], after["status"]["conditions"], "after a new {victim:?}");
     }
-    std::fs::write(folder.join("stop"), "").unwrap();
+    std::fs::write(signals.join("stop"), "").unwrap();
     let seen: Vec<Seen> = followers.into_iter().map(Follower::end).collect();
-    let runtimes = Victim::ALL.iter().cycle().take(kills).filter(|victim| **victim != Victim::Podlog).count();
-    let both = Victim::ALL.iter().cycle().take(kills).filter(|victim| **victim == Victim::Both).count();
+    let count = |of: &[Victim]| killed.iter().filter(|victim| of.contains(victim)).count() as u64;
     for seen in &seen {
         eprintln!(
-            "{:?}: {kills} kills, {} lines, {} missing at {} markers of which {} came late",
-            cluster.column(),
+            "{:?}: {} kills of {victims:?} in turn, {} lines, {} missing at {} markers of which {} came late",
+            parts.column(),
+            killed.len(),
             seen.last,
             seen.missing,
             seen.markers,
             seen.late
         );
-        match cluster.column() {
+        match parts.column() {
             Column::Process | Column::CriServer => {
                 assert_eq!(seen.markers, 0, "whoever is killed, nothing is lost")
             }
-            Column::Containerd => assert_eq!(seen.markers, runtimes as u64, "containerd has ended so often"),
+            Column::Containerd => {
+                let ends = count(&[Victim::Runtime, Victim::Both]);
+                assert_eq!(seen.markers, ends, "containerd has ended so often");
+            }
         }
-        assert!(
-            seen.late <= both as u64,
-            "where a kubelet is there, the marker is where something is missing"
-        );
+        let both = count(&[Victim::Both]);
+        assert!(seen.late <= both, "where a kubelet is there, the marker is where something is missing");
     }
-    cluster.remove("counter").await;
+    parts.remove(POD).await;
+    parts
 }
 
 /// A container that prints bursts of numbered lines until it is told to stop, and one that does nothing.
-async fn start(cluster: &Cluster, folder: &std::path::Path) -> Value {
+async fn start(parts: &impl Parts, folder: &Path) -> Value {
     let burst = script("$((n + 1))", &format!("$((n + {BURST}))"), WIDTH);
     let print = format!(
         "n=0; until [ -e /signals/stop ]; do {burst}; n=$((n + {BURST})); sleep 0.1; done; echo end; sleep 100000"
@@ -98,8 +163,8 @@ async fn start(cluster: &Cluster, folder: &std::path::Path) -> Value {
     printer["volumeMounts"] = json!([{"name": "signals", "mountPath": "/signals"}]);
     let containers = json!([printer, shell("idle", "sleep 100000")]);
     let volumes = json!([{"name": "signals", "hostPath": {"path": folder}}]);
-    cluster.run("counter", json!({"containers": containers, "volumes": volumes})).await;
-    cluster.wait_ready("counter").await
+    parts.run(POD, json!({"containers": containers, "volumes": volumes})).await;
+    parts.ready(POD).await
 }
 
 /// What must not change about a container that runs on.
@@ -110,18 +175,18 @@ fn same<'a>(pod: &'a Value, name: &str) -> [&'a Value; 4] {
 
 /// A `podlog logs -f`, and somebody who reads what it prints.
 struct Follower {
-    process: Child,
+    process: Process,
     reader: JoinHandle<Seen>,
     last: Arc<AtomicU64>,
 }
 
 impl Follower {
-    fn start(cluster: &Cluster) -> Self {
-        let mut command = cluster.follower("counter");
-        let mut process =
-            command.args(["-c", "c"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    fn start(parts: &impl Parts) -> Self {
+        let mut command = parts.follower(POD);
+        command.args(["-c", "c"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = Process(command.spawn().unwrap());
         let (lines, last) =
-            (BufReader::new(process.stdout.take().unwrap()).lines(), Arc::new(AtomicU64::new(0)));
+            (BufReader::new(process.0.stdout.take().unwrap()).lines(), Arc::new(AtomicU64::new(0)));
         let shared = last.clone();
         let read = move || {
             let mut seen = Seen::new(WIDTH);
@@ -148,8 +213,7 @@ impl Follower {
     /// Everything up to the last line.
     fn end(mut self) -> Seen {
         let seen = self.reader.join().expect("every line once, or declared");
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.process.kill();
         seen
     }
 }

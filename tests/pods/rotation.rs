@@ -15,7 +15,8 @@ use crate::numbered::{Seen, script};
 const BYTES: &str = "PODLOG_FLOOD_BYTES";
 /// Bytes of a line.
 const WIDTH: &str = "PODLOG_FLOOD_WIDTH";
-const FOLLOWERS: usize = 3;
+/// How many follow.
+const FOLLOWERS: &str = "PODLOG_FLOOD_FOLLOWERS";
 const ROTATIONS: u64 = 50;
 /// A limit as it is by default (`containerLogMaxSize`).
 pub(crate) const USUAL_MAX_BYTES: u64 = 10 << 20;
@@ -25,22 +26,15 @@ pub(crate) async fn every_line_through_rotations(cluster: &Cluster) {
     let times = if cluster.column() == Column::Containerd { 2 * ROTATIONS } else { ROTATIONS };
     let lines = setting(BYTES, times * limit) / width;
     let pod = flood(cluster, "fast", lines, width).await;
-    let begun = Instant::now();
-    futures_util::future::join_all((0..FOLLOWERS).map(|_| follow(cluster, lines, width))).await;
+    let (begun, followers) = (Instant::now(), setting(FOLLOWERS, 3));
+    futures_util::future::join_all((0..followers).map(|_| read(cluster, "follow=true", lines, width))).await;
     let took = begun.elapsed().as_secs_f64();
-    let mut seen = Seen::new(usize::try_from(width).unwrap());
-    cluster
-        .log("fast", "")
-        .await
-        .unwrap()
-        .lines()
-        .take_while(|line| *line != "end")
-        .for_each(|line| seen.line(line));
-    assert_eq!((seen.last, seen.markers), (lines, 0));
+    cluster.wait_log("fast", "tailLines=1", "end").await;
+    read(cluster, "", lines, width).await;
     let sizes = rotated(&pod);
     let printing = printing_seconds(cluster, "fast").await;
     eprintln!(
-        "{:?}: {} lines of {width} bytes, printed at {:.0} MB/s, with {FOLLOWERS} followers in {took:.1} s, {} rotations; {}",
+        "{:?}: {} lines of {width} bytes, printed at {:.0} MB/s, with {followers} followers in {took:.1} s, {} rotations; {}",
         cluster.column(),
         lines,
         (lines * width) as f64 / 1e6 / printing,
@@ -91,12 +85,12 @@ async fn printing_seconds(cluster: &Cluster, name: &str) -> f64 {
     (times[1] - times[0]) as f64 / 1e9
 }
 
-/// Reads to the last line.
-async fn follow(cluster: &Cluster, lines: u64, width: u64) {
-    let followed = cluster.follow("fast").await.lines();
-    pin_mut!(followed);
+/// Reads to the last line; every line must be there once, and nothing else.
+async fn read(cluster: &Cluster, query: &str, lines: u64, width: u64) {
+    let stream = cluster.stream("fast", query).await.lines();
+    pin_mut!(stream);
     let mut seen = Seen::new(usize::try_from(width).unwrap());
-    while let Some(line) = followed.try_next().await.unwrap() {
+    while let Some(line) = stream.try_next().await.unwrap() {
         if line == "end" {
             assert_eq!((seen.last, seen.markers), (lines, 0));
             return;
