@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Limits;
 use super::passage::{Noted, Passage, hold_little};
-use super::requests::{Counted, CountedBody, Requests};
+use super::requests::{Counted, CountedBody, Idleness, Requests};
 use crate::{Handler, Peer, ServerTls, text_body};
 
 /// Bytes of a stream that HTTP/2 holds and still takes more.
@@ -109,7 +109,7 @@ impl Connections {
         let connection = self.builder(is_http2).serve_connection_with_upgrades(io, service).into_owned();
         let mut connection = Box::pin(connection);
         let mut check = tokio::time::interval(self.limits.idle_timeout / 3);
-        let mut last_used = Instant::now();
+        let mut idleness = Idleness::begins(Instant::now());
         let mut ending = false;
         loop {
             tokio::select! {
@@ -125,9 +125,7 @@ impl Connections {
                     connection.as_mut().graceful_shutdown();
                 }
                 now = check.tick() => {
-                    if active.count() > 0 {
-                        last_used = now;
-                    } else if now - last_used >= self.limits.idle_timeout {
+                    if idleness.look(&active, now) >= self.limits.idle_timeout {
                         if ending {
                             return;
                         }

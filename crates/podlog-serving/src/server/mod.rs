@@ -35,9 +35,10 @@ pub struct Limits {
     pub max_header_bytes: u32,
     /// For the TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,
-    /// For a request's head over HTTP/1.1, idle time before it included. Default 90 s.
+    /// For a request's head over HTTP/1.1, idle time before it included. Default 120 s: clients in Go and in Rust keep connections for
+    /// 90 s, and whoever closes first must not be who does not know whether a request is on its way.
     pub header_timeout: Duration,
-    /// For a connection without any request. Default 90 s.
+    /// For a connection without any request. Default 120 s, as above.
     pub idle_timeout: Duration,
     /// Between TCP keep-alive probes. Default 15 s, as Go's.
     pub keep_alive: Duration,
@@ -60,8 +61,8 @@ impl Default for Limits {
             max_concurrent_streams: 250,
             max_header_bytes: 1 << 20,
             handshake_timeout: Duration::from_secs(10),
-            header_timeout: Duration::from_secs(90),
-            idle_timeout: Duration::from_secs(90),
+            header_timeout: Duration::from_secs(120),
+            idle_timeout: Duration::from_secs(120),
             keep_alive: Duration::from_secs(15),
             ping: Duration::from_secs(20),
             ping_patience: Duration::from_secs(24 * 60 * 60),

@@ -4,10 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::passage::{Passage, Share};
@@ -20,12 +22,19 @@ pub(crate) struct Requests {
     pending: AtomicUsize,
     /// With an answer that ends when its producer says so.
     streaming: AtomicUsize,
+    /// All that there ever were.
+    begun: AtomicUsize,
     changed: Notify,
 }
 
 impl Requests {
     pub(super) fn count(&self) -> usize {
         self.pending.load(Ordering::SeqCst) + self.streaming.load(Ordering::SeqCst)
+    }
+
+    /// How many there have been.
+    fn begun(&self) -> usize {
+        self.begun.load(Ordering::SeqCst)
     }
 
     /// Resolves when nothing is left but streams.
@@ -51,6 +60,29 @@ impl Requests {
     }
 }
 
+/// How long a connection has had no requests, as told by looks at it every now and then.
+#[derive(Debug)]
+pub(super) struct Idleness {
+    since: Instant,
+    /// Requests until then.
+    begun: usize,
+}
+
+impl Idleness {
+    pub(super) fn begins(now: Instant) -> Self {
+        Idleness { since: now, begun: 0 }
+    }
+
+    /// Looks. What came and went between two looks counts as much as what is there at the moment.
+    pub(super) fn look(&mut self, requests: &Requests, now: Instant) -> Duration {
+        let begun = requests.begun();
+        if requests.count() > 0 || begun != self.begun {
+            (self.since, self.begun) = (now, begun);
+        }
+        now - self.since
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Pending,
@@ -66,6 +98,7 @@ pub(crate) struct Counted {
 
 impl Counted {
     pub(super) fn new(requests: &Arc<Requests>) -> Self {
+        requests.begun.fetch_add(1, Ordering::SeqCst);
         requests.pending.fetch_add(1, Ordering::SeqCst);
         Counted { requests: requests.clone(), kind: Kind::Pending }
     }
@@ -152,5 +185,27 @@ impl http_body::Body for CountedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_requests_keep_a_connection_busy() {
+        let (requests, begin) = (Arc::<Requests>::default(), Instant::now());
+        let mut idleness = Idleness::begins(begin);
+        let mut look = |second: u64| {
+            let now = begin + Duration::from_secs(second);
+            idleness.look(&requests, now).as_secs()
+        };
+        assert_eq!(look(30), 30);
+        drop(Counted::new(&requests));
+        assert_eq!([look(60), look(90)], [0, 30]);
+        let open = Counted::stream(&requests);
+        assert_eq!([look(120), look(150)], [0, 0]);
+        drop(open);
+        assert_eq!([look(180), look(210)], [30, 60]);
     }
 }
