@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, sleep};
@@ -21,6 +23,8 @@ const REMEMBERED: usize = 4096;
 /// How often and after which pause a failed write is tried again (`client-go/tools/record`).
 const ATTEMPTS: u32 = 12;
 const PAUSE: Duration = Duration::from_secs(10);
+/// Objects whose events are written at the same time.
+const AT_A_TIME: usize = 8;
 const COMPONENT: &str = "kubelet";
 
 /// `Normal` or `Warning`.
@@ -139,25 +143,51 @@ fn pod_reference(pod: &Pod) -> ObjectReference {
     }
 }
 
-/// Writes events to the API until `shutdown`.
+/// Writes events to the API until `shutdown`: those of an object in their order, those of several objects at the same time. What happens again
+/// while others are being written is counted, and written once.
 pub(crate) async fn write_events(
     client: kube::Client,
     node: String,
     mut queue: mpsc::Receiver<Record>,
     shutdown: CancellationToken,
 ) {
-    let mut writer = Writer { client, node, seen: HashMap::new() };
-    while let Some(Some(record)) = shutdown.run_until_cancelled(queue.recv()).await {
-        if shutdown.run_until_cancelled(writer.write(record)).await.is_none() {
+    let writer = Writer { client, node, seen: Mutex::default() };
+    let mut waiting = Vec::new();
+    while let Some(1..) = shutdown.run_until_cancelled(queue.recv_many(&mut waiting, QUEUE)).await {
+        let objects = gather(waiting.drain(..)).into_values().map(|of_one| writer.write_all(of_one));
+        let written = stream::iter(objects).buffer_unordered(AT_A_TIME).collect::<()>();
+        if shutdown.run_until_cancelled(written).await.is_none() {
             return;
         }
     }
+}
+
+/// One event, and how often it has happened.
+#[derive(Clone, Debug, PartialEq)]
+struct Repeated {
+    first: Record,
+    last: Timestamp,
+    times: i32,
+}
+
+/// What has happened, by object.
+fn gather(records: impl Iterator<Item = Record>) -> BTreeMap<Option<String>, Vec<Repeated>> {
+    let mut objects: BTreeMap<_, Vec<Repeated>> = BTreeMap::new();
+    for record in records {
+        let own = objects.entry(record.about.uid.clone()).or_default();
+        match own.iter_mut().find(|known| key(&known.first) == key(&record)) {
+            Some(known) => (known.last, known.times) = (record.at, known.times.saturating_add(1)),
+            None => own.push(Repeated { last: record.at, times: 1, first: record }),
+        }
+    }
+    objects
 }
 
 /// What makes two events the same.
 type Key = (ObjectReferenceKey, Level, &'static str, String);
 type ObjectReferenceKey = (Option<String>, Option<String>, Option<String>, Option<String>);
 
+#[derive(Clone)]
 struct Seen {
     name: String,
     count: i32,
@@ -166,52 +196,67 @@ struct Seen {
 struct Writer {
     client: kube::Client,
     node: String,
-    seen: HashMap<Key, Seen>,
+    seen: Mutex<HashMap<Key, Seen>>,
 }
 
 impl Writer {
-    async fn write(&mut self, record: Record) {
+    async fn write_all(&self, events: Vec<Repeated>) {
+        for event in events {
+            self.write(&event).await;
+        }
+    }
+
+    async fn write(&self, event: &Repeated) {
+        let reason = event.first.reason;
         for attempt in 1..=ATTEMPTS {
-            match self.once(&record).await {
+            match self.once(event).await {
                 Ok(()) => return,
                 // The server has decided; asking again changes nothing.
                 Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
-                    tracing::warn!(reason = record.reason, error = status.message, "event refused");
+                    tracing::warn!(reason, error = status.message, "event refused");
                     return;
                 }
                 Err(error) if attempt == ATTEMPTS => {
-                    tracing::warn!(reason = record.reason, error = api_message(&error), "event given up");
+                    tracing::warn!(reason, error = api_message(&error), "event given up");
                 }
                 Err(_) => sleep(PAUSE).await,
             }
         }
     }
 
-    async fn once(&mut self, record: &Record) -> Result<(), kube::Error> {
+    async fn once(&self, event: &Repeated) -> Result<(), kube::Error> {
+        let record = &event.first;
         let namespace = record.about.namespace.as_deref().unwrap_or("default");
         let api = Api::<Event>::namespaced(self.client.clone(), namespace);
         let key = key(record);
-        if let Some(seen) = self.seen.get_mut(&key) {
-            let patch = json!({ "count": seen.count + 1, "lastTimestamp": Time(record.at) });
-            match api.patch(&seen.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+        let seen = self.seen.lock().get(&key).cloned();
+        if let Some(Seen { name, count }) = seen {
+            let count = count.saturating_add(event.times);
+            let patch = json!({ "count": count, "lastTimestamp": Time(event.last) });
+            match api.patch(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
                 Ok(_) => {
-                    seen.count += 1;
+                    self.remember(key, Seen { name, count });
                     return Ok(());
                 }
-                Err(kube::Error::Api(status)) if status.code == 404 => drop(self.seen.remove(&key)),
+                Err(kube::Error::Api(status)) if status.code == 404 => drop(self.seen.lock().remove(&key)),
                 Err(error) => return Err(error),
             }
         }
-        let event = self.event(record, namespace);
-        api.create(&PostParams::default(), &event).await?;
-        if self.seen.len() >= REMEMBERED {
-            self.seen.clear();
-        }
-        self.seen.insert(key, Seen { name: event.metadata.name.unwrap_or_default(), count: 1 });
+        let made = self.event(event, namespace);
+        api.create(&PostParams::default(), &made).await?;
+        self.remember(key, Seen { name: made.metadata.name.unwrap_or_default(), count: event.times });
         Ok(())
     }
 
-    fn event(&self, record: &Record, namespace: &str) -> Event {
+    fn remember(&self, key: Key, event: Seen) {
+        let mut seen = self.seen.lock();
+        if seen.len() >= REMEMBERED {
+            seen.clear();
+        }
+        seen.insert(key, event);
+    }
+
+    fn event(&self, Repeated { first: record, last, times }: &Repeated, namespace: &str) -> Event {
         let about = record.about.name.as_deref().unwrap_or_default();
         Event {
             metadata: ObjectMeta {
@@ -224,9 +269,9 @@ impl Writer {
             type_: Some(record.level.as_str().into()),
             reason: Some(record.reason.into()),
             message: Some(record.message.clone()),
-            count: Some(1),
+            count: Some(*times),
             first_timestamp: Some(Time(record.at)),
-            last_timestamp: Some(Time(record.at)),
+            last_timestamp: Some(Time(*last)),
             source: Some(EventSource { component: Some(COMPONENT.into()), host: Some(self.node.clone()) }),
             reporting_component: Some(COMPONENT.into()),
             reporting_instance: Some(self.node.clone()),
@@ -239,4 +284,32 @@ fn key(record: &Record) -> Key {
     let about = &record.about;
     let object = (about.namespace.clone(), about.name.clone(), about.uid.clone(), about.field_path.clone());
     (object, record.level, record.reason, record.message.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_again_is_counted_where_it_happened_first() {
+        let at = |second: i64| Timestamp::from_second(1_000_000 + second).unwrap();
+        let record = |uid: &str, message: &str, second: i64| Record {
+            about: ObjectReference { uid: Some(uid.into()), ..ObjectReference::default() },
+            level: Level::Warning,
+            reason: "Unhealthy",
+            message: message.into(),
+            annotations: BTreeMap::new(),
+            at: at(second),
+        };
+        let records = [record("a", "x", 1), record("b", "x", 2), record("a", "y", 3), record("a", "x", 4)];
+        let repeated = |first: Record, last: i64, times: i32| Repeated { first, last: at(last), times };
+        let expected = [
+            (
+                Some("a".to_owned()),
+                vec![repeated(records[0].clone(), 4, 2), repeated(records[2].clone(), 3, 1)],
+            ),
+            (Some("b".to_owned()), vec![repeated(records[1].clone(), 2, 1)]),
+        ];
+        assert_eq!(gather(records.into_iter()), BTreeMap::from(expected));
+    }
 }
