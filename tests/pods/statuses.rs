@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, condition, once, shell, status, with};
 
 /// How long statuses and events may take to become what they are to be.
-const SETTLED: Duration = Duration::from_secs(30);
+const SETTLED: Duration = Duration::from_secs(90);
 /// How long nothing may have changed when they are written down.
 const WATCHED: Duration = Duration::from_secs(15);
 
