@@ -193,10 +193,9 @@ mod tests {
         {
             assert_eq!(Unpacker::new().unpack(garbage), None, "{garbage:?}");
         }
-        // A few bytes that would become very many.
+        // Few bytes that would become many more than headers have.
         let mut packer = Packer::new();
         let bomb = packer.pack(&headers(&[("bomb", &"0".repeat(10 << 20))])).unwrap();
-        assert!(bomb.len() < 100_000);
         assert_eq!(Unpacker::new().unpack(&bomb), None);
     }
 }
