@@ -14,7 +14,7 @@ use super::tail::{FileId, Tail};
 /// How often a file is looked at when nothing is heard of it.
 const LOOK: Duration = Duration::from_millis(200);
 /// How often files are opened again because they were renamed meanwhile.
-const PASSES: usize = 16;
+const PASSES: usize = 1000;
 
 /// What has stood at the path.
 #[derive(Debug)]
@@ -105,12 +105,12 @@ impl Generations {
         if self.history.is_quiet() {
             return self.look_where_links_lead(root);
         }
-        let (mut found, mut has_lost) = (BTreeMap::new(), false);
+        let (mut found, mut has_lost) = (BTreeMap::<u64, (String, Opened)>::new(), false);
         for _ in 0..PASSES {
             self.history.take_changed();
-            let opened = self.open_all(root);
-            let ids: HashSet<FileId> = opened.iter().map(|(_, opened)| opened.id()).collect();
-            found.retain(|_, before: &mut Opened| !ids.contains(&before.id()));
+            let opened = self.open_all(root, &found);
+            let ids: HashSet<FileId> = opened.iter().map(|(_, (_, opened))| opened.id()).collect();
+            found.retain(|_, (_, before)| !ids.contains(&before.id()));
             found.extend(opened);
             has_lost |= !self.hear();
             // Renamed while they were opened: their names were those of others.
@@ -118,6 +118,7 @@ impl Generations {
                 break;
             }
         }
+        let found = found.into_iter().map(|(number, (_, opened))| (number, opened)).collect();
         let mut generations = self.history.take_all(found);
         generations.extend(has_lost.then_some(Generation::Missing));
         let files = generations.iter().filter_map(|generation| match generation {
@@ -140,13 +141,21 @@ impl Generations {
         !heard.has_lost
     }
 
-    /// The files of the history that have a name.
-    fn open_all(&self, root: &ContainerRoot) -> Vec<(u64, Opened)> {
+    /// The files of the history that have a name, but for those that were found under it.
+    fn open_all(
+        &self,
+        root: &ContainerRoot,
+        found: &BTreeMap<u64, (String, Opened)>,
+    ) -> Vec<(u64, (String, Opened))> {
         let open = |(name, number): (&String, &u64)| {
+            if found.get(number).is_some_and(|(before, _)| before == name) {
+                return None;
+            }
             let file = self.open(root, name).ok()?;
             // Only of a file that is open no other can have the number.
             let is_known = file.id() == self.newest;
-            Some((*number, if is_known { Opened::Known(file.id()) } else { Opened::New(file) }))
+            let opened = if is_known { Opened::Known(file.id()) } else { Opened::New(file) };
+            Some((*number, (name.clone(), opened)))
         };
         self.history.names.iter().filter_map(open).collect()
     }
