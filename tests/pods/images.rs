@@ -17,6 +17,9 @@ use tokio::task::JoinSet;
 use crate::cluster::{Cluster, once, shell, status, with};
 use crate::machine::MANIFEST;
 
+/// What the tests' image is also called; a runtime that knows both names tells either of them.
+pub(crate) const PRIVATE: &str = "/private/app:1";
+
 pub(crate) async fn images_that_cannot_be_had(cluster: &Cluster) {
     let image = "127.0.0.1:1/no/such:1";
     cluster.run("no-image", once(with(shell("c", "true"), "image", json!(image)))).await;
@@ -47,7 +50,7 @@ pub(crate) async fn images_that_cannot_be_had(cluster: &Cluster) {
 
 pub(crate) async fn secrets_open_registries(cluster: &Cluster) {
     let registry = Registry::start(cluster.machine_path().unwrap().join("image")).await;
-    let image = format!("{}/private/app:1", registry.address);
+    let image = format!("{}{PRIVATE}", registry.address);
     let auth = |password: &str| {
         let servers =
             json!({"auths": {registry.address.to_string(): {"username": "me", "password": password}}});

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, condition, once, shell, status, with};
+use crate::images;
+use crate::machine::IMAGE;
 
 /// How long statuses and events may take to become what they are to be.
 const SETTLED: Duration = Duration::from_secs(90);
@@ -61,7 +63,7 @@ fn rows() -> Vec<Row> {
         ),
         row("initializing", init("exec sleep 1000"), |pod| status(pod, "i")["state"]["running"].is_object()),
         row("uninitialized", init("exit 7"), has_ended),
-        row("sidecar", json!({"initContainers": [sidecar], "containers": [sleep("c")]}), is_ready),
+        row("helped", json!({"initContainers": [sidecar], "containers": [sleep("c")]}), is_ready),
         row("completed", once(shell("c", "printf bye > /dev/termination-log")), has_ended),
         row("failed", once(shell("c", "exit 3")), has_ended),
         row("crashing", json!({"containers": [shell("c", "exit 3")]}), |pod| {
@@ -178,6 +180,7 @@ fn mask(key: &str, value: &mut Value, uid: &str, runtime: &str) {
         Value::Number(count) if key == "restartCount" && count.as_u64() != Some(0) => *value = json!("COUNT"),
         Value::String(text) => match key {
             _ if text.parse::<jiff::Timestamp>().is_ok() => *text = "TIME".to_owned(),
+            "image" if text.ends_with(images::PRIVATE) => *text = IMAGE.to_owned(),
             "ip" | "hostIP" | "podIP" => *text = "ADDRESS".to_owned(),
             "imageID" if !text.is_empty() => *text = "IMAGE".to_owned(),
             "containerID" if text.starts_with(&format!("{runtime}://")) => *text = "RUNTIME://ID".to_owned(),
