@@ -2,23 +2,44 @@
 #![expect(unsafe_code, reason = "an allocator has no safe interface")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 
 use rustix::mm::{Advice, madvise};
 
 /// What a buffer that was not written yet takes, at most.
 const PAGE: usize = 4096;
 
+thread_local! {
+    static IS_WANTED: Cell<bool> = const { Cell::new(false) };
+}
+
 /// The system's allocator, but of buffers that HTTP/2 makes for every connection (16 KiB to write, 8 KiB to read) only those
 /// pages take memory that were written. An idle connection needs one of each; what the system gives for the others
 /// is mostly memory that the handshake before has written.
 ///
-/// Costs a system call for each such buffer, and a page fault for each of its pages that is used.
+/// Costs a system call for each such buffer, and a page fault for each of its pages that is used: so only what is made
+/// [for connections](Self::for_connection) is meant. What nodes send comes in records of the same size, and would take twice as long.
 #[derive(Debug)]
 pub struct SparseBuffers;
 
+impl SparseBuffers {
+    /// Does something by which buffers are made that will hardly be written.
+    pub fn for_connection<T>(make: impl FnOnce() -> T) -> T {
+        struct Reset;
+        impl Drop for Reset {
+            fn drop(&mut self) {
+                IS_WANTED.set(false);
+            }
+        }
+        let _reset = Reset;
+        IS_WANTED.set(true);
+        make()
+    }
+}
+
 /// Sizes that BytesMut and Vec are asked for in so many words; they grow by `realloc`, which is left alone.
 fn is_sparse(layout: Layout) -> bool {
-    matches!(layout.size(), 0x2000 | 0x4000) && layout.align() == 1
+    matches!(layout.size(), 0x2000 | 0x4000) && layout.align() == 1 && IS_WANTED.get()
 }
 
 // SAFETY: every block is one of the system's, which on Unix frees and resizes blocks of any alignment in the same way

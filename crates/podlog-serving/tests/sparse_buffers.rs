@@ -28,7 +28,7 @@ fn hardly_written(size: usize) -> usize {
     drop(garbage);
     let buffers: Vec<(Vec<u8>, [Vec<u8>; 7])> = (0..COUNT)
         .map(|_| {
-            let mut buffer = Vec::with_capacity(size);
+            let mut buffer = SparseBuffers::for_connection(|| Vec::with_capacity(size));
             buffer.push(1);
             (buffer, [0; 7].map(|_| vec![1; SMALL / 7]))
         })
@@ -48,7 +48,7 @@ fn pages_that_were_never_written_take_no_memory() {
 #[test]
 fn blocks_of_all_kinds_keep_what_is_in_them() {
     for size in [4096, 8192, 10_000, 16384, 20_000] {
-        let mut block = Vec::with_capacity(size);
+        let mut block = SparseBuffers::for_connection(|| Vec::with_capacity(size));
         block.extend((0..size).map(|index| index as u8));
         block.reserve_exact(3 * size);
         block.truncate(8192);

@@ -1,6 +1,7 @@
 //! One connection: handshake, protocol, requests, and its end.
 
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::Limits;
 use super::passage::{Noted, Passage, hold_little};
 use super::requests::{Counted, CountedBody, Idleness, Requests};
-use crate::{Handler, Peer, ServerTls, text_body};
+use crate::{Handler, Peer, ServerTls, SparseBuffers, text_body};
 
 /// Bytes of a stream that HTTP/2 holds and still takes more.
 const SEND_BUFFER: usize = 4 << 10;
@@ -106,14 +107,15 @@ impl Connections {
             // Gone with the answer's head, while its body may last.
             Box::pin(async move { connections.answer(request, peer, &active, &passage).await })
         });
-        let connection = self.builder(is_http2).serve_connection_with_upgrades(io, service).into_owned();
-        let mut connection = Box::pin(connection);
+        let builder = self.builder(is_http2);
+        let make = || Box::pin(builder.serve_connection_with_upgrades(io, service).into_owned());
+        let mut connection = SparseBuffers::for_connection(make);
         let mut check = tokio::time::interval(self.limits.idle_timeout / 3);
         let mut idleness = Idleness::begins(Instant::now());
         let mut ending = false;
         loop {
             tokio::select! {
-                ended = connection.as_mut() => {
+                ended = poll_fn(|context| SparseBuffers::for_connection(|| connection.as_mut().poll(context))) => {
                     if let Err(error) = ended {
                         tracing::debug!(%address, %error, "connection ended");
                     }
