@@ -23,6 +23,13 @@ use crate::log_coding::Coding;
 /// Where kubelets listen that do not say.
 const KUBELET_PORT: u16 = 10250;
 
+/// Where the kubelet of a node listens.
+pub(crate) fn kubelet_of(app: &App, node_name: &str) -> Result<(String, u16), ApiError> {
+    let nodes = find("", "v1", "nodes").ok_or_else(ApiError::no_such_path)?;
+    let node = app.registry.get(nodes, "", node_name)?;
+    Ok((address(&node, &app.preferred_address_types)?, port(&node)))
+}
+
 /// Answers with a log.
 pub(crate) async fn answer(
     app: &Arc<App>,
@@ -48,12 +55,10 @@ pub(crate) async fn answer(
     if node_name.is_empty() {
         return Ok(no_content());
     }
-    let nodes = find("", "v1", "nodes").ok_or_else(ApiError::no_such_path)?;
-    let node = app.registry.get(nodes, "", node_name)?;
-    let host = address(&node, &app.preferred_address_types)?;
+    let (host, port) = kubelet_of(app, node_name)?;
     let path = log_path(&pod, &container, &options);
     let verify = if options.insecure_skip_tls_verify_backend { Verify::Skip } else { Verify::Ca };
-    let response = app.nodes.get(&host, port(&node), &path, verify).await.map_err(|error| {
+    let response = app.nodes.get(&host, port, &path, verify).await.map_err(|error| {
         let text = error.to_string();
         if text.contains("x509:") {
             app.metrics.backend_refused();

@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use podlog_api::query::Query;
-use podlog_api::resource::find;
 use podlog_api::{ApiError, Object, Reason};
 use podlog_serving::metrics::Held;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::EndsWith;
 use crate::http::{Answer, App, Call, Target};
-use crate::logs::{address, choose_container, port};
+use crate::logs::{choose_container, kubelet_of};
 
 /// Answers with what the node's kubelet answers; where that is an agreement, the connection is its from then on.
 pub(crate) async fn answer(
@@ -33,10 +32,8 @@ pub(crate) async fn answer(
         let text = format!("pod {} does not have a host assigned", target.name);
         return Err(ApiError::bad_request(text));
     }
-    let nodes = find("", "v1", "nodes").ok_or_else(ApiError::no_such_path)?;
-    let node = app.registry.get(nodes, "", node_name)?;
-    let host = address(&node, &app.preferred_address_types)?;
-    pass_on(app, call, (&host, port(&node)), &path, held).await
+    let (host, port) = kubelet_of(app, node_name)?;
+    pass_on(app, call, (&host, port), &path, held).await
 }
 
 /// Has the connection go on at a kubelet, for whoever may create what they ask for.
