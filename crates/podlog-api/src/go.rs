@@ -28,6 +28,12 @@ pub fn quote_all<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     format!("[{}]", quoted.join(" "))
 }
 
+/// The text as no markup: an answer that echoes what a client sent must not be taken for a document by a browser
+/// (`k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go`).
+pub fn escape_html(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
 /// A base-10 `int64` as Go's `strconv.ParseInt` reads it.
 ///
 /// # Errors

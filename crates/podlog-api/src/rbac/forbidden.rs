@@ -4,7 +4,7 @@ use crate::{ApiError, Attributes, UserInfo, go};
 
 /// 403 for a request that no authorizer allowed; `reason` is theirs, empty for none.
 pub fn forbidden(user: &UserInfo, attributes: &Attributes, reason: &str) -> ApiError {
-    let cannot = escape_html(&cannot(user, attributes));
+    let cannot = go::escape_html(&cannot(user, attributes));
     let why = if reason.is_empty() { cannot } else { format!("{cannot}: {reason}") };
     match attributes {
         Attributes::Resource { group, resource, name, .. } => ApiError::forbidden(group, resource, name, why),
@@ -30,9 +30,4 @@ fn cannot(user: &UserInfo, attributes: &Attributes) -> String {
             format!("User {user} cannot {verb} resource {resource} in API group {} {scope}", go::quote(group))
         }
     }
-}
-
-/// A refusal echoes what the client sent; a browser must not take it for markup.
-fn escape_html(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

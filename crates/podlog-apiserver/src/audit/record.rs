@@ -1,8 +1,9 @@
 //! One request, from its arrival to its end, as `audit.k8s.io/v1` events.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
@@ -22,8 +23,10 @@ use crate::http::{Answer, Impersonated};
 
 /// Longer names of clients are cut (`maxUserAgentLength`).
 const MAX_USER_AGENT: usize = 1024;
+/// What tells that one was cut (`userAgentTruncateSuffix`).
+const CUT: &str = "...TRUNCATED";
 
-/// What is noted of one request.
+/// What is noted of one request; its end when nobody works on it any more, and no part of its answer is left.
 pub(crate) struct Record {
     auditor: Arc<Auditor>,
     verdict: Verdict,
@@ -31,6 +34,16 @@ pub(crate) struct Record {
     is_long_running: bool,
     /// Fields that all stages share.
     event: Mutex<Map<String, Value>>,
+    left: Mutex<Left>,
+}
+
+/// What is still to be noted.
+enum Left {
+    /// How it is answered.
+    Answer,
+    /// That the answer, which has this status, has ended.
+    End(Value),
+    Nothing,
 }
 
 impl Record {
@@ -50,7 +63,7 @@ impl Record {
             "verb": info.attributes.verb(),
             "user": user.map_or_else(|| json!({}), user_value),
             "sourceIPs": source_addresses(parts, peer),
-            "userAgent": user_agent.chars().take(MAX_USER_AGENT).collect::<String>(),
+            "userAgent": shortened(user_agent),
             "requestReceivedTimestamp": time(Timestamp::now()),
         });
         let Value::Object(mut event) = event else { unreachable!("it is an object") };
@@ -67,6 +80,7 @@ impl Record {
             is_authenticated: user.is_some(),
             is_long_running,
             event: Mutex::new(event),
+            left: Mutex::new(Left::Answer),
         }
     }
 
@@ -81,11 +95,19 @@ impl Record {
     }
 
     /// Whether that was allowed, and why.
-    pub(crate) fn decided(&self, decision: &'static str, reason: &str) {
+    pub(crate) fn decided(&self, decision: &str, reason: &str) {
+        self.annotate("authorization.k8s.io/decision", decision);
+        self.annotate("authorization.k8s.io/reason", reason);
+    }
+
+    /// Nobody could tell whether it is allowed.
+    pub(crate) fn undecided(&self) {
+        self.annotate("authorization.k8s.io/reason", "internal error");
+    }
+
+    fn annotate(&self, key: &str, value: &str) {
         let mut event = self.event.lock();
-        let annotations = event.entry("annotations").or_insert_with(|| json!({}));
-        annotations["authorization.k8s.io/decision"] = json!(decision);
-        annotations["authorization.k8s.io/reason"] = json!(reason);
+        event.entry("annotations").or_insert_with(|| json!({}))[key] = json!(value);
     }
 
     /// The body of the request, once it has been read.
@@ -99,41 +121,46 @@ impl Record {
         }
     }
 
-    /// We failed.
-    pub(crate) fn panicked(&self) {
-        let status = json!({"metadata": {}, "status": "Failure", "code": 500, "reason": "InternalError"});
+    /// We failed; nothing else is noted then.
+    pub(crate) fn panicked(&self, why: &str) {
+        let message = format!("APIServer panic'd: {why}");
+        let status = json!({"metadata": {}, "status": "Failure", "message": message, "reason": "InternalError", "code": 500});
         self.emit(Stage::Panic, Some(status));
+        *self.left.lock() = Left::Nothing;
     }
 
-    /// Notes the answer, now or, where it lasts, when it begins and when it ends.
+    /// Notes the answer: that it begins, where it may last, and its status for the end.
     pub(crate) async fn answered(self: &Arc<Self>, mut answer: Answer, error: Option<&ApiError>) -> Answer {
+        if matches!(*self.left.lock(), Left::Nothing) {
+            return answer;
+        }
         let status = status(answer.status().as_u16(), error);
         if !self.is_authenticated {
+            *self.left.lock() = Left::Nothing;
             self.emit(Stage::ResponseStarted, None);
             return answer;
         }
+        *self.left.lock() = Left::End(status.clone());
         let is_stream = answer.body().size_hint().exact().is_none() && !answer.body().is_end_stream();
         if self.is_long_running {
-            self.emit(Stage::ResponseStarted, Some(status.clone()));
+            self.emit(Stage::ResponseStarted, Some(status));
             if let Some(EndsWith(end)) = answer.extensions_mut().remove() {
                 let record = self.clone();
                 tokio::spawn(async move {
                     end.cancelled().await;
-                    record.emit(Stage::ResponseComplete, Some(status));
+                    drop(record);
                 });
                 return answer;
             }
-            if is_stream {
-                let record = self.clone();
-                return answer.map(|inner| Audited { inner, record, status }.boxed_unsync());
-            }
         }
-        let answer = match self.verdict.level {
-            Level::RequestResponse if !is_stream => self.note_body(answer).await,
+        if is_stream {
+            let record = self.clone();
+            return answer.map(|inner| Audited { inner, _record: record }.boxed_unsync());
+        }
+        match self.verdict.level {
+            Level::RequestResponse => self.note_body(answer).await,
             _ => answer,
-        };
-        self.emit(Stage::ResponseComplete, Some(status));
-        answer
+        }
     }
 
     /// Keeps a copy of a body that is in memory already.
@@ -187,11 +214,27 @@ impl Record {
 #[derive(Clone)]
 pub(crate) struct EndsWith(pub(crate) CancellationToken);
 
-/// A body whose end is noted, however it comes.
+/// However it ends: in order, by an error, because its client has gone before or after the answer began.
+impl Drop for Record {
+    fn drop(&mut self) {
+        let status = match std::mem::replace(self.left.get_mut(), Left::Nothing) {
+            Left::Answer => {
+                json!({"metadata": {}, "status": "Failure", "message": "context canceled", "code": 500})
+            }
+            Left::End(status) => return self.emit(Stage::ResponseComplete, Some(status)),
+            Left::Nothing => return,
+        };
+        if self.is_long_running {
+            self.emit(Stage::ResponseStarted, Some(status.clone()));
+        }
+        self.emit(Stage::ResponseComplete, Some(status));
+    }
+}
+
+/// A body that is part of what is noted.
 struct Audited {
     inner: Body,
-    record: Arc<Record>,
-    status: Value,
+    _record: Arc<Record>,
 }
 
 impl http_body::Body for Audited {
@@ -202,8 +245,7 @@ impl http_body::Body for Audited {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
-        Poll::Ready(frame)
+        Pin::new(&mut self.inner).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -215,10 +257,11 @@ impl http_body::Body for Audited {
     }
 }
 
-impl Drop for Audited {
-    fn drop(&mut self) {
-        self.record.emit(Stage::ResponseComplete, Some(std::mem::take(&mut self.status)));
+fn shortened(user_agent: &str) -> String {
+    if user_agent.len() <= MAX_USER_AGENT {
+        return user_agent.to_owned();
     }
+    format!("{}{CUT}", &user_agent[..user_agent.floor_char_boundary(MAX_USER_AGENT)])
 }
 
 fn time(now: Timestamp) -> String {
@@ -259,14 +302,17 @@ fn reference(attributes: &Attributes) -> Option<Value> {
 /// Proxies' word first, and the peer last, as `k8s.io/apimachinery/pkg/util/net.SourceIPs`.
 fn source_addresses(parts: &Parts, peer: &Peer) -> Vec<String> {
     let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let said = header("x-forwarded-for").split(',').chain([header("x-real-ip")]).map(str::trim);
-    let said = said.filter(|text| text.parse::<std::net::IpAddr>().is_ok()).map(str::to_owned);
-    let mut addresses: Vec<String> = said.collect();
-    let peer = peer.address.ip().to_string();
-    if !addresses.contains(&peer) {
+    let address = |text: &str| Some(text.trim().parse::<IpAddr>().ok()?.to_canonical());
+    let mut addresses: Vec<IpAddr> = header("x-forwarded-for").split(',').filter_map(address).collect();
+    if let Some(real) = address(header("x-real-ip")).filter(|real| !addresses.contains(real)) {
+        addresses.push(real);
+    }
+    // Whatever they say, who is connected is known: only as the last of them it can be left out.
+    let peer = peer.address.ip().to_canonical();
+    if addresses.last() != Some(&peer) {
         addresses.push(peer);
     }
-    addresses
+    addresses.iter().map(IpAddr::to_string).collect()
 }
 
 fn unauthenticated(parts: &Parts, peer: &Peer) -> Value {
@@ -306,4 +352,42 @@ fn object(body: &Bytes, content_type: &str) -> Option<Value> {
         return serde_saphyr::from_slice(body).ok();
     }
     serde_json::from_slice(body).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(headers: &[(&'static str, &'static str)]) -> Parts {
+        let request = headers
+            .iter()
+            .fold(http::Request::builder(), |request, (name, value)| request.header(*name, *value));
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn who_is_connected_cannot_be_talked_away() {
+        let peer = Peer { address: ([10, 0, 0, 9], 1).into(), certificate_chain: Vec::new().into() };
+        let (forwarded, real) = ("x-forwarded-for", "x-real-ip");
+        let rows: [(&[(&'static str, &'static str)], &str); 7] = [
+            (&[], "10.0.0.9"),
+            (&[(forwarded, "1.1.1.1, 2.2.2.2")], "1.1.1.1 2.2.2.2 10.0.0.9"),
+            (&[(forwarded, "10.0.0.9, 2.2.2.2")], "10.0.0.9 2.2.2.2 10.0.0.9"),
+            (&[(forwarded, "1.1.1.1,10.0.0.9")], "1.1.1.1 10.0.0.9"),
+            (&[(forwarded, "nobody, ::ffff:3.3.3.3")], "3.3.3.3 10.0.0.9"),
+            (&[(forwarded, "1.1.1.1"), (real, "1.1.1.1")], "1.1.1.1 10.0.0.9"),
+            (&[(forwarded, "1.1.1.1"), (real, "4.4.4.4")], "1.1.1.1 4.4.4.4 10.0.0.9"),
+        ];
+        for (headers, expected) in rows {
+            assert_eq!(source_addresses(&parts(headers), &peer).join(" "), expected, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn long_names_of_clients_are_cut_and_say_so() {
+        assert_eq!(shortened("curl/8"), "curl/8");
+        let whole = "a".repeat(MAX_USER_AGENT);
+        assert_eq!(shortened(&whole), whole);
+        assert_eq!(shortened(&format!("{whole}b")), format!("{whole}{CUT}"));
+    }
 }

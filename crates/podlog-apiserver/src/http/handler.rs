@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use podlog_api::query::Query;
-use podlog_api::{ApiError, Attributes, Details, Reason, RequestInfo, StreamRules, UserInfo, rbac};
+use podlog_api::{ApiError, Attributes, Details, Reason, RequestInfo, StreamRules, UserInfo, go, rbac};
 use podlog_serving::{
     Authenticator, Authorizer, Body, Handler, NodeClient, Peer, Permit, Refusal, Upgrade, authorize,
 };
@@ -95,9 +95,8 @@ impl App {
         let deadline = if info.is_long_running() { None } else { Some(self.request_timeout) };
         let result = within(deadline, work).await.unwrap_or_else(|panic| {
             if let Some(record) = asked.audit.get() {
-                record.panicked();
+                record.panicked(text);
             }
-            let text = panic_text(&*panic);
             tracing::error!(panic = text, audit_id = ?audit_id, "a request made the server panic");
             let text = "This request caused the API server to panic. Look in the logs for details.";
             Err(ApiError::new(500, Reason::InternalError, text))
@@ -108,6 +107,7 @@ impl App {
             answer = record.answered(answer, failure.as_ref()).await;
         }
         let headers = answer.headers_mut();
+            let text = panic_text(&*panic);
         headers.insert(AUDIT_ID, asked.audit_id.clone());
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
         self.metrics.answered(&info, answer.status().as_u16(), started.elapsed());
@@ -142,7 +142,7 @@ impl App {
             Err(error) => {
                 let uri = parts.uri.path_and_query().map_or("", |p| p.as_str());
                 tracing::error!(%error, uri, "cannot decide");
-                let text = format!("Internal Server Error: {uri:?}: {error}\n");
+                let text = go::escape_html(&format!("Internal Server Error: {}: {error}\n", go::quote(uri)));
                 return Ok(answer::text(StatusCode::INTERNAL_SERVER_ERROR, text));
             }
         };
@@ -211,7 +211,12 @@ impl App {
                 note("forbid", &reason);
                 Err(rbac::forbidden(user, attributes, &reason))
             }
-            Err(Refusal::Error(error)) => Ok(Err(error)),
+            Err(Refusal::Error(error)) => {
+                if let Some(record) = audit {
+                    record.undecided();
+                }
+                Ok(Err(error))
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod apply;
+mod audit;
 mod certificates;
 mod limits;
 mod rest;
