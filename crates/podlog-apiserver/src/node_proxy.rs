@@ -3,9 +3,13 @@
 //! As `pkg/registry/core/node/rest/proxy.go` and `k8s.io/apimachinery/pkg/util/proxy`. Unlike there, who may only read cannot go
 //! on with another protocol: that is how commands are run.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HOST, HeaderName, LOCATION};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, HOST, HeaderName, LOCATION,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use podlog_api::{ApiError, Object, Reason};
 use podlog_serving::metrics::Held;
@@ -17,6 +21,17 @@ use crate::streams;
 
 /// Headers that say to us who asks, which is nobody else's business.
 const OF_THE_USER: [&str; 2] = ["impersonate-", "x-remote-"];
+/// Over which addresses a request came.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// What it asked for.
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+/// Who may read an answer of ours is not for a kubelet to say.
+const OF_OTHER_SITES: [HeaderName; 4] = [
+    ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    ACCESS_CONTROL_ALLOW_HEADERS,
+    ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN,
+];
 
 /// Answers with what the node's kubelet answers.
 pub(crate) async fn answer(
@@ -66,6 +81,9 @@ impl Kubelet {
             })?
             .into_parts();
         relocate(&mut parts.headers, &prefix);
+        for name in &OF_OTHER_SITES {
+            parts.headers.remove(name);
+        }
         let body = relay_body(body, (permit, held), |(permit, _), error| {
             tracing::warn!(attributes = ?permit.attributes(), %error, "a kubelet's answer broke off");
         });
@@ -78,8 +96,21 @@ fn request(call: Call, path_and_query: &str) -> Result<(Permit, Request<Body>), 
     let body = call.body.lock().take().unwrap_or_else(empty_body);
     let request = Request::builder().method(call.method).uri(path_and_query).body(body);
     let mut request = request.map_err(|error| ApiError::bad_request(error.to_string()))?;
-    *request.headers_mut() = without_user(call.headers);
+    let mut headers = without_user(call.headers);
+    say_where_from(&mut headers, call.address, &call.path);
+    *request.headers_mut() = headers;
     Ok((call.permit, request))
+}
+
+/// As `net/http/httputil.ReverseProxy` and `k8s.io/apimachinery/pkg/util/proxy/transport.go`.
+fn say_where_from(headers: &mut HeaderMap, address: IpAddr, path: &str) {
+    let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let addresses: Vec<String> = before.map(str::to_owned).chain([address.to_string()]).collect();
+    for (name, value) in [(FORWARDED_FOR, addresses.join(", ").as_str()), (FORWARDED_URI, path)] {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 fn without_user(mut headers: HeaderMap) -> HeaderMap {
@@ -194,6 +225,23 @@ mod tests {
             let mut headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(here))]);
             relocate(&mut headers, prefix);
             assert_eq!(headers[LOCATION], there, "{here}");
+        }
+    }
+
+    #[test]
+    fn kubelets_are_told_where_a_request_comes_from() {
+        for (before, expected) in [
+            (&[][..], "10.0.0.9"),
+            (&["1.1.1.1, 2.2.2.2"], "1.1.1.1, 2.2.2.2, 10.0.0.9"),
+            (&["1.1.1.1", "2.2.2.2"], "1.1.1.1, 2.2.2.2, 10.0.0.9"),
+        ] {
+            let mut headers: HeaderMap =
+                before.iter().map(|value| (FORWARDED_FOR, HeaderValue::from_static(value))).collect();
+            headers.insert(FORWARDED_URI, HeaderValue::from_static("/made/up"));
+            say_where_from(&mut headers, [10, 0, 0, 9].into(), "/api/v1/nodes/n/proxy/metrics");
+            assert_eq!(headers[FORWARDED_FOR], expected, "{before:?}");
+            assert_eq!(headers[FORWARDED_URI], "/api/v1/nodes/n/proxy/metrics");
+            assert_eq!(headers.len(), 2);
         }
     }
 

@@ -31,6 +31,8 @@ const LOG: &[u8] = b"one\n\xff\xfe two\nthree";
 #[derive(Default)]
 struct FakeKubelet {
     cancelled: Notify,
+    /// Somebody waits for an answer that does not come.
+    muted: Notify,
     sent: AtomicUsize,
 }
 
@@ -38,7 +40,7 @@ struct Kubelet(Arc<FakeKubelet>);
 
 #[async_trait]
 impl Handler for Kubelet {
-    async fn handle(&self, request: Request<hyper::body::Incoming>, _peer: Peer) -> Response<Body> {
+    async fn handle(&self, request: Request<hyper::body::Incoming>, peer: Peer) -> Response<Body> {
         let target = request.uri().path_and_query().unwrap().as_str().to_owned();
         let container = request.uri().path().rsplit('/').next().unwrap().to_owned();
         let fake = self.0.clone();
@@ -48,7 +50,11 @@ impl Handler for Kubelet {
             return refused;
         }
         if container == "mirror" {
-            return mirror(request).await;
+            return mirror(request, &peer).await;
+        }
+        if container == "mute" {
+            self.0.muted.notify_one();
+            return std::future::pending().await;
         }
         let matches = target.contains("match=");
         let (sender, body) = stream_body();
@@ -85,10 +91,10 @@ impl Handler for Kubelet {
     }
 }
 
-/// What was asked, back: method, target, some headers, body.
-async fn mirror(request: Request<hyper::body::Incoming>) -> Response<Body> {
+/// What was asked, back: method, target, some headers, body; and over which connection.
+async fn mirror(request: Request<hyper::body::Incoming>, peer: &Peer) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let shown = ["authorization", "impersonate-user", "x-mine"]
+    let shown = ["authorization", "impersonate-user", "x-mine", "x-forwarded-for", "x-forwarded-uri"]
         .map(|name| parts.headers.get(name).map_or("-", |value| value.to_str().unwrap()).to_owned());
     let body = body.collect().await.unwrap().to_bytes();
     let said =
@@ -96,6 +102,8 @@ async fn mirror(request: Request<hyper::body::Incoming>) -> Response<Body> {
     let mut response = Response::new(text_body(said));
     *response.status_mut() = StatusCode::ACCEPTED;
     response.headers_mut().insert("location", "/logs/".parse().unwrap());
+    response.headers_mut().insert("access-control-allow-origin", "*".parse().unwrap());
+    response.headers_mut().insert("x-connection", peer.address.port().to_string().parse().unwrap());
     response
 }
 
@@ -132,7 +140,7 @@ impl Scene {
             .pod(
                 "many",
                 "n1",
-                &["log", "echo", "broken", "endless", "flood", "code-401", "code-404", "code-500"],
+                &["log", "echo", "broken", "endless", "flood", "mute", "code-401", "code-404", "code-500"],
             )
             .await;
         scene.pod("one", "n1", &["echo"]).await;
@@ -211,53 +219,95 @@ async fn bytes_arrive_as_they_are() {
     assert_eq!(asked, (200, expected.as_bytes().to_vec()));
 }
 
-/// A follow is noted when it is asked for, when its answer begins, and when it has ended, however it ends.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_follow_is_noted_when_it_begins_and_when_it_ends() {
+/// With an audit log of all that is asked.
+async fn audited() -> Scene {
     let cluster = Cluster::start_with(|config, folder| {
         let policy = folder.join("policy.yaml");
-        let rule = "{level: RequestResponse, resources: [{group: '', resources: [pods/log]}]}";
-        let text = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{rule}]\n");
+        let rules = "{level: None, verbs: [list]}, {level: RequestResponse}";
+        let text = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{rules}]\n");
         std::fs::write(&policy, text).unwrap();
         let path = folder.join("audit.log");
         let log = AuditLogConfig { path, max_bytes: 1 << 20, max_backups: None, max_age_days: None };
         config.audit = Some(AuditConfig { policy, log });
     })
     .await;
-    let scene = Scene::on(cluster).await;
-    let path = scene.cluster.folder.path().join("audit.log");
-    let events = || -> Vec<Value> {
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    };
-    let wait_for = async |what: &str, count: usize| {
+    Scene::on(cluster).await
+}
+
+impl Scene {
+    /// What is noted of a URI once there are so many events of it: stages, codes and words.
+    async fn noted(&self, uri: &str, count: usize) -> Vec<String> {
+        let path = self.cluster.folder.path().join("audit.log");
+        let events = || -> Vec<Value> {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            events.filter(|event| event["requestURI"] == uri).collect()
+        };
         let all = async {
             while events().len() < count {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        soon(what, all).await;
-        events().split_off(count - 1).remove(0)
-    };
-    let mut response =
-        scene.get("/api/v1/namespaces/default/pods/many/log?container=endless&follow=true").await.into_body();
-    response.frame().await.unwrap().unwrap();
-    let begun = wait_for("beginning", 2).await;
-    assert_eq!((&begun["stage"], &begun["responseStatus"]["code"]), (&json!("ResponseStarted"), &json!(200)));
-    assert_eq!(events().len(), 2, "it goes on");
-    drop(response);
-    let ended = wait_for("end", 3).await;
-    assert_eq!(ended["stage"], "ResponseComplete");
-    let about = json!({"resource": "pods", "namespace": "default", "name": "many", "apiVersion": "v1", "subresource": "log"});
-    for event in events() {
-        assert_eq!((&event["objectRef"], &event["verb"]), (&about, &json!("get")));
-        let uri = "/api/v1/namespaces/default/pods/many/log?container=endless&follow=true";
-        assert_eq!(event["requestURI"], uri);
-        assert_eq!(event["responseObject"], Value::Null, "no byte of a log is noted");
+        soon(&format!("{count} events of {uri}"), all).await;
+        for event in events() {
+            assert_eq!(event["responseObject"]["kind"].as_str().unwrap_or("Status"), "Status", "{event}");
+        }
+        let shown = |event: &Value| {
+            let status = &event["responseStatus"];
+            let words = [&event["stage"], &status["code"], &status["message"]].map(|part| match part {
+                Value::String(text) => text.clone(),
+                Value::Null => String::new(),
+                other => other.to_string(),
+            });
+            words.join(" ").trim().to_owned()
+        };
+        events().iter().map(shown).collect()
     }
-    let (code, _) = scene.log("missing").await;
-    let refused = wait_for("refusal", 6).await;
-    assert_eq!((code, &refused["responseStatus"]["reason"]), (404, &json!("NotFound")));
+}
+
+const BEGUN: [&str; 2] = ["RequestReceived", "ResponseStarted 200"];
+const ENDED: [&str; 3] = ["RequestReceived", "ResponseStarted 200", "ResponseComplete 200"];
+
+/// What lasts is noted when it is asked for, when its answer begins, and when it has ended, however it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lasts_is_noted_when_it_begins_and_when_it_ends() {
+    let scene = audited().await;
+    let logs = "/api/v1/namespaces/default/pods/many/log?container=";
+
+    // The client leaves.
+    for uri in [format!("{logs}endless&follow=true"), "/api/v1/pods?watch=true".to_owned()] {
+        let mut body = scene.get(&uri).await.into_body();
+        soon("first bytes", body.frame()).await.unwrap().unwrap();
+        assert_eq!(scene.noted(&uri, 2).await, BEGUN, "{uri} goes on");
+        drop(body);
+        assert_eq!(scene.noted(&uri, 3).await, ENDED, "{uri}");
+    }
+    // The kubelet breaks off, or it ends as it should.
+    for (uri, ends_well) in [
+        (format!("{logs}broken&follow=true"), false),
+        (format!("{logs}log"), true),
+        ("/api/v1/nodes/n1/proxy/log".to_owned(), true),
+        ("/api/v1/pods?watch=true&timeoutSeconds=1".to_owned(), true),
+    ] {
+        let read = scene.get(&uri).await.into_body().collect().await;
+        assert_eq!(read.is_ok(), ends_well, "{uri}");
+        assert_eq!(scene.noted(&uri, 3).await, ENDED, "{uri}");
+    }
+    // It is refused.
+    let uri = "/api/v1/namespaces/default/pods/missing/log?";
+    assert_eq!(scene.log("missing").await.0, 404);
+    let said = |stage: &str| format!("{stage} 404 pods \"missing\" not found");
+    let refused = ["RequestReceived".to_owned(), said("ResponseStarted"), said("ResponseComplete")];
+    assert_eq!(scene.noted(uri, 3).await, refused);
+    // Whoever asked has gone before there was an answer.
+    let uri = format!("{logs}mute&follow=true");
+    tokio::select! {
+        _ = scene.get(&uri) => panic!("there is no answer"),
+        () = soon("request", scene.kubelet.muted.notified()) => {}
+    }
+    let said = |stage: &str| format!("{stage} 500 context canceled");
+    let left = ["RequestReceived".to_owned(), said("ResponseStarted"), said("ResponseComplete")];
+    assert_eq!(scene.noted(&uri, 3).await, left);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -465,12 +515,35 @@ async fn check_methods(scene: &Scene, port: u16) {
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
         let (parts, body) = ask(method, "/a/mirror?b=c").await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        let expected = format!("{method} /a/mirror?b=c - - kept body");
+        let expected =
+            format!("{method} /a/mirror?b=c - - kept 127.0.0.1 /api/v1/nodes/n1/proxy/a/mirror body");
         assert_eq!((parts.status.as_u16(), body.as_ref()), (202, expected.as_bytes()), "{method}");
         assert_eq!(parts.headers["location"], "/api/v1/nodes/n1/proxy/logs/");
+        assert_eq!(parts.headers.get("access-control-allow-origin"), None);
     }
     assert_eq!(ask("HEAD", "/mirror").await.status(), 202);
     assert_eq!(ask("POST", "").await.status(), 200, "only what reads is sent to where a slash is");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_of_a_kubelet_goes_over_a_connection_that_is_there() {
+    let scene = Scene::start().await;
+    let asked_over = async || {
+        let response = scene.get("/api/v1/nodes/n1/proxy/mirror").await;
+        let connection = response.headers()["x-connection"].clone();
+        response.into_body().collect().await.unwrap();
+        connection
+    };
+    let first = asked_over().await;
+    // It is free again a moment after its answer has been read.
+    let again = async { while asked_over().await != first {} };
+    soon("second request over the same connection", again).await;
+    // An answer that is not read takes its connection with it.
+    let mut endless = scene.get("/api/v1/nodes/n1/proxy/endless").await.into_body();
+    soon("first bytes", endless.frame()).await.unwrap().unwrap();
+    drop(endless);
+    soon("end", scene.kubelet.cancelled.notified()).await;
+    asked_over().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

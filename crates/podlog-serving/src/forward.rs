@@ -78,7 +78,7 @@ impl Forwarder {
     }
 }
 
-/// Asks over a connection that is for this request alone. What is upgraded is carried on, and `held` as long.
+/// Asks over a connection that is for this request alone; its answer is [`passed_back`].
 pub(crate) async fn exchange<B>(
     connection: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     ends: Ends,
@@ -131,7 +131,8 @@ pub(crate) fn passed_on<B>(request: Request<B>, is_upgrade: bool) -> Request<B> 
     Request::from_parts(parts, body)
 }
 
-fn passed_back(
+/// The answer as the connection before shall have it. What is upgraded is carried on, and `held` as long.
+pub(crate) fn passed_back(
     mut response: Response<Incoming>,
     upgrade: Option<Upgrade>,
     ends: Ends,

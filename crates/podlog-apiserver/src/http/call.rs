@@ -1,5 +1,6 @@
 //! One request on its way through the server.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -30,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     pub(crate) info: RequestInfo,
     pub(crate) query: Query,
+    /// Who is connected: the client, or the last of the proxies on its way.
+    pub(crate) address: IpAddr,
     /// The path as on the wire.
     pub(crate) path: String,
     /// The query as on the wire.

@@ -169,6 +169,7 @@ impl App {
         asked: &Asked<'_>,
         parts: &Parts,
         peer: &Peer,
+            address: peer.address.ip().to_canonical(),
     ) -> Result<UserInfo, ApiError> {
         let audit_id = asked.audit_id.to_str().unwrap_or_default();
         let user = match self.authenticator.authenticate(parts, peer).await {

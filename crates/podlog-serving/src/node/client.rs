@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::header::{HOST, LOCATION};
 use http::{HeaderValue, Request, Response, Uri};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
@@ -14,15 +15,15 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::body::{NodeBody, StreamSlot};
-use super::connection::{Connection, Connections, Liveness, STREAM_WINDOW};
+use super::connection::{Connection, Connections, Exclusive, Liveness, STREAM_WINDOW};
 use super::dial::{Dialled, Timeouts, dial};
 use super::error::{DialCause, DialError, Ends};
-use crate::forward::{exchange, passed_on};
+use crate::forward::{passed_back, passed_on};
 use crate::pki::KeyPairFiles;
 use crate::reload::Reloading;
 use crate::tls::{AnyServer, ServerOfAuthority, load_key_pair, load_roots, provider};
 use crate::upgrade::authority;
-use crate::{Body, TlsError, Upgrade, UpgradeError};
+use crate::{Body, TlsError, Upgrade, UpgradeError, empty_body};
 
 /// Who the API server is to nodes, and which nodes it believes.
 #[derive(Clone, Debug, Default)]
@@ -139,8 +140,7 @@ impl NodeClient {
         upgrade.pass_over(connection, ends, &authority(host, port), path_and_query, held).await
     }
 
-    /// Passes a request on to a node, whatever its method, over a connection of its own; its answer comes back as it is. The
-    /// request's URI is the path there.
+    /// Passes a request on to a node, whatever its method; its answer comes back as it is. The request's URI is the path there.
     ///
     /// # Errors
     /// When no answer came.
@@ -150,15 +150,31 @@ impl NodeClient {
         port: u16,
         request: Request<Body>,
     ) -> Result<Response<Body>, DialCause> {
-        let config = self.http1_config();
-        let Dialled { connection, ends, .. } = dial(host, port, config, self.shared.timeouts).await?;
         let mut request = passed_on(request, false);
         let authority = HeaderValue::try_from(authority(host, port));
         request.headers_mut().extend(authority.ok().map(|authority| (HOST, authority)));
-        exchange(connection, ends, request, None, ()).await
+        let trust = self.shared.tls.current();
+        let node = Node { host: host.to_owned(), port, verify: Verify::Ca };
+        let pool = self.shared.nodes.lock().connections(&trust, node);
+        // A connection that waits may have been closed by the node a moment ago.
+        if let Some(copy) = copy(&request)
+            && let Some(waiting) = { pool.lock().take_passing() }
+        {
+            match waiting.pass_on(copy, &pool).await {
+                Ok((response, ends)) => return Ok(passed_back(response, None, ends, ())),
+                Err((error, _)) if is_stale(&error) => {
+                    tracing::debug!(%error, host, "a pooled connection was stale");
+                }
+                Err((error, ends)) => return Err(DialCause::exchange(&error, &ends)),
+            }
+        }
+        let dialled = dial(host, port, self.http1_config(), self.shared.timeouts).await?;
+        let sent = Exclusive::start(dialled).await?.pass_on(request, &pool).await;
+        let (response, ends) = sent.map_err(|(error, ends)| DialCause::exchange(&error, &ends))?;
+        Ok(passed_back(response, None, ends, ()))
     }
 
-    /// Only HTTP/1.1 can be upgraded, and takes connections that are for one request alone.
+    /// Only HTTP/1.1 can be upgraded, and has connections that are for one request at a time.
     fn http1_config(&self) -> Arc<ClientConfig> {
         let mut config = ClientConfig::clone(&self.shared.tls.current().verified);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -258,6 +274,18 @@ pub(crate) fn client_config(
 
 fn url(host: &str, port: u16, path_and_query: &str) -> String {
     format!("https://{}{path_and_query}", authority(host, port))
+}
+
+/// The same request, of one that changes nothing and has no body: it can be made twice.
+fn copy(request: &Request<Body>) -> Option<Request<Body>> {
+    if !request.method().is_safe() || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(empty_body());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
 }
 
 fn is_stale(error: &hyper::Error) -> bool {

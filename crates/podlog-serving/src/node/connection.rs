@@ -7,15 +7,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Request, Response, Uri};
+use http_body::Body as HttpBody;
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
+use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 
 use super::body::StreamSlot;
 use super::dial::Dialled;
 use super::error::{DialCause, Ends};
+use crate::{Body, BodyError};
 
 const AGENT: &str = concat!("podlog/", env!("CARGO_PKG_VERSION"));
 /// Streams on one connection before a second one is made; Go's servers allow 250.
@@ -63,7 +66,9 @@ impl Liveness {
 #[derive(Default)]
 pub(super) struct Connections {
     shared: Vec<Shared>,
-    idle: Vec<Exclusive>,
+    idle: Vec<Exclusive<Empty<Bytes>>>,
+    /// For requests that are passed on. Apart: nobody would notice a silent node on them.
+    passing: Vec<Exclusive<Body>>,
 }
 
 /// An HTTP/2 connection.
@@ -74,9 +79,9 @@ struct Shared {
     ends: Ends,
 }
 
-/// An HTTP/1.1 connection.
-struct Exclusive {
-    sender: http1::SendRequest<Empty<Bytes>>,
+/// An HTTP/1.1 connection, on which requests with such bodies are made.
+pub(super) struct Exclusive<B> {
+    sender: http1::SendRequest<B>,
     ends: Ends,
 }
 
@@ -92,7 +97,7 @@ pub(super) struct SharedStream {
 }
 
 pub(super) struct ExclusiveUse {
-    connection: Exclusive,
+    connection: Exclusive<Empty<Bytes>>,
 }
 
 impl Connections {
@@ -107,9 +112,16 @@ impl Connections {
         Some(Connection::Exclusive(Box::new(ExclusiveUse { connection })))
     }
 
+    /// A connection on which a request can be passed on.
+    pub(super) fn take_passing(&mut self) -> Option<Exclusive<Body>> {
+        self.forget_closed();
+        self.passing.pop()
+    }
+
     pub(super) fn forget_closed(&mut self) {
         self.shared.retain(|shared| !shared.sender.is_closed());
         self.idle.retain(|idle| idle.sender.is_ready());
+        self.passing.retain(|idle| idle.sender.is_ready());
     }
 
     /// Gives no more requests to a connection that failed; those it carries go on.
@@ -118,7 +130,7 @@ impl Connections {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.shared.is_empty() && self.idle.is_empty()
+        self.shared.is_empty() && self.idle.is_empty() && self.passing.is_empty()
     }
 }
 
@@ -148,10 +160,8 @@ impl Connection {
             pool.lock().shared.push(shared.clone());
             return Ok(shared.open());
         }
-        let handshake = http1::handshake(io).await;
-        let (sender, connection) = handshake.map_err(|error| DialCause::exchange(&error, &ends))?;
-        tokio::spawn(connection);
-        Ok(Connection::Exclusive(Box::new(ExclusiveUse { connection: Exclusive { sender, ends } })))
+        let connection = Exclusive::on(io, ends).await?;
+        Ok(Connection::Exclusive(Box::new(ExclusiveUse { connection })))
     }
 
     /// Sends the request; the connection is used again when its answer has been read.
@@ -172,34 +182,70 @@ impl Connection {
                 }
             }
             Connection::Exclusive(exclusive) => {
-                let ExclusiveUse { mut connection } = *exclusive;
-                let ends = connection.ends.clone();
-                match connection.sender.send_request(http1_request(uri)).await {
-                    Ok(response) => {
-                        give_back_when_ready(connection, pool);
-                        Ok((response, ends, StreamSlot(Arc::new(AtomicUsize::new(1)))))
-                    }
-                    Err(error) => Err((error, ends)),
-                }
+                let request = http1_request(uri);
+                let (response, ends) =
+                    exclusive.connection.send(request, pool, |pool| &mut pool.idle).await?;
+                Ok((response, ends, StreamSlot(Arc::new(AtomicUsize::new(1)))))
             }
         }
     }
 }
 
-/// Waits, apart, until the answer has been read in full. An answer that is dropped closes the connection instead.
-fn give_back_when_ready(mut connection: Exclusive, pool: &Arc<Mutex<Connections>>) {
-    let pool = Arc::downgrade(pool);
-    tokio::spawn(async move {
-        if connection.sender.ready().await.is_ok()
-            && let Some(pool) = pool.upgrade()
-        {
-            let mut pool = pool.lock();
-            pool.forget_closed();
-            if pool.idle.len() < MAX_IDLE {
-                pool.idle.push(connection);
+impl<B> Exclusive<B>
+where
+    B: HttpBody<Data: Send, Error: Into<BodyError>> + Send + 'static,
+{
+    async fn on(io: impl Read + Write + Send + Unpin + 'static, ends: Ends) -> Result<Self, DialCause> {
+        let handshake = http1::handshake(io).await;
+        let (sender, connection) = handshake.map_err(|error| DialCause::exchange(&error, &ends))?;
+        tokio::spawn(connection);
+        Ok(Exclusive { sender, ends })
+    }
+
+    /// Sends the request. Apart, it is waited until its answer has been read in full: then the connection is among the idle ones. An
+    /// answer that is dropped closes it instead.
+    async fn send(
+        mut self,
+        request: Request<B>,
+        pool: &Arc<Mutex<Connections>>,
+        idle: impl Fn(&mut Connections) -> &mut Vec<Self> + Send + 'static,
+    ) -> Result<(Response<Incoming>, Ends), (hyper::Error, Ends)> {
+        let ends = self.ends.clone();
+        let response = match self.sender.send_request(request).await {
+            Ok(response) => response,
+            Err(error) => return Err((error, ends)),
+        };
+        let pool = Arc::downgrade(pool);
+        tokio::spawn(async move {
+            if self.sender.ready().await.is_ok()
+                && let Some(pool) = pool.upgrade()
+            {
+                let mut pool = pool.lock();
+                pool.forget_closed();
+                let idle = idle(&mut pool);
+                if idle.len() < MAX_IDLE {
+                    idle.push(self);
+                }
             }
-        }
-    });
+        });
+        Ok((response, ends))
+    }
+}
+
+impl Exclusive<Body> {
+    /// Starts HTTP/1.1 on a connection for requests that are passed on.
+    pub(super) async fn start(dialled: Dialled) -> Result<Self, DialCause> {
+        Exclusive::on(TokioIo::new(dialled.connection), dialled.ends).await
+    }
+
+    /// Passes a request on.
+    pub(super) async fn pass_on(
+        self,
+        request: Request<Body>,
+        pool: &Arc<Mutex<Connections>>,
+    ) -> Result<(Response<Incoming>, Ends), (hyper::Error, Ends)> {
+        self.send(request, pool, |pool| &mut pool.passing).await
+    }
 }
 
 fn http2_builder(liveness: Liveness, stream_window: u32) -> http2::Builder<TokioExecutor> {
