@@ -34,6 +34,11 @@ impl UserInfo {
         self.groups.iter().any(|g| g == group)
     }
 
+    /// Whether this may be anybody.
+    pub fn is_anonymous(&self) -> bool {
+        self.username == Self::ANONYMOUS || self.is_in(Self::UNAUTHENTICATED)
+    }
+
     /// The user name of a service account: `system:serviceaccount:<namespace>:<name>`.
     pub fn service_account_name(namespace: &str, name: &str) -> String {
         format!("system:serviceaccount:{namespace}:{name}")

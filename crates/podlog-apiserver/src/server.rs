@@ -128,7 +128,8 @@ impl ApiServer {
     /// [`StartError`], which names the file or address and the way out. Nothing keeps running then.
     pub async fn start(config: ApiServerConfig) -> Result<Self, StartError> {
         let tls = ServerTls::load(config.serving.clone()).map_err(StartError::Tls)?;
-        let server = Server::bind(config.listen, tls, Limits::default()).await.map_err(StartError::Listen)?;
+        let limits = Limits { send_timeout: config.limits.request_timeout, ..Limits::default() };
+        let server = Server::bind(config.listen, tls, limits).await.map_err(StartError::Listen)?;
         let address = server.local_addr();
         let registry = Registry::new(open(&config.storage).await?);
         bootstrap::ensure(&registry).await.map_err(StartError::Bootstrap)?;

@@ -8,16 +8,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use http::{Request, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
 use podlog_serving::{
-    Body, Drained, Handler, Limits, Peer, Server, ServerTls, Upgrade, empty_body, install_crypto_provider,
-    stream_body, text_body,
+    Body, Drained, Handler, Limits, Peer, Server, ServerTls, Upgrade, empty_body, full_body,
+    install_crypto_provider, stream_body, text_body,
 };
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
@@ -98,6 +99,12 @@ impl Answers {
                 Response::new(stream)
             }
             "/empty" => Response::new(empty_body()),
+            "/long" => Response::new(full_body(vec![b'x'; 16 << 20])),
+            "/leave" => {
+                let mut response = Response::new(text_body("go"));
+                response.headers_mut().insert("connection", "close".parse().unwrap());
+                response
+            }
             _ => {
                 let length = request.into_body().collect().await.unwrap().to_bytes().len();
                 Response::new(text_body(length.to_string()))
@@ -320,6 +327,51 @@ async fn slow_clients_are_left_behind() {
     }
 }
 
+#[tokio::test]
+async fn who_is_told_to_leave_gets_what_is_under_way_and_no_more() {
+    let world = world(Limits::default()).await;
+    let Sender::Http2(sender) = world.connect(Http2).await else { unreachable!() };
+    let mut slow = Sender::Http2(sender.clone());
+    let answer = tokio::spawn(async move { slow.text("/slow").await });
+    wait_until(async || world.handler.entered.load(Ordering::SeqCst) == 1).await;
+    let told = Sender::Http2(sender.clone()).get("/leave").await.unwrap();
+    assert_eq!(told.headers().get("connection"), None, "HTTP/2 has no such header");
+    assert_eq!(told.into_body().collect().await.unwrap().to_bytes(), "go");
+    // One that crossed the word on its way is answered as well.
+    wait_until(async || Sender::Http2(sender.clone()).get("/other").await.is_err()).await;
+    world.handler.release.notify_one();
+    let (status, text, error) = answer.await.unwrap();
+    assert_eq!((status, text.as_str(), error.is_none()), (200, "at last", true));
+    wait_until(async || sender.is_closed()).await;
+    // Over HTTP/1.1 it is the header that says so.
+    let mut sender = world.connect(Http1).await;
+    assert_eq!(sender.get("/leave").await.unwrap().headers()["connection"], "close");
+}
+
+#[tokio::test]
+async fn who_does_not_leave_is_left() {
+    let world = world(Limits { leave_grace: Duration::from_millis(50), ..Limits::default() }).await;
+    for goes_on in [false, true] {
+        let mut tls = world.tls(Http2, None).await.unwrap();
+        tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        // Nothing that it is asked is answered.
+        let (mut reader, mut writer) = tokio::io::split(tls);
+        let asking = tokio::spawn(async move {
+            let head = b"\x82\x87\x41\x01x\x44\x06/leave";
+            for stream in (1_u32..).step_by(2).map(u32::to_be_bytes) {
+                let frame = [&[0, 0, u8::try_from(head.len()).unwrap(), 1, 0x5], &stream[..], head].concat();
+                if writer.write_all(&frame).await.is_err() || !goes_on {
+                    return writer;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            writer
+        });
+        closed_by_peer(&mut reader).await;
+        asking.await.unwrap();
+    }
+}
+
 /// Waits for the end; whether it comes as an error is all the same.
 async fn closed_by_peer(stream: &mut (impl AsyncReadExt + Unpin)) {
     let mut rest = Vec::new();
@@ -385,6 +437,32 @@ async fn a_client_that_does_not_read_holds_up_its_own_stream_only() {
         let drained = tokio::time::timeout(Duration::from_secs(5), world.served).await.unwrap();
         assert_eq!(drained.unwrap(), Drained { cut: 1 });
         assert!(unread.into_body().collect().await.is_err(), "what was cut does not look complete");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_read_is_not_kept_for_ever() {
+    let limits = Limits {
+        send_timeout: Duration::from_millis(200),
+        idle_timeout: Duration::from_millis(60),
+        ..Limits::default()
+    };
+    let world = world(limits).await;
+    for protocol in [Http1, Http2] {
+        let mut follower = world.connect(protocol).await;
+        let mut endless = follower.get("/endless").await.unwrap().into_body();
+        let mut slow = world.connect(protocol).await.get("/long").await.unwrap().into_body();
+        while let Ok(frame) = slow.frame().await.expect("it does not look complete") {
+            assert!(!slow.is_end_stream(), "{protocol:?}: {frame:?} is the last");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // What streams goes on, however slowly.
+        let mut read = BytesMut::new();
+        while read != "some lines" {
+            read.extend(endless.frame().await.unwrap().unwrap().into_data().unwrap());
+        }
+        let more = tokio::time::timeout(Duration::from_millis(100), endless.frame()).await;
+        assert!(more.is_err(), "{protocol:?}: {more:?}");
     }
 }
 

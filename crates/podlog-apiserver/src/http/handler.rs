@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use http::header::CACHE_CONTROL;
+use http::header::{CACHE_CONTROL, CONNECTION};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderName, HeaderValue, Request, StatusCode, Version};
 use http_body_util::BodyExt;
 use podlog_api::query::Query;
 use podlog_api::{ApiError, Attributes, Details, Reason, RequestInfo, StreamRules, UserInfo, go, rbac};
@@ -18,8 +18,9 @@ use podlog_serving::{
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Answer};
+use super::in_flight::Slot;
 use super::negotiation::error_layout;
-use super::{Call, InFlight, Metrics, dispatch, impersonation, malformed};
+use super::{Call, InFlight, Metrics, dispatch, impersonation, malformed, sending};
 use crate::audit::{Auditor, Record};
 use crate::auth::{ClusterAuthorizer, ServiceAccountAuthenticator, TokenIssuer};
 use crate::registry::Registry;
@@ -64,6 +65,17 @@ struct Asked<'a> {
     audit_id: &'a HeaderValue,
     /// What is noted of it; there once it is known who asks, if anything is to be noted.
     audit: OnceLock<Arc<Record>>,
+    /// Whether it is known who asks, once that has been looked into.
+    caller: OnceLock<Caller>,
+    /// Its place among the requests in flight, where it needs one.
+    slot: OnceLock<Slot>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Known,
+    /// Nobody, or anybody.
+    Unknown,
 }
 
 /// Answers requests.
@@ -90,10 +102,13 @@ impl App {
         let query = Query::parse(&raw_query);
         let layout = error_layout(&parts.headers, &raw_query);
         let audit_id = audit_id(&parts);
-        let asked = Asked { info: &info, query, raw_query, audit_id: &audit_id, audit: OnceLock::new() };
+        let is_http2 = parts.version == Version::HTTP_2;
+        let (audit, caller, slot) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let asked = Asked { info: &info, query, raw_query, audit_id: &audit_id, audit, caller, slot };
         let work = AssertUnwindSafe(self.chain(&asked, parts, body, peer)).catch_unwind();
         let deadline = if info.is_long_running() { None } else { Some(self.request_timeout) };
         let result = within(deadline, work).await.unwrap_or_else(|panic| {
+            let text = panic_text(&*panic);
             if let Some(record) = asked.audit.get() {
                 record.panicked(text);
             }
@@ -107,11 +122,14 @@ impl App {
             answer = record.answered(answer, failure.as_ref()).await;
         }
         let headers = answer.headers_mut();
-            let text = panic_text(&*panic);
         headers.insert(AUDIT_ID, asked.audit_id.clone());
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+        // HTTP/2 lets a client ask for much at once: who is unknown gets a connection a request.
+        if is_http2 && asked.caller.get() == Some(&Caller::Unknown) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         self.metrics.answered(&info, answer.status().as_u16(), started.elapsed());
-        answer
+        sending::in_its_place(answer, asked.slot.into_inner())
     }
 
     async fn chain(
@@ -133,10 +151,13 @@ impl App {
             }
             user = other.user;
         }
-        let Ok(_slot) = self.in_flight.enter(&user, info) else {
+        let Ok(slot) = self.in_flight.enter(&user, info) else {
             self.metrics.dropped(info);
             return Ok(answer::too_many_requests());
         };
+        if let Some(slot) = slot {
+            let _ = asked.slot.set(slot);
+        }
         let permit = match self.permit(authorizer, &user, &info.attributes, audit.as_deref()).await? {
             Ok(permit) => permit,
             Err(error) => {
@@ -148,6 +169,7 @@ impl App {
         };
         let upgrade = Upgrade::of(&mut parts);
         let call = Call {
+            address: peer.address.ip().to_canonical(),
             path: parts.uri.path().to_owned(),
             method: parts.method,
             headers: parts.headers,
@@ -169,7 +191,6 @@ impl App {
         asked: &Asked<'_>,
         parts: &Parts,
         peer: &Peer,
-            address: peer.address.ip().to_canonical(),
     ) -> Result<UserInfo, ApiError> {
         let audit_id = asked.audit_id.to_str().unwrap_or_default();
         let user = match self.authenticator.authenticate(parts, peer).await {
@@ -187,6 +208,8 @@ impl App {
         if let Some(record) = record {
             let _ = asked.audit.set(record);
         }
+        let is_known = user.as_ref().is_some_and(|user| !user.is_anonymous());
+        let _ = asked.caller.set(if is_known { Caller::Known } else { Caller::Unknown });
         user.ok_or_else(ApiError::unauthorized)
     }
 

@@ -15,6 +15,7 @@ mod malformed;
 mod metrics;
 mod negotiation;
 mod options;
+mod sending;
 #[cfg(test)]
 mod tests;
 mod watch;

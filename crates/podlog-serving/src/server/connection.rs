@@ -5,23 +5,25 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::{Request, Response, StatusCode};
+use http::header::CONNECTION;
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, interval, interval_at};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
 use super::passage::{Noted, Passage, hold_little};
-use super::requests::{Counted, CountedBody, Idleness, Requests};
+use super::requests::{Counted, CountedBody, Idleness, Leaving, Requests};
 use crate::{Handler, Peer, ServerTls, SparseBuffers, text_body};
 
 /// Bytes of a stream that HTTP/2 holds and still takes more.
@@ -110,23 +112,44 @@ impl Connections {
         let builder = self.builder(is_http2);
         let make = || Box::pin(builder.serve_connection_with_upgrades(io, service).into_owned());
         let mut connection = SparseBuffers::for_connection(make);
-        let mut check = tokio::time::interval(self.limits.idle_timeout / 3);
+        let mut check = interval(self.limits.idle_timeout / 3);
         let mut idleness = Idleness::begins(Instant::now());
+        let mut leaving = None;
         let mut ending = false;
         loop {
             tokio::select! {
-                ended = poll_fn(|context| SparseBuffers::for_connection(|| connection.as_mut().poll(context))) => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%address, %error, "connection ended");
+                ended = poll_fn(|context| {
+                    // The answer that says so has to be sent, which wakes this, too.
+                    if leaving.is_none() && active.are_last() {
+                        return Poll::Ready(None);
                     }
-                    break;
-                }
+                    SparseBuffers::for_connection(|| connection.as_mut().poll(context)).map(Some)
+                }) => match ended {
+                    None => {
+                        (leaving, ending) = (Some(Leaving::default()), true);
+                        check = interval_at(Instant::now() + self.limits.leave_grace, self.limits.leave_grace);
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    Some(ended) => {
+                        if let Err(error) = ended {
+                            tracing::debug!(%address, %error, "connection ended");
+                        }
+                        break;
+                    }
+                },
                 () = self.abort.cancelled() => return,
                 () = self.shutdown.cancelled(), if !ending => {
                     ending = true;
                     connection.as_mut().graceful_shutdown();
                 }
                 now = check.tick() => {
+                    if leaving.as_mut().is_some_and(|leaving| leaving.is_over(&active)) {
+                        return;
+                    }
+                    if active.are_unread_for(self.limits.send_timeout, now) {
+                        tracing::debug!(%address, "a client does not read what it asked for");
+                        return;
+                    }
                     if idleness.look(&active, now) >= self.limits.idle_timeout {
                         if ending {
                             return;
@@ -170,13 +193,17 @@ impl Connections {
         passage: &Arc<Passage>,
     ) -> Result<Response<CountedBody>, Infallible> {
         let counted = [Counted::new(&self.requests), Counted::new(active)];
+        let is_http2 = request.version() == Version::HTTP_2;
         // A handler that panics has answered nobody else wrongly: the state it shares is behind locks that do not poison.
         let answer = AssertUnwindSafe(self.handler.handle(request, peer)).catch_unwind().await;
-        let response = answer.unwrap_or_else(|_| {
+        let mut response = answer.unwrap_or_else(|_| {
             let mut response = Response::new(text_body("the request caused a panic, see the server's log\n"));
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
         });
+        if is_http2 && response.headers_mut().remove(CONNECTION).is_some_and(|value| value == "close") {
+            active.set_last();
+        }
         Ok(response.map(|body| CountedBody::new(body, counted, &self.cut, passage)))
     }
 }

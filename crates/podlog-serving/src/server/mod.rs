@@ -40,6 +40,9 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// For a connection without any request. Default 120 s, as above.
     pub idle_timeout: Duration,
+    /// For a client to read a long answer of known length; then its connection is closed, within a third of `idle_timeout`: what it does
+    /// not read is held for it. Default 60 s, Kubernetes' time for a whole request.
+    pub send_timeout: Duration,
     /// Between TCP keep-alive probes. Default 15 s, as Go's.
     pub keep_alive: Duration,
     /// Between pings of HTTP/2 and WebSockets, which keep a stream without bytes from looking idle to what lies between
@@ -48,6 +51,9 @@ pub struct Limits {
     /// For a client to answer a ping. Default 1 day: a client that was suspended (Ctrl-Z) or reads slowly answers late, and
     /// whether it is gone is found out by TCP.
     pub ping_patience: Duration,
+    /// For a client over HTTP/2 to leave once an answer with `Connection: close` has told it to: its connection is closed when it
+    /// has no requests then, or makes new ones later. Default 5 s.
+    pub leave_grace: Duration,
     /// For answers of known length to be finished once the server shuts down. Default 30 s.
     pub grace: Duration,
     /// For streams to end by themselves once the server shuts down; then they are cut. Default 1 s.
@@ -63,9 +69,11 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(120),
+            send_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(15),
             ping: Duration::from_secs(20),
             ping_patience: Duration::from_secs(24 * 60 * 60),
+            leave_grace: Duration::from_secs(5),
             grace: Duration::from_secs(30),
             stream_grace: Duration::from_secs(1),
         }

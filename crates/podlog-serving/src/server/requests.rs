@@ -2,18 +2,22 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::passage::{Passage, Share};
 use crate::{Body, BodyError};
+
+/// Answers that are no longer than that are in buffers at once.
+const LONG: u64 = 64 << 10;
 
 /// The requests of a server, or of one connection.
 #[derive(Debug, Default)]
@@ -24,6 +28,10 @@ pub(crate) struct Requests {
     streaming: AtomicUsize,
     /// All that there ever were.
     begun: AtomicUsize,
+    /// The client is to make no more of them.
+    last: AtomicBool,
+    /// When the sending of long answers began that have not been sent yet.
+    sending: Mutex<Vec<Instant>>,
     changed: Notify,
 }
 
@@ -35,6 +43,21 @@ impl Requests {
     /// How many there have been.
     fn begun(&self) -> usize {
         self.begun.load(Ordering::SeqCst)
+    }
+
+    /// There shall be no more than there are.
+    pub(super) fn set_last(&self) {
+        self.last.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether there shall be no more.
+    pub(super) fn are_last(&self) -> bool {
+        self.last.load(Ordering::SeqCst)
+    }
+
+    /// Whether a long answer has been on its way for so long.
+    pub(super) fn are_unread_for(&self, patience: Duration, now: Instant) -> bool {
+        self.sending.lock().iter().any(|begun| now.duration_since(*begun) >= patience)
     }
 
     /// Resolves when nothing is left but streams.
@@ -80,6 +103,22 @@ impl Idleness {
             (self.since, self.begun) = (now, begun);
         }
         now - self.since
+    }
+}
+
+/// A client that has been told to make no more requests on its connection, as told by looks at it every now and then.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    /// Requests until the last look.
+    begun: Option<usize>,
+}
+
+impl Leaving {
+    /// Whether the connection can be closed: it has what it waited for, or does not listen.
+    pub(super) fn is_over(&mut self, requests: &Requests) -> bool {
+        let begun = requests.begun();
+        let asks_on = self.begun.replace(begun).is_some_and(|before| before != begun);
+        asks_on || requests.count() == 0
     }
 }
 
@@ -133,9 +172,34 @@ impl Drop for Counted {
 /// A body that keeps its request counted, and ends in an error when it is cut.
 pub(super) struct CountedBody {
     inner: Body,
+    /// One of known length that takes its time.
+    _sending: Option<LongAnswer>,
     /// A body of known length is neither cut nor held back: it is either sent or dropped with its connection.
     stream: Option<Streaming>,
     _counted: [Counted; 2],
+}
+
+/// A long answer that is being sent.
+struct LongAnswer {
+    requests: Arc<Requests>,
+    begun: Instant,
+}
+
+impl LongAnswer {
+    fn begin(requests: &Arc<Requests>) -> Self {
+        let begun = Instant::now();
+        requests.sending.lock().push(begun);
+        LongAnswer { requests: requests.clone(), begun }
+    }
+}
+
+impl Drop for LongAnswer {
+    fn drop(&mut self) {
+        let mut sending = self.requests.sending.lock();
+        if let Some(at) = sending.iter().position(|begun| *begun == self.begun) {
+            sending.swap_remove(at);
+        }
+    }
 }
 
 struct Streaming {
@@ -156,7 +220,9 @@ impl CountedBody {
         }
         let stream = is_stream
             .then(|| Streaming { cut: Box::pin(cut.clone().cancelled_owned()), share: Share::of(passage) });
-        CountedBody { inner, stream, _counted: counted }
+        let is_long = inner.size_hint().exact().is_some_and(|length| length > LONG);
+        let _sending = is_long.then(|| LongAnswer::begin(&counted[1].requests));
+        CountedBody { inner, _sending, stream, _counted: counted }
     }
 }
 
@@ -207,5 +273,18 @@ mod tests {
         assert_eq!([look(120), look(150)], [0, 0]);
         drop(open);
         assert_eq!([look(180), look(210)], [30, 60]);
+    }
+
+    #[test]
+    fn who_leaves_gets_what_was_asked_for_before() {
+        let requests = Arc::<Requests>::default();
+        let open = Counted::stream(&requests);
+        let mut leaving = Leaving::default();
+        assert_eq!([leaving.is_over(&requests), leaving.is_over(&requests)], [false, false]);
+        drop(Counted::new(&requests));
+        assert!(leaving.is_over(&requests), "it goes on asking");
+        assert!(!Leaving::default().is_over(&requests));
+        drop(open);
+        assert!(Leaving::default().is_over(&requests));
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Version};
 use http_body_util::BodyExt;
-use podlog_serving::{BodySender, Peer, stream_body};
+use podlog_serving::{BodySender, Peer, empty_body, stream_body};
 use serde_json::json;
 
 use super::{Answered, App, InFlight, server};
@@ -66,6 +66,16 @@ async fn too_many_at_once_are_told_to_come_back() {
 }
 
 #[tokio::test]
+async fn who_does_not_read_keeps_a_place() {
+    let app = limited(RequestLimits { max_in_flight: 1, ..RequestLimits::default() }).await;
+    let unread = app.open("GET", "/api/v1/namespaces", &[BOB], "").await;
+    assert_eq!(app.send("GET", MAPS, &[BOB], "").await.code, 429);
+    drop(unread);
+    assert_eq!(app.send("GET", MAPS, &[BOB], "").await.code, 200);
+    assert_eq!(app.send("GET", MAPS, &[BOB], "").await.code, 200, "what has been read has no place");
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let limits = RequestLimits { request_timeout: Duration::from_millis(50), ..RequestLimits::default() };
     let app = limited(limits).await;
@@ -77,4 +87,32 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let watch = app.open("GET", &format!("{MAPS}?watch=true&timeoutSeconds=1"), &[BOB], "").await;
     assert_eq!(watch.status(), 200);
     assert!(watch.into_body().collect().await.is_ok(), "the watch ends when it is asked to");
+}
+
+/// HTTP/2 lets a client ask for much at once: who is unknown gets a connection a request
+/// (`TestUnauthenticatedHTTP2ClientConnectionClose` of `k8s.io/apiserver/pkg/endpoints/filters`).
+#[tokio::test]
+async fn who_is_unknown_is_told_to_leave() {
+    let app = server().await;
+    let bad = ("authorization", "Bearer made-up");
+    let unknown = ("x-user", "somebody,system:unauthenticated");
+    for (version, target, headers, code, connection) in [
+        (Version::HTTP_2, "/version", &[BOB][..], 200, ""),
+        (Version::HTTP_2, "/api/v1/pods", &[BOB], 403, ""),
+        (Version::HTTP_2, "/version", &[], 401, "close"),
+        (Version::HTTP_2, "/version", &[bad], 401, "close"),
+        (Version::HTTP_2, "/healthz", &[], 200, "close"),
+        (Version::HTTP_2, "/version", &[unknown], 200, "close"),
+        (Version::HTTP_11, "/version", &[bad], 401, ""),
+        (Version::HTTP_11, "/healthz", &[], 200, ""),
+    ] {
+        let mut request = Request::get(target).version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), certificate_chain: Vec::new().into() };
+        let answer = app.serve(request.body(empty_body()).unwrap(), peer).await;
+        let said = answer.headers().get("connection").map_or("", |value| value.to_str().unwrap());
+        assert_eq!((answer.status().as_u16(), said), (code, connection), "{version:?} {target} {headers:?}");
+    }
 }
