@@ -29,12 +29,13 @@ pub(crate) enum Member {
 pub(crate) struct ClusterAuthorizer {
     registry: Registry,
     members: Vec<Member>,
+    proofs: node::Proofs,
 }
 
 impl ClusterAuthorizer {
     /// Asks `members` in their order.
     pub(crate) fn new(registry: Registry, members: Vec<Member>) -> Self {
-        ClusterAuthorizer { registry, members }
+        ClusterAuthorizer { registry, members, proofs: node::Proofs::default() }
     }
 
     /// What the user may do in a namespace, as far as those who decide can say.
@@ -63,7 +64,7 @@ impl ClusterAuthorizer {
         attributes: &Attributes,
     ) -> Result<Decision, AuthzError> {
         match member {
-            Member::Node => Ok(node::authorize(&self.registry, user, attributes)),
+            Member::Node => Ok(node::authorize(&self.registry, &self.proofs, user, attributes)),
             Member::Rbac => Ok(self.registry.policy().authorize(user, attributes)),
             Member::Webhook(webhook) => webhook.authorize(user, attributes).await,
             Member::AlwaysAllow => Ok(Decision::Allow(String::new())),

@@ -2,6 +2,9 @@
 //!
 //! As `plugin/pkg/auth/authorizer/node`. Logs are not among it.
 
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
 use podlog_api::selector::SelectorOperator;
 use podlog_api::{Attributes, Decision, Object, Selectors, UserInfo};
 
@@ -24,6 +27,16 @@ const ALWAYS: &[(&str, &str, &[&str])] = &[
 /// Said of a question about no object in particular.
 const NO_NAME: &str = "No Object name found";
 
+/// Relations that are remembered; then all are forgotten.
+const MAX_PROOFS: usize = 1 << 14;
+
+/// Which pod has proved last that a node needs an object. It is asked first: with very many pods, looking at all takes long.
+#[derive(Default)]
+pub(super) struct Proofs(Mutex<HashMap<Need, String>>);
+
+/// Node, kind, namespace and name.
+type Need = [String; 4];
+
 /// One question of a node.
 struct Asked<'a> {
     node: &'a str,
@@ -34,7 +47,12 @@ struct Asked<'a> {
     name: &'a str,
 }
 
-pub(super) fn authorize(registry: &Registry, user: &UserInfo, attributes: &Attributes) -> Decision {
+pub(super) fn authorize(
+    registry: &Registry,
+    proofs: &Proofs,
+    user: &UserInfo,
+    attributes: &Attributes,
+) -> Decision {
     let (
         Some(node),
         Attributes::Resource { verb, group, resource, subresource, namespace, name, selectors, .. },
@@ -46,8 +64,8 @@ pub(super) fn authorize(registry: &Registry, user: &UserInfo, attributes: &Attri
     match (group.as_str(), resource.as_str()) {
         ("", "nodes") => nodes(&asked),
         ("", "pods") => pods(registry, &asked, selectors),
-        ("", kind @ ("configmaps" | "secrets")) => needed_by_pods(registry, &asked, kind),
-        ("", "serviceaccounts") => tokens(registry, &asked),
+        ("", kind @ ("configmaps" | "secrets")) => needed_by_pods(registry, proofs, &asked, kind),
+        ("", "serviceaccounts") => tokens(registry, proofs, &asked),
         ("coordination.k8s.io", "leases") => leases(&asked),
         (group, resource) => {
             let mine = |rule: &&(&str, &str, &[&str])| rule.0 == group && rule.1 == resource;
@@ -105,26 +123,29 @@ fn selects_node(selectors: &Selectors, node: &str) -> bool {
     })
 }
 
-fn needed_by_pods(registry: &Registry, asked: &Asked<'_>, kind: &str) -> Decision {
+fn needed_by_pods(registry: &Registry, proofs: &Proofs, asked: &Asked<'_>, kind: &str) -> Decision {
     match (asked.subresource, asked.verb) {
         (_, verb) if !matches!(verb, "get" | "list" | "watch") => {
             no_opinion("can only read resources of this type")
         }
         ("", _) if asked.namespace.is_empty() => no_opinion("can only read namespaced object of this type"),
         ("", _) if asked.name.is_empty() => no_opinion(NO_NAME),
-        ("", _) => related(registry, asked, |pod| references::to(pod, kind, |name| name == asked.name)),
+        ("", _) => {
+            related(registry, proofs, asked, kind, |pod| references::to(pod, kind, |name| name == asked.name))
+        }
         _ => no_opinion("cannot read subresource"),
     }
 }
 
-fn tokens(registry: &Registry, asked: &Asked<'_>) -> Decision {
+fn tokens(registry: &Registry, proofs: &Proofs, asked: &Asked<'_>) -> Decision {
     if asked.verb != "create" || asked.name.is_empty() {
         return no_opinion("can only create tokens for individual service accounts");
     }
     if asked.subresource != "token" {
         return no_opinion("can only create token subresource of serviceaccount");
     }
-    related(registry, asked, |pod| pod.text("/spec/serviceAccountName") == asked.name)
+    let uses = |pod: &Object| pod.text("/spec/serviceAccountName") == asked.name;
+    related(registry, proofs, asked, "serviceaccounts", uses)
 }
 
 /// The lease that says that the node lives. Its name is not known on create: admission looks at it.
@@ -141,12 +162,34 @@ fn leases(asked: &Asked<'_>) -> Decision {
     allow_if(true)
 }
 
-/// Whether a pod of the node relates to what is asked for by name.
-fn related(registry: &Registry, asked: &Asked<'_>, relates: impl Fn(&Object) -> bool) -> Decision {
+/// Whether a pod of the node relates to the object of a kind that is asked for by name.
+fn related(
+    registry: &Registry,
+    proofs: &Proofs,
+    asked: &Asked<'_>,
+    kind: &str,
+    relates: impl Fn(&Object) -> bool,
+) -> Decision {
+    let proves = |pod: &Object| runs_on(pod, asked.node) && relates(pod);
+    let need = [asked.node, kind, asked.namespace, asked.name].map(str::to_owned);
+    let known = proofs.0.lock().get(&need).cloned();
+    let known = known.and_then(|pod| registry.find(pods_kind(), asked.namespace, &pod).ok().flatten());
+    if known.is_some_and(|pod| proves(&pod)) {
+        return relationship(asked.node, true);
+    }
     // Names of objects are written in JSON as they are.
     let words = [asked.node, asked.name];
     let pods = registry.mentioning(pods_kind(), asked.namespace, &words).unwrap_or_default();
-    relationship(asked.node, pods.iter().any(|pod| runs_on(pod, asked.node) && relates(pod)))
+    let proof = pods.iter().find(|pod| proves(pod));
+    let mut proofs = proofs.0.lock();
+    if proofs.len() >= MAX_PROOFS {
+        proofs.clear();
+    }
+    match proof {
+        Some(pod) => proofs.insert(need, pod.name().to_owned()),
+        None => proofs.remove(&need),
+    };
+    relationship(asked.node, proof.is_some())
 }
 
 fn relationship(node: &str, found: bool) -> Decision {
@@ -168,6 +211,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::registry::DeleteOptions;
     use crate::store::RedbStore;
 
     #[tokio::test]
@@ -186,11 +230,7 @@ mod tests {
                 "containers": [{"name": "mention-theirs", "image": "i"}]});
             create("pods", json!({"metadata": {"name": format!("on-{node}")}, "spec": spec})).await;
         }
-        let user = UserInfo {
-            username: "system:node:n1".into(),
-            groups: vec!["system:nodes".into()],
-            ..UserInfo::default()
-        };
+        let proofs = Proofs::default();
         let everything = "kubernetes.io/x=y";
         let related = "no relationship found between node 'n1' and this object";
         let rows = [
@@ -267,13 +307,52 @@ mod tests {
             ("create subjectaccessreviews.authorization.k8s.io - -", "", "yes"),
         ];
         for (question, selector, expected) in rows {
-            let decision = authorize(&registry, &user, &attributes(question, selector));
-            let said = match decision {
-                Decision::Allow(_) => "yes".to_owned(),
-                Decision::NoOpinion(why) => why,
-                Decision::Deny(why) => format!("denied: {why}"),
-            };
-            assert_eq!(said, expected, "{question} {selector}");
+            assert_eq!(says(&registry, &proofs, question, selector), expected, "{question} {selector}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_proved_a_need_proves_it_only_while_it_is_there() {
+        let registry = Registry::new(Arc::new(RedbStore::in_memory().unwrap()));
+        crate::bootstrap::ensure(&registry).await.unwrap();
+        let (accounts, pods) = (find("", "v1", "serviceaccounts").unwrap(), pods_kind());
+        let account = Object::new(json!({"metadata": {"name": "default"}}));
+        registry.create(accounts, "default", account).await.unwrap();
+        let run = async |name: &str| {
+            let spec = json!({"nodeName": "n1", "containers": [{"name": "c", "image": "i"}],
+                "volumes": [{"name": "v", "secret": {"secretName": "mine"}}]});
+            let pod = Object::new(json!({"metadata": {"name": name}, "spec": spec}));
+            registry.create(pods, "default", pod).await.unwrap();
+        };
+        let end = async |name: &str| {
+            let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+            registry.delete(pods, "default", name, options).await.unwrap();
+        };
+        let proofs = Proofs::default();
+        let may = || says(&registry, &proofs, "get secrets default mine", "") == "yes";
+        assert!(!may());
+        run("first").await;
+        assert!(may() && may());
+        run("second").await;
+        end("first").await;
+        assert!(may());
+        end("second").await;
+        assert!(!may());
+        run("first").await;
+        assert!(may());
+    }
+
+    /// What node `n1` hears.
+    fn says(registry: &Registry, proofs: &Proofs, question: &str, selector: &str) -> String {
+        let user = UserInfo {
+            username: "system:node:n1".into(),
+            groups: vec!["system:nodes".into()],
+            ..UserInfo::default()
+        };
+        match authorize(registry, proofs, &user, &attributes(question, selector)) {
+            Decision::Allow(_) => "yes".to_owned(),
+            Decision::NoOpinion(why) => why,
+            Decision::Deny(why) => format!("denied: {why}"),
         }
     }
 

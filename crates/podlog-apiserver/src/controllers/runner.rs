@@ -65,6 +65,9 @@ pub(crate) trait Controller: Send + Sync + 'static {
     /// The kinds whose changes matter to it.
     fn watches(&self) -> Vec<&'static Resource>;
 
+    /// All objects of a kind are about to be reported: it is the start, or changes may have been missed.
+    fn begin(&self, _resource: &'static Resource) {}
+
     /// The keys to look at after a change. Every object that exists at the start is reported once.
     ///
     /// # Errors
@@ -136,6 +139,7 @@ async fn follow_once(
     resource: &'static Resource,
     workers: &[Arc<Worker>],
 ) -> Result<(), ApiError> {
+    workers.iter().for_each(|worker| worker.controller.begin(resource));
     let report = {
         let (registry, workers) = (registry.clone(), workers.to_vec());
         move || {

@@ -5,7 +5,10 @@
 use podlog_api::{Object, selector::LabelSelector};
 use serde_json::{Map, Value, json};
 
-use super::resources;
+use super::{
+    claims::{OnNode, host_ports},
+    resources,
+};
 use crate::controllers::tolerations::{NO_EXECUTE, NO_SCHEDULE, PREFER_NO_SCHEDULE, is_tolerated, taints};
 
 /// What keeps a pod from a node, in upstream's words.
@@ -27,7 +30,7 @@ impl Obstacle {
 }
 
 /// Why the pod cannot run on the node; `None` when it can. The first kind of obstacle counts, as upstream stops there.
-pub(super) fn obstacle(pod: &Object, node: &Object, on_node: &[&Object]) -> Option<Obstacle> {
+pub(super) fn obstacle(pod: &Object, node: &Object, on_node: &OnNode) -> Option<Obstacle> {
     if is_unschedulable(pod, node) {
         return Some(Obstacle::of_the_node("node(s) were unschedulable"));
     }
@@ -37,7 +40,7 @@ pub(super) fn obstacle(pod: &Object, node: &Object, on_node: &[&Object]) -> Opti
     if !selects(pod, node) {
         return Some(Obstacle::of_the_node("node(s) didn't match Pod's node affinity/selector"));
     }
-    if has_port_conflict(pod, on_node) {
+    if host_ports(pod).iter().any(|port| on_node.has(port)) {
         return Some(Obstacle::of_other_pods("node(s) didn't have free ports for the requested pod ports"));
     }
     resources::missing(pod, node, on_node).or_else(|| inter_pod_obstacle(pod, on_node))
@@ -109,38 +112,8 @@ fn expressions_match(expressions: &Value, values: &Map<String, Value>) -> bool {
     selector.is_ok_and(|selector| selector.matches(Some(values)))
 }
 
-fn has_port_conflict(pod: &Object, on_node: &[&Object]) -> bool {
-    let wanted = host_ports(pod);
-    let taken: Vec<_> = on_node.iter().flat_map(|other| host_ports(other)).collect();
-    wanted.iter().any(|(ip, port, protocol)| {
-        taken.iter().any(|(other_ip, other_port, other_protocol)| {
-            let same_ip = ip == other_ip || is_any(ip) || is_any(other_ip);
-            same_ip && port == other_port && protocol == other_protocol
-        })
-    })
-}
-
-fn is_any(ip: &str) -> bool {
-    matches!(ip, "" | "0.0.0.0")
-}
-
-fn host_ports(pod: &Object) -> Vec<(&str, i64, &str)> {
-    let containers = pod.array("/spec/containers").iter();
-    let ports = containers.flat_map(|container| container["ports"].as_array().into_iter().flatten());
-    ports
-        .filter_map(|port| {
-            let number = port["hostPort"].as_i64().filter(|number| *number > 0)?;
-            Some((
-                port["hostIP"].as_str().unwrap_or_default(),
-                number,
-                port["protocol"].as_str().unwrap_or("TCP"),
-            ))
-        })
-        .collect()
-}
-
 /// Required affinity and anti-affinity between pods of the same host; other topologies count as met.
-fn inter_pod_obstacle(pod: &Object, on_node: &[&Object]) -> Option<Obstacle> {
+fn inter_pod_obstacle(pod: &Object, on_node: &OnNode) -> Option<Obstacle> {
     let required = |kind: &str| {
         let pointer = format!("/spec/affinity/{kind}/requiredDuringSchedulingIgnoredDuringExecution");
         pod.array(&pointer)
@@ -149,20 +122,22 @@ fn inter_pod_obstacle(pod: &Object, on_node: &[&Object]) -> Option<Obstacle> {
             .cloned()
             .collect::<Vec<_>>()
     };
-    let near = |term: &Value, other: &Object| {
+    let near = |term: &Value, (namespace, labels): (&str, &Map<String, Value>)| {
         let namespaces = term["namespaces"].as_array();
         let in_namespace = match namespaces {
-            Some(list) if !list.is_empty() => list.iter().any(|name| name == other.namespace()),
-            _ => other.namespace() == pod.namespace(),
+            Some(list) if !list.is_empty() => list.iter().any(|name| name == namespace),
+            _ => namespace == pod.namespace(),
         };
         let selector = LabelSelector::from_value(&term["labelSelector"]);
-        in_namespace && selector.is_ok_and(|selector| selector.matches_object(other))
+        in_namespace && selector.is_ok_and(|selector| selector.matches(Some(labels)))
     };
-    let attracted = |term: &Value| near(term, pod) || on_node.iter().any(|other| near(term, other));
+    let nothing = Map::new();
+    let own = pod.at("/metadata/labels").and_then(Value::as_object).unwrap_or(&nothing);
+    let others = |term: &Value| on_node.labels().any(|other| near(term, other));
+    let attracted = |term: &Value| near(term, (pod.namespace(), own)) || others(term);
     if !required("podAffinity").iter().all(attracted) {
         return Some(Obstacle::of_the_node("node(s) didn't match pod affinity rules"));
     }
-    let repelled = |term: &Value| on_node.iter().any(|other| near(term, other));
-    let is_repelled = required("podAntiAffinity").iter().any(repelled);
+    let is_repelled = required("podAntiAffinity").iter().any(others);
     is_repelled.then(|| Obstacle::of_other_pods("node(s) didn't match pod anti-affinity rules"))
 }

@@ -1,17 +1,19 @@
 //! Gives pods to nodes: as kube-scheduler with its default plugins, as far as single machines and small clusters need them.
 
+mod claims;
 mod filters;
 mod resources;
 
 pub(crate) use filters::{may_hold, may_keep};
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use podlog_api::{ApiError, Object, resource::Resource};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     action::{Action, Event, Severity},
@@ -20,6 +22,7 @@ use super::{
     runner::{Change, Controller, Key},
 };
 use crate::registry::Part;
+use claims::{Claims, OnNode};
 use filters::Obstacle;
 
 const COMPONENT: &str = "default-scheduler";
@@ -31,6 +34,8 @@ const RETRY: Duration = Duration::from_secs(300);
 pub(crate) struct Scheduler {
     /// Pods that were without a node when last seen.
     waiting: Mutex<BTreeSet<Key>>,
+    /// What is on nodes; `None` until a pod waits, and when some of it may have been missed.
+    claims: Mutex<Option<Claims>>,
 }
 
 impl Controller for Scheduler {
@@ -42,7 +47,16 @@ impl Controller for Scheduler {
         vec![kinds::pods(), kinds::nodes()]
     }
 
+    fn begin(&self, resource: &'static Resource) {
+        if resource.kind == "Pod" {
+            *self.claims.lock() = None;
+        }
+    }
+
     fn keys(&self, change: &Change<'_>, _: &dyn Objects) -> Result<Vec<Key>, ApiError> {
+        if change.resource.kind == "Pod" {
+            self.note(change);
+        }
         let mut waiting = self.waiting.lock();
         if change.resource.kind == "Pod" {
             let key = Key::of(change.object);
@@ -56,16 +70,61 @@ impl Controller for Scheduler {
     }
 
     fn reconcile(&self, key: &Key, objects: &dyn Objects, now: Timestamp) -> Result<Vec<Action>, ApiError> {
-        let pod = objects.find(kinds::pods(), &key.namespace, &key.name)?.filter(is_waiting);
-        let Some(pod) = pod else {
+        let pod = objects.find(kinds::pods(), &key.namespace, &key.name)?;
+        let mut claims = self.claims.lock();
+        if let Some(claims) = claims.as_mut() {
+            // Nor is it where it was to be put when that did not work out.
+            claims.remove(key);
+            pod.iter().for_each(|pod| claims.note(key, pod));
+        }
+        let Some(pod) = pod.filter(is_waiting) else {
             self.waiting.lock().remove(key);
             return Ok(Vec::new());
         };
         self.waiting.lock().insert(key.clone());
+        let claims = match &mut *claims {
+            Some(claims) => claims,
+            none => none.insert(claims_of_all(objects)?),
+        };
         let nodes = objects.list(kinds::nodes(), None)?;
-        let pods = objects.select(kinds::pods(), None, &|_| true, &claim_on_node)?;
-        Ok(decide(&pod, &nodes, &pods, now))
+        let actions = decide(&pod, &nodes, claims, now);
+        if let Some(Action::Bind { node, .. }) = actions.first() {
+            // The next pod is not to wait until this is reported.
+            claims.insert(key, node, &pod);
+        }
+        Ok(actions)
     }
+}
+
+impl Scheduler {
+    /// What a pod takes of its node now.
+    fn note(&self, change: &Change<'_>) {
+        let mut claims = self.claims.lock();
+        let Some(claims) = claims.as_mut() else { return };
+        let key = Key::of(change.object);
+        let claims_the_same = |previous: &Object| {
+            let at = |pointer| previous.at(pointer) == change.object.at(pointer);
+            at("/spec") && at("/metadata/labels")
+        };
+        if change.is_deletion {
+            claims.remove(&key);
+        } else if is_pod_finished(change.object)
+            || !claims.holds(&key)
+            || !change.previous.is_some_and(claims_the_same)
+        {
+            claims.note(&key, change.object);
+        }
+    }
+}
+
+fn claims_of_all(objects: &dyn Objects) -> Result<Claims, ApiError> {
+    let claims = RefCell::new(Claims::default());
+    let note = |pod: Object| {
+        claims.borrow_mut().note(&Key::of(&pod), &pod);
+        None
+    };
+    objects.select(kinds::pods(), None, &mentions("nodeName"), &note)?;
+    Ok(claims.into_inner())
 }
 
 /// Whether the pod is ours to give to a node.
@@ -74,24 +133,6 @@ fn is_waiting(pod: &Object) -> bool {
         && pod.text("/spec/nodeName").is_empty()
         && pod.array("/spec/schedulingGates").is_empty()
         && matches!(pod.text("/spec/schedulerName"), "" | COMPONENT)
-}
-
-/// What a pod takes of its node, for [`choose`]; `None` when it takes nothing. There may be very many.
-fn claim_on_node(mut pod: Object) -> Option<Object> {
-    if pod.text("/spec/nodeName").is_empty() || is_pod_finished(&pod) {
-        return None;
-    }
-    pod.metadata_mut().retain(|key, _| matches!(key.as_str(), "name" | "namespace" | "labels"));
-    let spec = pod.map_mut("spec");
-    let keys = ["nodeName", "containers", "initContainers", "resources", "overhead"];
-    spec.retain(|key, _| keys.contains(&key.as_str()));
-    for key in ["containers", "initContainers"] {
-        let containers = spec.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten();
-        for container in containers.filter_map(Value::as_object_mut) {
-            container.retain(|key, _| matches!(key.as_str(), "resources" | "ports" | "restartPolicy"));
-        }
-    }
-    Some(pod)
 }
 
 /// Whether pods that found no node may find one after the change.
@@ -108,8 +149,8 @@ fn may_make_room(change: &Change<'_>) -> bool {
     change.previous.is_none_or(|previous| relevant(previous) != relevant(change.object))
 }
 
-fn decide(pod: &Object, nodes: &[Object], pods: &[Object], now: Timestamp) -> Vec<Action> {
-    match choose(pod, nodes, pods) {
+fn decide(pod: &Object, nodes: &[Object], claims: &Claims, now: Timestamp) -> Vec<Action> {
+    match choose(pod, nodes, claims) {
         Ok(node) => {
             let message = format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name());
             vec![
@@ -153,19 +194,16 @@ fn with_unschedulable(pod: &Object, message: &str, now: Timestamp) -> Object {
     marked
 }
 
-/// The node for the pod, or why there is none. `pods` are all pods; those on nodes take room.
-fn choose<'a>(pod: &Object, nodes: &'a [Object], pods: &[Object]) -> Result<&'a str, String> {
+/// The node for the pod, or why there is none.
+fn choose<'a>(pod: &Object, nodes: &'a [Object], claims: &Claims) -> Result<&'a str, String> {
     if nodes.is_empty() {
         return Err("no nodes available to schedule pods".into());
     }
     let (mut obstacles, mut feasible) = (Vec::new(), Vec::new());
     for node in nodes {
-        let on_node: Vec<&Object> = pods
-            .iter()
-            .filter(|other| other.text("/spec/nodeName") == node.name() && !is_pod_finished(other))
-            .collect();
-        match filters::obstacle(pod, node, &on_node) {
-            None => feasible.push((score(pod, node, &on_node), node.name())),
+        let on_node = claims.on(node.name());
+        match filters::obstacle(pod, node, on_node) {
+            None => feasible.push((score(pod, node, on_node), node.name())),
             Some(obstacle) => obstacles.push(obstacle),
         }
     }
@@ -176,10 +214,10 @@ fn choose<'a>(pod: &Object, nodes: &'a [Object], pods: &[Object]) -> Result<&'a 
 }
 
 /// Nodes with a lower score are better: not avoided, preferred by affinity, few pods, much room.
-fn score(pod: &Object, node: &Object, on_node: &[&Object]) -> (usize, i64, usize, i64) {
+fn score(pod: &Object, node: &Object, on_node: &OnNode) -> (usize, i64, usize, i64) {
     let avoided = filters::avoided_taints(pod, node);
     let preference = filters::preference(pod, node);
-    (avoided, -preference, on_node.len(), resources::load_percent(node, on_node))
+    (avoided, -preference, on_node.count(), resources::load_percent(node, on_node))
 }
 
 /// What kube-scheduler says with dynamic resources and preemption turned on, as they are by default; other pods are never evicted here.

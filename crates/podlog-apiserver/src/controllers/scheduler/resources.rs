@@ -5,25 +5,24 @@ use std::collections::BTreeMap;
 use podlog_api::{Object, quantity::Quantity};
 use serde_json::Value;
 
-use super::filters::Obstacle;
+use super::{claims::OnNode, filters::Obstacle};
 
 /// Amounts by resource, in billionths.
-type Amounts = BTreeMap<String, i128>;
+pub(super) type Amounts = BTreeMap<String, i128>;
 
 /// What the node lacks for the pod, if anything.
-pub(super) fn missing(pod: &Object, node: &Object, on_node: &[&Object]) -> Option<Obstacle> {
+pub(super) fn missing(pod: &Object, node: &Object, on_node: &OnNode) -> Option<Obstacle> {
     let allocatable = allocatable(node);
     let all_of = |resource: &str| allocatable.get(resource).copied().unwrap_or(0);
     let mut reasons = Vec::new();
     let room = all_of("pods") / 1_000_000_000;
-    if allocatable.contains_key("pods") && i128::try_from(on_node.len()).unwrap_or(i128::MAX) >= room {
+    if allocatable.contains_key("pods") && i128::try_from(on_node.count()).unwrap_or(i128::MAX) >= room {
         reasons.push("Too many pods".to_owned());
     }
-    let used = total(on_node);
     let mut is_of_the_node = false;
     for (resource, amount) in requests(pod) {
         let all = all_of(&resource);
-        if amount > 0 && amount > all - used.get(&resource).copied().unwrap_or(0) {
+        if amount > 0 && amount > all - on_node.requested(&resource) {
             reasons.push(format!("Insufficient {resource}"));
             is_of_the_node |= amount > all;
         }
@@ -32,11 +31,11 @@ pub(super) fn missing(pod: &Object, node: &Object, on_node: &[&Object]) -> Optio
 }
 
 /// How much of the node's processors and memory is asked for, the fuller of both.
-pub(super) fn load_percent(node: &Object, on_node: &[&Object]) -> i64 {
-    let (allocatable, used) = (allocatable(node), total(on_node));
+pub(super) fn load_percent(node: &Object, on_node: &OnNode) -> i64 {
+    let allocatable = allocatable(node);
     let percent = |resource: &str| {
         let all = allocatable.get(resource).copied().filter(|all| *all > 0)?;
-        i64::try_from(used.get(resource).copied().unwrap_or(0) * 100 / all).ok()
+        i64::try_from(on_node.requested(resource) * 100 / all).ok()
     };
     percent("cpu").max(percent("memory")).unwrap_or(0)
 }
@@ -46,31 +45,23 @@ fn allocatable(node: &Object) -> Amounts {
     amounts(found.unwrap_or(&Value::Null))
 }
 
-fn total(pods: &[&Object]) -> Amounts {
-    let mut total = Amounts::new();
-    for pod in pods {
-        add(&mut total, requests(pod));
-    }
-    total
-}
-
 /// What a pod asks for: its containers together, or more if an init container needs more while it runs; sidecars always
 /// count. As `k8s.io/component-helpers/resource`.
-fn requests(pod: &Object) -> Amounts {
+pub(super) fn requests(pod: &Object) -> Amounts {
     let mut running = Amounts::new();
     for container in pod.array("/spec/containers") {
-        add(&mut running, amounts(&container["resources"]["requests"]));
+        add(&mut running, &amounts(&container["resources"]["requests"]));
     }
     let mut sidecars = Amounts::new();
     let mut starting = Amounts::new();
     for container in pod.array("/spec/initContainers") {
         let mut own = amounts(&container["resources"]["requests"]);
         if container["restartPolicy"] == "Always" {
-            add(&mut running, own.clone());
-            add(&mut sidecars, own);
+            add(&mut running, &own);
+            add(&mut sidecars, &own);
             raise(&mut starting, sidecars.clone());
         } else {
-            add(&mut own, sidecars.clone());
+            add(&mut own, &sidecars);
             raise(&mut starting, own);
         }
     }
@@ -78,7 +69,7 @@ fn requests(pod: &Object) -> Amounts {
     for (resource, amount) in amounts(pod.at("/spec/resources/requests").unwrap_or(&Value::Null)) {
         running.insert(resource, amount);
     }
-    add(&mut running, amounts(pod.at("/spec/overhead").unwrap_or(&Value::Null)));
+    add(&mut running, &amounts(pod.at("/spec/overhead").unwrap_or(&Value::Null)));
     running
 }
 
@@ -89,9 +80,18 @@ fn amounts(list: &Value) -> Amounts {
         .collect()
 }
 
-fn add(to: &mut Amounts, more: Amounts) {
+pub(super) fn add(to: &mut Amounts, more: &Amounts) {
     for (resource, amount) in more {
-        *to.entry(resource).or_default() += amount;
+        *to.entry(resource.clone()).or_default() += amount;
+    }
+}
+
+/// What was added before.
+pub(super) fn subtract(from: &mut Amounts, less: &Amounts) {
+    for (resource, amount) in less {
+        if let Some(known) = from.get_mut(resource) {
+            *known -= amount;
+        }
     }
 }
 

@@ -18,6 +18,15 @@ fn on(node: &str, mut spec: Value) -> Object {
     pod(spec)
 }
 
+/// Pods that are there, each under a name of its own.
+fn claims(present: &[Object]) -> Claims {
+    let mut claims = Claims::default();
+    for (number, pod) in present.iter().enumerate() {
+        claims.note(&Key::named(pod.namespace(), &number.to_string()), pod);
+    }
+    claims
+}
+
 fn cpu(amount: &str) -> Value {
     json!({"containers": [{"resources": {"requests": {"cpu": amount}}}]})
 }
@@ -107,8 +116,8 @@ fn one_node_takes_the_pod_or_says_why_not() {
     ];
     for (node, present, spec, expected) in rows {
         let nodes = [node];
-        let chosen = choose(&pod(spec.clone()), &nodes, &present);
-        let present_ends_it = choose(&pod(spec.clone()), &nodes, &[]).is_ok();
+        let chosen = choose(&pod(spec.clone()), &nodes, &claims(&present));
+        let present_ends_it = choose(&pod(spec.clone()), &nodes, &claims(&[])).is_ok();
         match expected {
             "" => assert_eq!(chosen, Ok("a"), "{spec}"),
             why => {
@@ -144,26 +153,26 @@ fn the_best_node_is_chosen() {
         (vec![on("a", json!({})), on("a", json!({}))], prefer, "a"),
     ];
     for (present, spec, expected) in rows {
-        assert_eq!(choose(&pod(spec), &nodes, &present), Ok(expected));
+        assert_eq!(choose(&pod(spec), &nodes, &claims(&present)), Ok(expected));
     }
-    assert_eq!(choose(&pod(json!({})), &[], &[]), Err("no nodes available to schedule pods".into()));
+    assert_eq!(choose(&pod(json!({})), &[], &claims(&[])), Err("no nodes available to schedule pods".into()));
     let full =
         [node("a", json!({"unschedulable": true}), json!({})), node("b", json!({}), json!({"pods": "0"}))];
     assert_eq!(
-        choose(&pod(cpu("1")), &full, &[]).unwrap_err(),
+        choose(&pod(cpu("1")), &full, &claims(&[])).unwrap_err(),
         "0/2 nodes are available: 1 Insufficient cpu, 1 Too many pods, 1 node(s) were unschedulable. no new claims to deallocate, \
          preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
     );
     let mut modest = cpu("500m");
     let busy = [node("a", json!({}), json!({"cpu": "600m"}))];
     assert_eq!(
-        choose(&pod(modest.clone()), &busy, &[on("a", cpu("200m"))]).unwrap_err(),
+        choose(&pod(modest.clone()), &busy, &claims(&[on("a", cpu("200m"))])).unwrap_err(),
         "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: \
          1 No preemption victims found for incoming pod."
     );
     modest["preemptionPolicy"] = json!("Never");
     assert_eq!(
-        choose(&pod(modest), &busy, &[on("a", cpu("200m"))]).unwrap_err(),
+        choose(&pod(modest), &busy, &claims(&[on("a", cpu("200m"))])).unwrap_err(),
         "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to \
          preemptionPolicy=Never."
     );
@@ -174,12 +183,12 @@ fn what_is_done_about_it() {
     let now = "2026-01-01T00:00:00Z".parse().unwrap();
     let waiting = pod(json!({}));
     let nodes = [node("a", json!({}), json!({}))];
-    let actions = decide(&waiting, &nodes, &[], now);
+    let actions = decide(&waiting, &nodes, &claims(&[]), now);
     assert_eq!(actions[0], Action::Bind { pod: waiting.clone(), node: "a".into() });
     let Action::Event(event) = &actions[1] else { panic!("{actions:?}") };
     assert_eq!((event.reason, event.message.as_str()), ("Scheduled", "Successfully assigned ns/p to a"));
 
-    let actions = decide(&waiting, &[], &[], now);
+    let actions = decide(&waiting, &[], &claims(&[]), now);
     let Action::Update { part: Part::Status, object, .. } = &actions[1] else { panic!("{actions:?}") };
     let known = condition(object, "PodScheduled").unwrap();
     assert_eq!(
@@ -187,5 +196,46 @@ fn what_is_done_about_it() {
         (&json!("Unschedulable"), &json!("2026-01-01T00:00:00Z"))
     );
     // Said once: nothing new, nothing to do.
-    assert_eq!(decide(object, &[], &[], now), [Action::Requeue(RETRY)]);
+    assert_eq!(decide(object, &[], &claims(&[]), now), [Action::Requeue(RETRY)]);
+}
+
+#[test]
+fn what_was_given_away_is_taken_before_it_is_reported() {
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    let named = |name: &str, spec: Value| {
+        let metadata = json!({"name": name, "namespace": "ns"});
+        Object::new(json!({"kind": "Pod", "metadata": metadata, "spec": spec}))
+    };
+    let (first, second) = (named("first", cpu("600m")), named("second", cpu("600m")));
+    let room = node("a", json!({}), json!({"cpu": "1"}));
+    let mut objects = Listed(vec![room, first.clone(), second.clone()]);
+    let scheduler = Scheduler::default();
+    let binds = |pod: &Object, objects: &Listed| {
+        let actions = scheduler.reconcile(&Key::of(pod), objects, now).unwrap();
+        actions.first().is_some_and(|action| matches!(action, Action::Bind { .. }))
+    };
+    let report = |object: &Object, is_deletion| {
+        let change = Change { resource: kinds::pods(), object, previous: None, is_deletion };
+        scheduler.keys(&change, &Listed(Vec::new())).unwrap()
+    };
+    assert!(binds(&first, &objects));
+    assert!(!binds(&second, &objects), "the room is given away");
+    assert!(binds(&first, &objects), "that came to nothing: its own room is free");
+    // An old report of a pod says nothing about its room.
+    report(&first, false);
+    assert!(!binds(&second, &objects));
+    let mut done = named("first", cpu("600m"));
+    done.map_mut("spec").insert("nodeName".into(), json!("a"));
+    report(&done, false);
+    assert!(!binds(&second, &objects));
+    done.map_mut("status").insert("phase".into(), json!("Succeeded"));
+    assert_eq!(report(&done, false), [Key::of(&first), Key::of(&second)][1..]);
+    assert!(binds(&second, &objects), "it has ended");
+
+    // Whatever was missed, the store knows.
+    scheduler.begin(kinds::pods());
+    objects.0[1] = named("first", json!({"nodeName": "a", "containers": cpu("600m")["containers"]}));
+    assert!(!binds(&second, &objects));
+    report(&objects.0.remove(1), true);
+    assert!(binds(&second, &objects), "it is gone");
 }
