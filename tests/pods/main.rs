@@ -10,6 +10,7 @@
 )]
 
 mod apart;
+mod attached;
 mod cluster;
 mod ephemeral;
 mod files;
@@ -118,8 +119,12 @@ const SCENARIOS: &[Scenario] = scenarios! {
     streams::commands_in_containers;
     streams::files_are_copied;
     streams::ports_are_forwarded;
-    streams::running_programs_are_heard;
-    streams::running_programs_are_spoken_to, "a process has no standard input";
+    attached::running_programs_are_heard;
+    attached::running_programs_are_spoken_to;
+    attached::programs_hear_one_after_the_other;
+    attached::much_is_said_and_answered;
+    attached::terminals_are_typed_at;
+    attached::pods_are_run_to_be_spoken_to;
     images::images_that_cannot_be_had, "a process has no image";
     images::secrets_open_registries, "a process has no image";
 };

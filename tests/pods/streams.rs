@@ -17,7 +17,7 @@ use crate::probes::free_port;
 const MORE_KUBECTLS: &str = "/usr/lib/google-cloud-sdk/bin";
 
 /// Every kubectl of this machine.
-fn kubectls() -> Vec<PathBuf> {
+pub(crate) fn kubectls() -> Vec<PathBuf> {
     let more = std::fs::read_dir(MORE_KUBECTLS).into_iter().flatten().flatten();
     let more = more.filter(|entry| entry.file_name().to_string_lossy().starts_with("kubectl.1."));
     let mut found: Vec<PathBuf> = more.map(|entry| entry.path()).collect();
@@ -26,12 +26,12 @@ fn kubectls() -> Vec<PathBuf> {
 }
 
 /// Runs in the background what blocks, so that other scenarios go on.
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
 /// The output of a kubectl that is told this on its standard input.
-fn told(mut kubectl: Command, input: Vec<u8>) -> Output {
+pub(crate) fn told(mut kubectl: Command, input: Vec<u8>) -> Output {
     let mut child =
         kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -42,9 +42,12 @@ fn told(mut kubectl: Command, input: Vec<u8>) -> Output {
     output
 }
 
-/// The exit code and the output of a kubectl in a terminal of 31 lines of 97 characters, to which this is typed once there is a
-/// prompt.
-fn in_terminal(mut kubectl: Command, typed: &str) -> (Option<i32>, String) {
+/// What a shell says when it is ready.
+const PROMPTS: &[&str] = &["# ", "$ "];
+
+/// The exit code and the output of a kubectl in a terminal of 31 lines of 97 characters, to which this is typed once it has said one
+/// of the `prompts`.
+pub(crate) fn in_terminal(mut kubectl: Command, prompts: &[&str], typed: &str) -> (Option<i32>, String) {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let terminal = openpt(flags).unwrap();
     grantpt(&terminal).unwrap();
@@ -59,7 +62,7 @@ fn in_terminal(mut kubectl: Command, typed: &str) -> (Option<i32>, String) {
     // Its end is an error.
     while let Ok(length @ 1..) = terminal.read(&mut chunk) {
         said.extend_from_slice(&chunk[..length]);
-        if [b"# ", b"$ "].iter().any(|prompt| said.windows(2).any(|words| words == *prompt)) {
+        if prompts.iter().any(|prompt| text(&said).contains(prompt)) {
             terminal.write_all(left.take().unwrap_or_default().as_bytes()).unwrap();
         }
     }
@@ -105,7 +108,7 @@ pub(crate) async fn commands_in_containers(cluster: &Cluster) {
         );
         let shell = command(&["exec", "commanded", "-c", "c", "-it", "--", "sh"]);
         let script = "test -t 0 && echo $((6 * 7)); busybox stty size; echo err >&2; exit 5\n";
-        let (code, said) = apart(move || in_terminal(shell, script)).await;
+        let (code, said) = apart(move || in_terminal(shell, PROMPTS, script)).await;
         let said: Vec<&str> = said.lines().map(str::trim_end).collect();
         let answers: Vec<&&str> = said.iter().filter(|line| ["42", "31 97", "err"].contains(line)).collect();
         assert_eq!(
@@ -156,7 +159,7 @@ pub(crate) async fn files_are_copied(cluster: &Cluster) {
 }
 
 /// A kubectl that goes on until it is dropped.
-struct Running(std::process::Child);
+pub(crate) struct Running(pub(crate) std::process::Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -201,50 +204,4 @@ fn page(port: u16) -> Option<String> {
     let mut page = String::new();
     connection.read_to_string(&mut page).ok()?;
     Some(page).filter(|page| !page.is_empty())
-}
-
-pub(crate) async fn running_programs_are_heard(cluster: &Cluster) {
-    let ticks = shell("c", "n=0; while sleep 0.1; do n=$((n + 1)); echo tick $n; echo tock $n >&2; done");
-    cluster.run("clock", json!({"containers": [ticks]})).await;
-    cluster.wait_ready("clock").await;
-    for kubectl in kubectls() {
-        let mut command = cluster.kubectl(&kubectl, &["attach", "clock"]);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut running = Running(child);
-        let (stdout, stderr) = (running.0.stdout.take().unwrap(), running.0.stderr.take().unwrap());
-        let ticks = apart(move || numbers(stdout, "tick ", 3)).await;
-        let tocks = apart(move || numbers(stderr, "tock ", 3)).await;
-        for found in [ticks, tocks] {
-            assert!(found.windows(2).all(|pair| pair[1] == pair[0] + 1), "{}: {found:?}", kubectl.display());
-        }
-        drop(running);
-    }
-    cluster.remove("clock").await;
-}
-
-/// So many numbers behind a word at the beginnings of lines.
-fn numbers(from: impl Read, word: &str, count: usize) -> Vec<u64> {
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(from)).map_while(Result::ok);
-    lines.filter_map(|line| line.strip_prefix(word)?.trim_end().parse().ok()).take(count).collect()
-}
-
-pub(crate) async fn running_programs_are_spoken_to(cluster: &Cluster) {
-    let listens =
-        with(shell("c", "while read line; do echo \"heard $line\"; done; echo over"), "stdin", json!(true));
-    let listens = with(listens, "stdinOnce", json!(true));
-    for kubectl in kubectls() {
-        cluster.run("listener", json!({"containers": [listens], "restartPolicy": "Never"})).await;
-        cluster.wait_ready("listener").await;
-        let command = cluster.kubectl(&kubectl, &["attach", "-i", "listener"]);
-        let output = apart(move || told(command, b"one\ntwo\n".to_vec())).await;
-        assert_eq!(
-            text(&output.stdout),
-            "heard one\nheard two\nover\n",
-            "{}: {}",
-            kubectl.display(),
-            text(&output.stderr)
-        );
-        cluster.wait_phase("listener", "Succeeded").await;
-        cluster.remove("listener").await;
-    }
 }

@@ -1,7 +1,7 @@
 //! Who is connected to the control socket.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
@@ -142,7 +142,7 @@ impl Clients {
                     Ok(Some(request)) => requests.push(request),
                     Ok(None) => break client.unread.len() <= MAX_REQUEST,
                     Err(why) => {
-                        client.send(&Reply::Error(why));
+                        client.send(&Reply::Error(why), None);
                         break false;
                     }
                 }
@@ -182,7 +182,12 @@ impl Clients {
 
     /// Answers a connection.
     pub(crate) fn answer(&mut self, id: ClientId, reply: &Reply) {
-        let is_read = self.connected.get_mut(&id).is_some_and(|client| client.send(reply));
+        self.answer_with(id, reply, None);
+    }
+
+    /// Answers a connection, with a descriptor if there is one.
+    pub(crate) fn answer_with(&mut self, id: ClientId, reply: &Reply, descriptor: Option<OwnedFd>) {
+        let is_read = self.connected.get(&id).is_some_and(|client| client.send(reply, descriptor));
         if !is_read {
             self.connected.remove(&id);
         }
@@ -224,8 +229,10 @@ impl Client {
     }
 
     /// Answers are shorter than a socket's buffer: one that does not fit has no reader.
-    fn send(&mut self, reply: &Reply) -> bool {
-        self.socket.write_all(format!("{reply}\n").as_bytes()).is_ok()
+    fn send(&self, reply: &Reply, descriptor: Option<OwnedFd>) -> bool {
+        let line = format!("{reply}\n");
+        let sent = control::send(&self.socket, line.as_bytes(), descriptor.as_slice());
+        sent.is_ok_and(|length| length == line.len())
     }
 }
 

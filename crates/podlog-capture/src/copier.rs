@@ -34,6 +34,8 @@ pub(crate) enum Order {
     Reopen,
     /// The container has ended: drain what is left, and end.
     Finish,
+    /// Let go of the program's stdin: it is to read its end.
+    CloseStdin,
     /// Become another program as soon as nothing is lost by that.
     Renew(Renewal),
 }
@@ -52,6 +54,7 @@ impl Order {
         match text.split_once(' ').unwrap_or((text, "")) {
             ("reopen", "") => Some(Self::Reopen),
             ("finish", "") => Some(Self::Finish),
+            ("close-stdin", "") => Some(Self::CloseStdin),
             ("renew", json) => serde_json::from_str(json).ok().map(Self::Renew),
             _ => None,
         }
@@ -61,6 +64,7 @@ impl Order {
         match self {
             Self::Reopen => "reopen".to_owned(),
             Self::Finish => "finish".to_owned(),
+            Self::CloseStdin => "close-stdin".to_owned(),
             Self::Renew(renewal) => {
                 format!("renew {}", serde_json::to_string(renewal).unwrap_or_default())
             }
@@ -430,6 +434,7 @@ impl<'a, O: Output> Copier<'a, O> {
                 self.plumbing.let_go();
                 return Obeyed::Finish;
             }
+            Some(Order::CloseStdin) => self.plumbing.let_go(),
             Some(Order::Renew(renewal)) => self.renewal = Some(Due { renewal, at: Instant::now() }),
         }
         Obeyed::GoOn
@@ -478,7 +483,9 @@ mod tests {
     fn orders_arrive_and_the_end_of_a_monitor_is_noticed() {
         let (monitor, copier) = Line::new().expect("a line");
         let argv = vec!["/proc/self/exe".to_owned(), "a \"b\"\n".to_owned()];
-        for order in [Order::Reopen, Order::Finish, Order::Renew(Renewal { monitor: 7, argv })] {
+        for order in
+            [Order::Reopen, Order::Finish, Order::CloseStdin, Order::Renew(Renewal { monitor: 7, argv })]
+        {
             monitor.order(&order);
             let message = copier.hear().expect("no end").expect("an order");
             assert_eq!(Order::parse(&String::from_utf8_lossy(&message)), Some(order));

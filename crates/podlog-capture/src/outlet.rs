@@ -86,6 +86,14 @@ impl Outlet {
         Ok(Self { stream, kind, output: parcel.take(state.output)?, work })
     }
 
+    /// The terminal for another owner.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub(crate) fn clone_terminal(&self) -> io::Result<OwnedFd> {
+        self.output.try_clone()
+    }
+
     /// Numbers of all descriptors.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         [&self.output, &self.work.0, &self.work.1].into_iter().map(AsRawFd::as_raw_fd)

@@ -20,7 +20,7 @@ use crate::text::failed;
 pub(crate) struct Plumbing {
     /// The program's streams; a terminal is one, stdout.
     outlets: Vec<Outlet>,
-    /// Held so that the program sees no end.
+    /// Held so that the program sees no end: the other end of its stdin, or its terminal.
     held: Mutex<Option<OwnedFd>>,
     /// The journal's memory.
     pub(crate) memory: OwnedFd,
@@ -49,7 +49,19 @@ impl Plumbing {
         Ok(Self { outlets, held: Mutex::new(held), memory, log })
     }
 
-    /// Lets the program's output end when its last process does.
+    /// What the program reads from, for somebody who writes: the other end of its stdin, or of its terminal. `None` when it
+    /// reads nothing, or nothing more.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub(crate) fn inlet(&self) -> io::Result<Option<OwnedFd>> {
+        match self.terminal() {
+            Some(terminal) => terminal.clone_terminal().map(Some),
+            None => self.held().as_ref().map(OwnedFd::try_clone).transpose(),
+        }
+    }
+
+    /// Lets stdin end, and, with a terminal, the program's output when its last process does.
     pub(crate) fn let_go(&self) {
         self.held().take();
     }

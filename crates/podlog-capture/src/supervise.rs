@@ -7,7 +7,7 @@ mod execs;
 mod handover;
 mod vigil;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use std::{io, thread};
@@ -66,6 +66,8 @@ pub(crate) struct Supervisor {
     /// Who waits for the log to be opened anew, in order.
     reopening: VecDeque<ClientId>,
     execs: Execs,
+    /// With whom the program's stdin ends.
+    speakers: BTreeSet<ClientId>,
     memory: Memory,
     /// While the last words are being written.
     vigil: Option<Vigil>,
@@ -163,6 +165,7 @@ impl Supervisor {
             clients,
             reopening: VecDeque::new(),
             execs: Execs::default(),
+            speakers: BTreeSet::new(),
             memory: Memory::new(Instant::now()),
             vigil: None,
         }
@@ -441,6 +444,9 @@ impl Supervisor {
         }
         if !self.clients.is_connected(id) {
             self.execs.kill_all_of(id);
+            if self.speakers.remove(&id) {
+                self.close_stdin();
+            }
         }
     }
 
@@ -459,12 +465,35 @@ impl Supervisor {
                 self.clients.owe(id);
                 return None;
             }
+            Request::Stdin => match self.plumbing.inlet() {
+                Ok(inlet) => {
+                    self.hand_stdin(id, inlet);
+                    return None;
+                }
+                Err(error) => Err(reason(error)),
+            },
             Request::Exec(exec) => match self.execute(id, &exec, incoming.descriptors) {
                 Ok(()) => return None,
                 Err(why) => Err(why),
             },
         };
         Some(done.map_or_else(Reply::Error, Reply::Ok))
+    }
+
+    fn hand_stdin(&mut self, id: ClientId, inlet: Option<OwnedFd>) {
+        let Process { stdin_once, tty, .. } = self.home.process;
+        if stdin_once && !tty && inlet.is_some() {
+            self.speakers.insert(id);
+        }
+        self.clients.answer_with(id, &Reply::Ok(String::new()), inlet);
+    }
+
+    /// Has the program read the end of its stdin. The copier holds it, too.
+    fn close_stdin(&mut self) {
+        self.plumbing.let_go();
+        if let Some(copier) = &self.copier {
+            copier.line.order(&Order::CloseStdin);
+        }
     }
 
     fn status(&self) -> &'static str {

@@ -9,6 +9,7 @@
 //! | `hand-over {"argv":[…]}` with the descriptor of a program attached | `ok`: that program has taken over, with the words of `argv` before its own; `error …`: everything is as before |
 //! | `exec {"argv":[…]}` with the descriptors of stdout and stderr attached | `ok` when it runs, `error …` when it cannot be started, and later `exited <code>` |
 //! | `exec-with {"argv":[…],"stdio":…}` with the descriptors of stdin, stdout and stderr (`"all"`) or a terminal's alone (`"terminal"`) attached | as `exec`; builds of before do not know it |
+//! | `stdin` | `ok` with the descriptor of what the program reads attached: the end of its stdin, or its terminal; without one when it reads nothing, or nothing more. With `stdinOnce` the end of this connection is the end of stdin. Builds of before do not know it |
 //!
 //! Anything else is answered by `error …` and the end of the connection. A connection stays open as long as both sides
 //! like; capture's end closes it, which is how the runtime learns of a container's end at once. Closing a connection
@@ -46,6 +47,8 @@ pub enum Request {
     HandOver(Program),
     /// Run a command in the container.
     Exec(Exec),
+    /// Hand over the other end of what the program reads.
+    Stdin,
 }
 
 /// A program that is to go on as the capture of a container.
@@ -91,6 +94,7 @@ impl Request {
             ("reopen", "") => Ok(Self::Reopen),
             ("signal", number) => parse_signal(number).map(Self::Signal),
             ("build", "") => Ok(Self::Build),
+            ("stdin", "") => Ok(Self::Stdin),
             ("hand-over", json) => parse_program(json).map(Self::HandOver),
             ("exec" | "exec-with", json) => parse_exec(json).map(Self::Exec),
             _ => Err("unknown request".to_owned()),
@@ -121,6 +125,7 @@ impl fmt::Display for Request {
             Self::Signal(number) => write!(f, "signal {number}"),
             Self::Reopen => f.write_str("reopen"),
             Self::Build => f.write_str("build"),
+            Self::Stdin => f.write_str("stdin"),
             Self::HandOver(program) => {
                 write!(f, "hand-over {}", serde_json::to_string(program).map_err(|_| fmt::Error)?)
             }
@@ -217,6 +222,7 @@ mod tests {
             Request::Signal(15),
             Request::Reopen,
             Request::Build,
+            Request::Stdin,
             Request::HandOver(program),
             Request::Exec(exec),
         ] {

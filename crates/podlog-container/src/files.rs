@@ -79,9 +79,12 @@ pub struct Process {
     /// Give it a terminal; its output is one stream, stdout.
     #[serde(default)]
     pub tty: bool,
-    /// Keep stdin open (and silent) instead of `/dev/null`.
+    /// Keep stdin open for those who ask capture for it, instead of `/dev/null`.
     #[serde(default)]
     pub stdin: bool,
+    /// Close stdin when the first of those has gone. A terminal stays open.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// Hostname in a UTS namespace of its own; `None` leaves the host's.
     #[serde(default)]
     pub hostname: Option<String>,

@@ -1,6 +1,6 @@
 //! The monitor becomes another program, and goes on as one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -36,6 +36,9 @@ pub(crate) struct MonitorState {
     asking: ClientId,
     reopening: VecDeque<ClientId>,
     execs: Vec<ExecState>,
+    /// Builds of before hand no stdin to anybody.
+    #[serde(default)]
+    speakers: BTreeSet<ClientId>,
 }
 
 impl Supervisor {
@@ -80,6 +83,7 @@ impl Supervisor {
             asking,
             reopening: self.reopening.clone(),
             execs: self.execs.pack(&mut parcel),
+            speakers: self.speakers.clone(),
         };
         parcel.close(&state)
     }
@@ -113,6 +117,7 @@ impl Supervisor {
             clients: Clients::unpack(state.clients, parcel)?,
             reopening: state.reopening,
             execs: Execs::unpack(state.execs, parcel)?,
+            speakers: state.speakers,
             memory: Memory::new(Instant::now()),
             vigil: None,
         };

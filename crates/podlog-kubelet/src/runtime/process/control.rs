@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::time::Duration;
 
 use podlog_container::ContainerDir;
-use podlog_container::control::{Reply, Request, send};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use podlog_container::control::{Reply, Request, receive, send};
+use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -34,6 +34,11 @@ impl Connection {
         Ok(Self(BufReader::new(UnixStream::from_std(socket)?)))
     }
 
+    /// Waits until the other side has closed it; nothing more is asked.
+    pub(super) async fn closed(&mut self) {
+        while self.reply().await.is_ok() {}
+    }
+
     /// The next answer.
     pub(super) async fn reply(&mut self) -> io::Result<Reply> {
         let mut line = String::new();
@@ -53,6 +58,38 @@ pub(super) async fn ask(dir: &ContainerDir, request: &Request) -> io::Result<Str
         Reply::Ok(text) => Ok(text),
         Reply::Error(why) => Err(io::Error::other(why)),
         Reply::Exited(_) => Err(io::Error::other("capture answered another question")),
+    }
+}
+
+/// A container's stdin, or the terminal that it has; `None` when it reads nothing, or nothing more. Whoever closes the
+/// connection has gone, which is the end of a stdin that is for once.
+///
+/// # Errors
+/// When capture cannot be reached, or what it answered.
+pub(super) async fn stdin(dir: &ContainerDir) -> io::Result<(Connection, Option<OwnedFd>)> {
+    let Connection(stream) = Connection::open(dir, &Request::Stdin, &[])?;
+    let stream = stream.into_inner();
+    let mut descriptors = Vec::new();
+    let line = timeout(ANSWER_DEADLINE, receive_line(&stream, &mut descriptors)).await??;
+    match Reply::parse(&line) {
+        Some(Reply::Ok(_)) => Ok((Connection(BufReader::new(stream)), descriptors.pop())),
+        Some(Reply::Error(why)) => Err(io::Error::other(why)),
+        _ => Err(io::Error::other(format!("capture answered {line:?}"))),
+    }
+}
+
+/// A line, with the descriptors that come with it.
+async fn receive_line(stream: &UnixStream, descriptors: &mut Vec<OwnedFd>) -> io::Result<String> {
+    let (mut line, mut chunk) = (Vec::new(), [0; 1024]);
+    loop {
+        let receiving = || receive(stream, &mut chunk, descriptors);
+        match stream.async_io(Interest::READABLE, receiving).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => line.extend_from_slice(&chunk[..length]),
+        }
+        if let Some(line) = line.strip_suffix(b"\n") {
+            return Ok(String::from_utf8_lossy(line).into_owned());
+        }
     }
 }
 

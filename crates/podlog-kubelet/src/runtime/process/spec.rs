@@ -50,6 +50,7 @@ pub(super) fn process(
         umask: None,
         tty: config.tty,
         stdin: config.stdin,
+        stdin_once: config.stdin_once,
         hostname: (!sandbox.host_network && !sandbox.hostname.is_empty()).then(|| sandbox.hostname.clone()),
         readonly_rootfs: security.readonly_rootfs,
         mounts: config.mounts.iter().map(mount).collect::<Result<_, _>>().map_err(refuse)?,

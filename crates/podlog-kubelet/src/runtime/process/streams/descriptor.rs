@@ -47,8 +47,12 @@ pub(super) fn terminal() -> io::Result<(Descriptor, OwnedFd)> {
 }
 
 impl Descriptor {
+    /// An end that somebody else has made.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
     #[expect(unsafe_code, reason = "tokio cannot know that a descriptor stays open")]
-    fn new(descriptor: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(descriptor: OwnedFd) -> io::Result<Self> {
         ioctl_fionbio(&descriptor, true)?;
         // SAFETY: it is owned, and nobody gets hold of it: it stays open as long as it is registered.
         Ok(Descriptor(unsafe { AsyncFd::register(descriptor) }?))

@@ -97,7 +97,8 @@ async fn feed(to: &Descriptor, stdin: Option<&mut tokio::sync::mpsc::Receiver<by
     }
 }
 
-async fn resize(terminal: &Descriptor, sizes: Option<&mut Sizes>) {
+/// Passes on the sizes of the client's terminal.
+pub(super) async fn resize(terminal: &Descriptor, sizes: Option<&mut Sizes>) {
     let Some(sizes) = sizes else { return };
     while let Some(size) = sizes.next().await {
         terminal.set_size(size);

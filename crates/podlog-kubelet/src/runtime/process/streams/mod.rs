@@ -10,6 +10,7 @@ mod descriptor;
 mod ends;
 mod exec;
 mod forward;
+mod inlet;
 mod negotiate;
 mod remote;
 mod server;
