@@ -21,7 +21,7 @@ use crate::eviction::{EvictionManager, Pressures};
 use crate::healthz;
 use crate::layout::Layout;
 use crate::node::{self, NodeAgent};
-use crate::objects::NoObjects;
+use crate::objects::{ApiObjects, NoObjects, ObjectSource};
 use crate::pods::{Context, PodManager, PodSources, Pods, StatusWriter};
 use crate::retained::{Budget, RetainedLogs};
 use crate::rotation::LogRotation;
@@ -123,7 +123,7 @@ impl Kubelet {
         let context = Arc::new(Context {
             runtime,
             runtime_name: version.name.clone(),
-            objects: client.clone().map_or_else(|| Arc::new(NoObjects) as _, |client| Arc::new(client) as _),
+            objects: objects(client.clone()),
             events: events.clone(),
             statuses: statuses.clone(),
             pressures: Pressures::default(),
@@ -196,6 +196,13 @@ impl Kubelet {
     pub async fn shutdown(mut self) {
         self.shutdown.cancel();
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+fn objects(client: Option<kube::Client>) -> Arc<dyn ObjectSource> {
+    match client {
+        Some(client) => Arc::new(ApiObjects::new(client)),
+        None => Arc::new(NoObjects),
     }
 }
 

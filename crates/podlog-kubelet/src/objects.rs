@@ -1,15 +1,19 @@
 //! ConfigMaps, Secrets and service account tokens that pods refer to.
 
+mod watches;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use kube::api::{Api, PostParams};
 
 use crate::go;
 use crate::pods::PodId;
+pub(crate) use watches::Changes;
+use watches::Watches;
 
 /// What a ConfigMap or Secret holds: keys to bytes.
 pub(crate) type Data = BTreeMap<String, Vec<u8>>;
@@ -39,6 +43,14 @@ impl Kind {
     }
 }
 
+/// Which object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ObjectName {
+    pub(crate) kind: Kind,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
 /// Why an object could not be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ObjectError {
@@ -62,11 +74,12 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// Whether it is time for a new one: four fifths of its life are over, or a day.
-    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+    /// When it is time for a new one: when four fifths of its life are over, or a day (`requiresRefresh` of
+    /// `pkg/kubelet/token/token_manager.go`).
+    pub(crate) fn renewal(&self) -> Timestamp {
         let life = self.expires.duration_since(self.issued);
-        let age = now.duration_since(self.issued);
-        age >= life * 4 / 5 || age >= jiff::SignedDuration::from_hours(24)
+        let used = (life * 4 / 5).min(SignedDuration::from_hours(24));
+        self.issued.saturating_add(used).unwrap_or(self.expires)
     }
 }
 
@@ -85,6 +98,11 @@ pub(crate) trait ObjectSource: Send + Sync + 'static {
     async fn data(&self, kind: Kind, namespace: &str, name: &str) -> Result<Data, ObjectError>;
 
     async fn token(&self, query: &TokenQuery) -> Result<Token, ObjectError>;
+
+    /// What changes with an object from now on; `None` where nobody tells.
+    fn changes(&self, _object: &ObjectName) -> Option<Changes> {
+        None
+    }
 }
 
 /// Where there is no API server there are no objects.
@@ -103,18 +121,31 @@ impl ObjectSource for NoObjects {
     }
 }
 
+/// Objects of an API server.
+pub(crate) struct ApiObjects {
+    client: kube::Client,
+    watches: Watches,
+}
+
+impl ApiObjects {
+    /// As this client may read them.
+    pub(crate) fn new(client: kube::Client) -> Self {
+        ApiObjects { client, watches: Watches::default() }
+    }
+}
+
 #[async_trait]
-impl ObjectSource for kube::Client {
+impl ObjectSource for ApiObjects {
     async fn data(&self, kind: Kind, namespace: &str, name: &str) -> Result<Data, ObjectError> {
         let missing = || ObjectError::NotFound { kind, name: name.to_owned() };
         match kind {
             Kind::ConfigMap => {
-                let api = Api::<ConfigMap>::namespaced(self.clone(), namespace);
+                let api = Api::<ConfigMap>::namespaced(self.client.clone(), namespace);
                 let found = api.get_opt(name).await.map_err(|error| api_error(&error))?;
                 Ok(config_map_data(found.ok_or_else(missing)?))
             }
             Kind::Secret => {
-                let api = Api::<Secret>::namespaced(self.clone(), namespace);
+                let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
                 let found = api.get_opt(name).await.map_err(|error| api_error(&error))?;
                 let data = found.ok_or_else(missing)?.data.unwrap_or_default();
                 Ok(data.into_iter().map(|(key, value)| (key, value.0)).collect())
@@ -123,7 +154,7 @@ impl ObjectSource for kube::Client {
     }
 
     async fn token(&self, query: &TokenQuery) -> Result<Token, ObjectError> {
-        let api = Api::<ServiceAccount>::namespaced(self.clone(), &query.pod.namespace);
+        let api = Api::<ServiceAccount>::namespaced(self.client.clone(), &query.pod.namespace);
         let answer: TokenRequest = api
             .create_subresource(
                 "token",
@@ -140,6 +171,10 @@ impl ObjectSource for kube::Client {
             issued: Timestamp::now(),
             expires: status.expiration_timestamp.ok_or_else(incomplete)?.0,
         })
+    }
+
+    fn changes(&self, object: &ObjectName) -> Option<Changes> {
+        self.watches.of(&self.client, object)
     }
 }
 
@@ -174,19 +209,22 @@ pub(crate) fn api_error(error: &kube::Error) -> ObjectError {
 pub(crate) fn api_message(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
-        other => {
-            let mut text = other.to_string();
-            let mut cause = std::error::Error::source(other);
-            while let Some(inner) = cause {
-                let next = inner.to_string();
-                if !text.contains(&next) {
-                    text = format!("{text}: {next}");
-                }
-                cause = inner.source();
-            }
-            text
-        }
+        other => api_text(other),
     }
+}
+
+/// An error with those of its causes that it does not name itself.
+fn api_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let next = inner.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = inner.source();
+    }
+    text
 }
 
 #[cfg(test)]
@@ -224,7 +262,7 @@ pub(crate) mod fake {
             let mut count = self.tokens.lock();
             *count += 1;
             let issued = Timestamp::now();
-            let life = jiff::SignedDuration::from_secs(query.expiration_seconds);
+            let life = SignedDuration::from_secs(query.expiration_seconds);
             Ok(Token { token: format!("token-{count}"), issued, expires: issued + life })
         }
     }

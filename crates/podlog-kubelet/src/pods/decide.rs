@@ -12,7 +12,7 @@ use super::backoff::Backoffs;
 use super::labels;
 use super::spec::{self, RestartPolicy, Role};
 use super::view::PodView;
-use crate::runtime::{ContainerId, ContainerState, ContainerStatus, SandboxState};
+use crate::runtime::{ContainerId, ContainerState, ContainerStatus, PodSandbox, SandboxId, SandboxState};
 
 /// How many ended instances of a container are kept beside the newest.
 const KEPT_INSTANCES: usize = 1;
@@ -63,6 +63,8 @@ pub(crate) enum Action {
     Kill { id: ContainerId, container: String, why: Why },
     /// Remove an ended instance that is no longer of interest.
     Remove { id: ContainerId, container: String },
+    /// Remove a sandbox in whose place there is another one.
+    RemoveSandbox { id: SandboxId },
     /// End everything that runs, then the sandbox.
     StopPod,
 }
@@ -109,6 +111,7 @@ pub(crate) fn decide(situation: &Situation<'_>) -> Plan {
         None => sandbox(situation, &mut plan),
     }
     remove_old_instances(situation.view, &mut plan);
+    remove_old_sandboxes(situation.view, &mut plan);
     plan
 }
 
@@ -345,6 +348,17 @@ fn remove_old_instances(view: &PodView, plan: &mut Plan) {
                 container: status.container.name.clone(),
             });
         }
+    }
+}
+
+/// Those that nothing was started in, or of whose containers nothing is left (`evictSandboxes` of
+/// `pkg/kubelet/kuberuntime/kuberuntime_gc.go`). The newest one says how many there were.
+fn remove_old_sandboxes(view: &PodView, plan: &mut Plan) {
+    let is_empty =
+        |sandbox: &&PodSandbox| !view.containers.iter().any(|status| status.container.sandbox == sandbox.id);
+    let old = view.sandboxes.iter().skip(1).filter(|sandbox| sandbox.state == SandboxState::NotReady);
+    for sandbox in old.filter(is_empty) {
+        plan.act(Action::RemoveSandbox { id: sandbox.id.clone() });
     }
 }
 

@@ -5,20 +5,16 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use tokio::time::sleep;
 
 use super::context::Context;
 use super::hooks;
 use super::spec::{self, PodId};
-use super::start::full;
 use crate::events::Level;
-use crate::runtime::ContainerId;
+use crate::go;
+use crate::runtime::{ContainerId, RuntimeError};
 
 /// What a container gets at least to end by itself, whatever its hook used up.
 const SHORTEST_GRACE: Duration = Duration::from_secs(2);
-
-/// Pause after the runtime could not end a container.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Which container to end, and why.
 #[derive(Clone, Debug)]
@@ -26,7 +22,7 @@ pub(super) struct Kill {
     pub(super) pod: Pod,
     pub(super) container: Container,
     pub(super) id: ContainerId,
-    /// The text of the `Killing` event; none for a container that is ended sooner than was said before.
+    /// The text of the `Killing` event; none for a container of which it was said before: its hook has run, too.
     pub(super) message: Option<String>,
     pub(super) grace: Duration,
 }
@@ -39,20 +35,24 @@ impl Kill {
     }
 }
 
-/// Ends the container; returns when it has ended, or when the runtime cannot end it now.
-pub(super) async fn kill(context: &Context, kill: &Kill) {
+/// Ends the container; returns when it has ended.
+///
+/// # Errors
+/// When the runtime cannot end it now.
+pub(super) async fn kill(context: &Context, kill: &Kill) -> Result<(), RuntimeError> {
     let mut left = kill.grace;
     if let Some(message) = &kill.message {
         let name = &kill.container.name;
         context.events.container(&kill.pod, name, Level::Normal, "Killing", message.clone());
         left = left.saturating_sub(pre_stop(context, kill).await).max(SHORTEST_GRACE.min(left));
     }
-    if let Err(error) = context.runtime.stop_container(&kill.id, left).await {
-        let pod = PodId::of(&kill.pod);
-        tracing::warn!(%pod, container = kill.container.name, error = full(&error), "cannot stop the container");
-        // Whoever wants it ended asks again at once.
-        sleep(RETRY).await;
-    }
+    context.runtime.stop_container(&kill.id, left).await
+}
+
+/// The text of a `FailedKillPod` event, in the words of `SyncResult.Error` of `pkg/kubelet/container`.
+pub(super) fn kill_failure(action: &str, target: &str, error: &str) -> String {
+    let [quoted, target, error] = [action, target, error].map(go::quote);
+    format!("error killing pod: failed to {quoted} for {target} with {action}Error: {error}")
 }
 
 /// Runs the container's hook, if it has one. Returns how long that took.

@@ -17,6 +17,7 @@ pub(crate) mod labels;
 mod manager;
 mod pull_secrets;
 mod resources;
+mod retries;
 mod security;
 mod spec;
 mod start;

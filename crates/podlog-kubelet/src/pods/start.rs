@@ -15,13 +15,15 @@ use super::context::Context;
 use super::hooks;
 use super::ignored;
 use super::image;
-use super::kill::{Kill, kill};
-use super::spec::{PodId, find_container, target_of};
+use super::kill::{Kill, kill, kill_failure};
+use super::spec::{PodId, find_container, is_in_host_network, target_of};
 use super::view::PodView;
 use crate::events::Level;
 use crate::go;
 use crate::layout::Layout;
-use crate::runtime::{ContainerConfig, ContainerId, ContainerState, RuntimeError, SandboxId};
+use crate::runtime::{
+    ContainerConfig, ContainerId, ContainerState, RuntimeCondition, RuntimeError, SandboxId,
+};
 use crate::volumes::{PodVolumes, Sources, VolumePaths};
 
 /// Containers whose postStart hook still runs.
@@ -59,7 +61,9 @@ pub(super) enum Outcome {
 impl Start {
     /// Makes the volumes and a sandbox.
     pub(super) async fn sandbox(self, attempt: u32) -> Outcome {
-        if self.volumes().await.is_none() {
+        let is_prepared =
+            self.has_network().await && self.volumes().await.is_some() && self.old_sandboxes_stop().await;
+        if !is_prepared {
             return Outcome::PodFailed;
         }
         let config = container_config::sandbox(&self.pod, &self.context.layout, attempt);
@@ -74,6 +78,37 @@ impl Start {
                 Outcome::PodFailed
             }
         }
+    }
+
+    /// Whether the pod can have the network that it wants; else an event says why not. A runtime asked for one that it cannot make
+    /// may keep half of it.
+    async fn has_network(&self) -> bool {
+        if is_in_host_network(&self.pod) {
+            return true;
+        }
+        // What cannot be asked how it is says what is wrong when it is to make a sandbox.
+        let conditions = self.context.runtime.conditions().await.unwrap_or_default();
+        let mut missing =
+            conditions.iter().filter(|condition| condition.kind == "NetworkReady" && !condition.is_true);
+        let Some(condition) = missing.next() else { return true };
+        let RuntimeCondition { kind, reason, message, .. } = condition;
+        let text = format!(
+            "network is not ready: container runtime network not ready: {kind}=false reason:{reason} message:{message}"
+        );
+        self.context.events.pod(&self.pod, Level::Warning, "NetworkNotReady", text);
+        false
+    }
+
+    /// Stops what is left of earlier sandboxes, so that no pod has more of them than one; says in an event why that fails.
+    async fn old_sandboxes_stop(&self) -> bool {
+        for sandbox in &self.view.sandboxes {
+            if let Err(error) = self.context.runtime.stop_pod_sandbox(&sandbox.id).await {
+                let message = kill_failure("KillPodSandbox", &PodId::of(&self.pod).uid, &full(&error));
+                self.context.events.pod(&self.pod, Level::Warning, "FailedKillPod", message);
+                return false;
+            }
+        }
+        true
     }
 
     /// Once a pod: with its first sandbox.
@@ -177,7 +212,11 @@ impl Start {
         tracing::warn!(pod = %PodId::of(&self.pod), container = container.name, message, "postStart hook failed");
         self.event(container, Level::Warning, "FailedPostStartHook", "PostStartHook failed");
         let why = "FailedPostStartHook".to_owned();
-        kill(&self.context, &Kill::new(&self.pod, container, instance.clone(), why)).await;
+        let killed = kill(&self.context, &Kill::new(&self.pod, container, instance.clone(), why)).await;
+        if let Err(error) = killed {
+            tracing::warn!(pod = %PodId::of(&self.pod), container = container.name, error = full(&error),
+                "cannot stop a container whose postStart hook failed");
+        }
         Err(Failure { reason: "PostStartHookError", message })
     }
 

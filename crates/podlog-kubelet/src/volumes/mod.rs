@@ -12,7 +12,7 @@ mod sub_path;
 pub(crate) use cleanup::remove_volumes;
 pub(crate) use sub_path::resolve as resolve_sub_path;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 
 use crate::env::NodeFacts;
-use crate::objects::{ObjectError, ObjectSource, Token, TokenQuery};
+use crate::objects::{Kind, ObjectError, ObjectName, ObjectSource, Token, TokenQuery};
+use crate::pods::PodId;
 use payload::Payload;
 
 /// Why a volume cannot be had.
@@ -87,8 +88,7 @@ impl PodVolumes {
         sources: &Sources<'_>,
     ) -> Result<VolumePaths, (String, VolumeError)> {
         let mut paths = VolumePaths::new();
-        let volumes = sources.pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-        for volume in volumes {
+        for volume in volumes_of(sources.pod) {
             let path = self.one(sources, volume).await.map_err(|error| (volume.name.clone(), error))?;
             paths.insert(volume.name.clone(), path);
         }
@@ -97,8 +97,24 @@ impl PodVolumes {
 
     /// Whether any volume has contents that change after it was made.
     pub(crate) fn are_live(pod: &Pod) -> bool {
-        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-        volumes.iter().any(|volume| payload::plugin(volume).is_some())
+        volumes_of(pod).iter().any(|volume| payload::plugin(volume).is_some())
+    }
+
+    /// The objects with which files change.
+    pub(crate) fn references(pod: &Pod) -> BTreeSet<ObjectName> {
+        let namespace = PodId::of(pod).namespace;
+        let references = volumes_of(pod).iter().flat_map(payload::references);
+        let name = |(kind, name): (Kind, &str)| ObjectName {
+            kind,
+            namespace: namespace.clone(),
+            name: name.to_owned(),
+        };
+        references.filter(|(_, name)| !name.is_empty()).map(name).collect()
+    }
+
+    /// When the first of its tokens has to be renewed; `None` when it has none.
+    pub(crate) fn renewal(&self) -> Option<Timestamp> {
+        self.tokens.values().map(Token::renewal).min()
     }
 
     async fn one(&mut self, sources: &Sources<'_>, volume: &Volume) -> Result<PathBuf, VolumeError> {
@@ -163,6 +179,10 @@ impl PodVolumes {
     fn volume_path(&self, plugin: &str, volume: &Volume) -> PathBuf {
         self.directory.join("volumes").join(format!("kubernetes.io~{plugin}")).join(&volume.name)
     }
+}
+
+fn volumes_of(pod: &Pod) -> &[Volume] {
+    pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default()
 }
 
 /// Makes the volume's directory; those above it are for the kubelet alone, so that nobody else on the host gets to what

@@ -41,6 +41,18 @@ pub(super) fn plugin(volume: &Volume) -> Option<&'static str> {
     }
 }
 
+/// The objects that files of a volume come from.
+pub(super) fn references(volume: &Volume) -> impl Iterator<Item = (Kind, &str)> {
+    let secret = volume.secret.iter().filter_map(|secret| secret.secret_name.as_deref());
+    let projections = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+    let projected = projections.flat_map(|source| {
+        let map = source.config_map.iter().map(|map| (Kind::ConfigMap, map.name.as_str()));
+        map.chain(source.secret.iter().map(|secret| (Kind::Secret, secret.name.as_str())))
+    });
+    let map = volume.config_map.iter().map(|map| (Kind::ConfigMap, map.name.as_str()));
+    map.chain(secret.map(|name| (Kind::Secret, name))).chain(projected)
+}
+
 /// Collects the files.
 pub(super) async fn build(
     sources: &Sources<'_>,
@@ -195,7 +207,7 @@ async fn service_account_token(
         audience: projection.audience.clone().filter(|audience| !audience.is_empty()),
         expiration_seconds: projection.expiration_seconds.unwrap_or(3600),
     };
-    if tokens.get(&query).is_none_or(|token| token.is_due(sources.now)) {
+    if tokens.get(&query).is_none_or(|token| token.renewal() <= sources.now) {
         match sources.objects.token(&query).await {
             Ok(token) => drop(tokens.insert(query.clone(), token)),
             // An old token that is still good is better than none.

@@ -19,6 +19,8 @@ use podlog_kubelet::runtime::{
 use podlog_line::Timestamp;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Where Debian has CNI plugins.
+const PLUGINS: &str = "/usr/lib/cni";
 
 /// One containerd for all: starting it costs more than what is shown with it.
 #[tokio::test]
@@ -79,6 +81,31 @@ async fn networks(machine: &Machine, runtime: &CriRuntime) {
     let network =
         runtime.conditions().await.expect("conditions").into_iter().find(|c| c.kind == "NetworkReady");
     assert!(!network.expect("a condition").is_true);
+    // What it has begun stays, with its network, until there is somebody who can take it back.
+    let left = runtime.list_pod_sandboxes().await.expect("list");
+    assert_eq!((left.len(), network_count(machine)), (1, 1));
+    runtime.stop_pod_sandbox(&left[0].id).await.expect_err("no CNI");
+    if !Path::new(PLUGINS).join("loopback").exists() {
+        eprintln!(
+            "SKIPPED: no CNI plugins: nothing is shown about networks (apt-get install containernetworking-plugins)"
+        );
+        return;
+    }
+    let list = r#"{"cniVersion": "0.4.0", "name": "none", "plugins": [{"type": "loopback"}]}"#;
+    fs::write(machine.path().join("cni/10-none.conflist"), list).expect("a file");
+    let begun = Instant::now();
+    while runtime.stop_pod_sandbox(&left[0].id).await.is_err() {
+        assert!(begun.elapsed() < PATIENCE, "containerd does not read its configuration");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    runtime.remove_pod_sandbox(&left[0].id).await.expect("remove");
+    assert_eq!(network_count(machine), 0);
+}
+
+/// Network namespaces that containerd holds for sandboxes.
+fn network_count(machine: &Machine) -> usize {
+    let folder = machine.path().join("state/io.containerd.grpc.v1.cri/netns");
+    fs::read_dir(folder).into_iter().flatten().count()
 }
 
 async fn a_life(runtime: &CriRuntime, sandbox: &SandboxId) {

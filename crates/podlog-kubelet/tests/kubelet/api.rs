@@ -1,10 +1,10 @@
-//! As much of an API server as a kubelet needs: objects in a map, a watch of pods, and reviews by table.
+//! As much of an API server as a kubelet needs: objects in a map, watches of kinds and of single objects, tokens, and reviews by table.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use podlog_api::patch::{PatchType, apply};
 use podlog_api::{ApiError, Attributes, Object, RequestInfo, resource};
@@ -44,7 +45,13 @@ impl Drop for Task {
 struct State {
     objects: Mutex<BTreeMap<Key, Value>>,
     revision: Mutex<u64>,
-    pods: broadcast::Sender<Value>,
+    /// What happens: the kind and the name of an object, and the event.
+    events: broadcast::Sender<(String, String, Value)>,
+    /// How long tokens live that come one after the other; `None`: there is one, which lives long.
+    token_life: Mutex<Option<SignedDuration>>,
+    tokens: AtomicU32,
+    /// Requests for tokens that failed.
+    refused_tokens: AtomicU32,
     /// What is asked of the server fails.
     down: AtomicBool,
     /// `SubjectAccessReview`s that came in.
@@ -58,7 +65,10 @@ impl Api {
         let state = Arc::new(State {
             objects: Mutex::default(),
             revision: Mutex::new(1),
-            pods: broadcast::channel(1000).0,
+            events: broadcast::channel(1000).0,
+            token_life: Mutex::default(),
+            tokens: AtomicU32::new(0),
+            refused_tokens: AtomicU32::new(0),
             down: AtomicBool::new(false),
             reviews: Mutex::default(),
         });
@@ -144,6 +154,16 @@ impl Api {
             .collect()
     }
 
+    /// From now on, tokens are called `token-1`, `token-2` and so on, and live so long.
+    pub(crate) fn set_token_life(&self, seconds: i64) {
+        *self.state.token_life.lock() = Some(SignedDuration::from_secs(seconds));
+    }
+
+    /// How many requests for tokens have failed.
+    pub(crate) fn refused_tokens(&self) -> u32 {
+        self.state.refused_tokens.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn set_down(&self, down: bool) {
         self.state.down.store(down, Ordering::SeqCst);
     }
@@ -169,24 +189,28 @@ impl State {
         };
         object["metadata"]["resourceVersion"] = json!(version);
         objects.insert((plural.into(), namespace.into(), name.into()), object.clone());
-        if plural == "pods" {
-            let _ = self.pods.send(json!({"type": event, "object": object}));
-        }
+        self.tell(plural, name, event, &object);
         object
+    }
+
+    fn tell(&self, plural: &str, name: &str, event: &str, object: &Value) {
+        // Nobody may be watching.
+        let _ = self.events.send((plural.into(), name.into(), json!({"type": event, "object": object})));
     }
 
     fn remove(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         let mut objects = self.objects.lock();
         let mut object = objects.remove(&(plural.into(), namespace.into(), name.into()))?;
         object["metadata"]["resourceVersion"] = json!(self.next_revision());
-        if plural == "pods" {
-            let _ = self.pods.send(json!({"type": "DELETED", "object": object}));
-        }
+        self.tell(plural, name, "DELETED", &object);
         Some(object)
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Reply {
         if self.down.load(Ordering::SeqCst) {
+            if request.uri().path().ends_with("/token") {
+                self.refused_tokens.fetch_add(1, Ordering::SeqCst);
+            }
             return reply(
                 503,
                 &json!({"kind": "Status", "code": 503, "status": "Failure", "message": "down"}),
@@ -199,7 +223,7 @@ impl State {
             parts.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
         match self.handle(&info, media, &body) {
             Ok(Answer::Object(code, object)) => reply(code, &object),
-            Ok(Answer::Watch) => self.watch(),
+            Ok(Answer::Watch { plural, name }) => self.watch(plural, name),
             Err(error) => reply(error.code, &error.to_status()),
         }
     }
@@ -214,13 +238,13 @@ impl State {
         let key = (plural.clone(), namespace.clone(), name.clone());
         let missing = || ApiError::not_found(group, plural, name);
         match (verb.as_str(), subresource.as_str()) {
-            ("watch", _) => Ok(Answer::Watch),
+            ("watch", _) => Ok(Answer::Watch { plural: plural.clone(), name: name.clone() }),
             ("list", _) => {
                 let items: Vec<Value> = self
                     .objects
                     .lock()
                     .iter()
-                    .filter(|((kind, ..), _)| kind == plural)
+                    .filter(|((kind, _, own), _)| kind == plural && is_named(own, name))
                     .map(|(_, object)| object.clone())
                     .collect();
                 let metadata = json!({"resourceVersion": self.revision.lock().to_string()});
@@ -270,7 +294,7 @@ impl State {
                 object
             }
             ("serviceaccounts", "token") => {
-                object["status"] = json!({"token": "a-token", "expirationTimestamp": "2099-01-01T00:00:00Z"});
+                object["status"] = self.next_token();
                 object
             }
             _ => {
@@ -280,17 +304,32 @@ impl State {
         }
     }
 
-    /// Everything that happens to pods from now on. A kubelet lists before it watches, and misses nothing here only
+    fn next_token(&self) -> Value {
+        let Some(life) = *self.token_life.lock() else {
+            return json!({"token": "a-token", "expirationTimestamp": "2099-01-01T00:00:00Z"});
+        };
+        let number = self.tokens.fetch_add(1, Ordering::SeqCst) + 1;
+        let expires = (Timestamp::now() + life).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        json!({"token": format!("token-{number}"), "expirationTimestamp": expires})
+    }
+
+    /// Everything that happens to objects of a kind, or to one of them, from now on. A kubelet lists before it watches, and misses nothing here only
     /// because tests change pods when it watches already or before it starts.
-    fn watch(&self) -> Reply {
-        let events = self.pods.subscribe();
+    fn watch(&self, plural: String, name: String) -> Reply {
+        let events = self.events.subscribe();
+        let is_wanted = move |kind: &str, own: &str| kind == plural && is_named(own, &name);
         let current: Vec<Value> = {
             let objects = self.objects.lock();
-            let pods = objects.iter().filter(|((kind, ..), _)| kind == "pods");
-            pods.map(|(_, pod)| json!({"type": "MODIFIED", "object": pod})).collect()
+            let wanted = objects.iter().filter(|((kind, _, own), _)| is_wanted(kind, own));
+            wanted.map(|(_, object)| json!({"type": "MODIFIED", "object": object})).collect()
         };
-        let later = stream::unfold(events, |mut events| async move {
-            events.recv().await.ok().map(|event| (event, events))
+        let later = stream::unfold((events, is_wanted), |(mut events, is_wanted)| async move {
+            loop {
+                let (kind, own, event) = events.recv().await.ok()?;
+                if is_wanted(&kind, &own) {
+                    return Some((event, (events, is_wanted)));
+                }
+            }
         });
         let lines = stream::iter(current)
             .chain(later)
@@ -302,7 +341,12 @@ impl State {
 
 enum Answer {
     Object(u16, Value),
-    Watch,
+    Watch { plural: String, name: String },
+}
+
+/// Whether an object is the one that is meant; all are when none is named.
+fn is_named(own: &str, name: &str) -> bool {
+    name.is_empty() || own == name
 }
 
 fn reply(code: u16, object: &Value) -> Reply {

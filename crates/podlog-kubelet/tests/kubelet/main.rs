@@ -17,3 +17,5 @@ mod probes;
 mod retained;
 mod runtime;
 mod table;
+mod troubles;
+mod volumes;

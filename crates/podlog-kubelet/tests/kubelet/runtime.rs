@@ -1,6 +1,6 @@
 //! A container runtime whose containers do what the test says.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::Write;
 use std::sync::Arc;
@@ -37,6 +37,9 @@ struct State {
     not_ready: Option<&'static str>,
     /// With what every question for a container's status fails.
     broken: Option<&'static str>,
+    /// Calls that fail, by their names, and how often each was made.
+    failing: BTreeSet<&'static str>,
+    calls: BTreeMap<&'static str, usize>,
 }
 
 impl FakeRuntime {
@@ -76,6 +79,17 @@ impl FakeRuntime {
     /// Makes every question for a container's status fail.
     pub(crate) fn fail_statuses(&self, why: &'static str) {
         self.state.lock().broken = Some(why);
+    }
+
+    /// Makes calls of a name fail, or lets them succeed again.
+    pub(crate) fn set_failing(&self, call: &'static str, fails: bool) {
+        let failing = &mut self.state.lock().failing;
+        let _ = if fails { failing.insert(call) } else { failing.remove(call) };
+    }
+
+    /// How often a call was made.
+    pub(crate) fn calls(&self, call: &str) -> usize {
+        self.state.lock().calls.get(call).copied().unwrap_or_default()
     }
 
     /// Whether it answers when it is asked how it is, and what keeps it from being ready.
@@ -133,6 +147,15 @@ impl State {
         });
     }
 
+    /// Counts a call, which may be one that fails.
+    fn call(&mut self, call: &'static str) -> Result<(), RuntimeError> {
+        *self.calls.entry(call).or_default() += 1;
+        match self.failing.contains(call) {
+            true => Err(RuntimeError::Rpc { code: "Unknown", message: format!("{call} says \"no\"") }),
+            false => Ok(()),
+        }
+    }
+
     fn next_id(&mut self, prefix: &str) -> String {
         self.next += 1;
         // As long as those of real runtimes.
@@ -159,12 +182,14 @@ impl ContainerRuntime for FakeRuntime {
         if state.down {
             return Err(RuntimeError::Unavailable("no such socket".into()));
         }
-        Ok(vec![RuntimeCondition {
-            kind: "RuntimeReady".into(),
-            is_true: state.not_ready.is_none(),
+        let condition = |kind: &str, complaint: Option<&str>| RuntimeCondition {
+            kind: kind.into(),
+            is_true: complaint.is_none(),
             reason: "Because".into(),
-            message: state.not_ready.unwrap_or_default().into(),
-        }])
+            message: complaint.unwrap_or_default().into(),
+        };
+        let network = state.failing.contains("network").then_some("no plugin");
+        Ok(vec![condition("RuntimeReady", state.not_ready), condition("NetworkReady", network)])
     }
 
     async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
@@ -182,18 +207,22 @@ impl ContainerRuntime for FakeRuntime {
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<SandboxId, RuntimeError> {
         let mut state = self.state.lock();
         let id = SandboxId(state.next_id("s"));
+        let made = state.call("run_pod_sandbox");
         let sandbox = PodSandbox {
             id: id.clone(),
             config: config.clone(),
-            state: SandboxState::Ready,
+            // What could not be made is there all the same, as with containerd.
+            state: if made.is_ok() { SandboxState::Ready } else { SandboxState::NotReady },
             created_at: Timestamp::now(),
         };
         state.sandboxes.insert(id.0.clone(), sandbox);
-        Ok(id)
+        made.map(|()| id)
     }
 
     async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
-        if let Some(sandbox) = self.state.lock().sandboxes.get_mut(&id.0) {
+        let mut state = self.state.lock();
+        state.call("stop_pod_sandbox")?;
+        if let Some(sandbox) = state.sandboxes.get_mut(&id.0) {
             sandbox.state = SandboxState::NotReady;
         }
         Ok(())
@@ -207,7 +236,9 @@ impl ContainerRuntime for FakeRuntime {
     }
 
     async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandbox>, RuntimeError> {
-        Ok(self.state.lock().sandboxes.values().cloned().collect())
+        let mut state = self.state.lock();
+        state.call("list_pod_sandboxes")?;
+        Ok(state.sandboxes.values().cloned().collect())
     }
 
     async fn create_container(
@@ -280,6 +311,7 @@ impl ContainerRuntime for FakeRuntime {
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
         let stubborn = {
             let mut state = self.state.lock();
+            state.call("stop_container")?;
             let Some(config) = state.configs.get(&id.0).cloned() else { return Ok(()) };
             state.stops.push((config.name, grace.as_secs()));
             config.command == ["stubborn"]

@@ -71,8 +71,23 @@ fn short(action: &Action) -> String {
         Action::BackOff { container, pause } => format!("back-off {container} {}", pause.as_secs()),
         Action::Kill { id, why, .. } => format!("kill {} {why:?}", id.0),
         Action::Remove { id, .. } => format!("remove {}", id.0),
+        Action::RemoveSandbox { id } => format!("remove sandbox {}", id.0),
         Action::StopPod => "stop".into(),
     }
+}
+
+#[test]
+fn sandboxes_that_came_to_nothing_are_removed() {
+    let failed = |id, attempt| testing::sandbox(id, attempt, SandboxState::NotReady);
+    let none = Case::new(one("Always"), vec![]);
+    none.sandboxes(vec![failed("s0", 0), failed("s1", 1), failed("s2", 2)]).check(&[
+        "sandbox 3",
+        "remove sandbox s1",
+        "remove sandbox s0",
+    ]);
+    // The log and the status of what ran in one are of interest.
+    let lost = Case::new(one("Always"), vec![ended("a", 0, 1)]);
+    lost.sandboxes(vec![failed("s", 0), testing::sandbox("s1", 1, SandboxState::Ready)]).check(&["start a"]);
 }
 
 fn two(policy: &str) -> Value {
