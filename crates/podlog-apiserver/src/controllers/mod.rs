@@ -33,6 +33,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tolerations;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;

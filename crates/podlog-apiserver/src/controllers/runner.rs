@@ -10,11 +10,17 @@ use podlog_api::{ApiError, Object, Reason, resource::Resource};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{action::Action, executor::Executor, objects::Objects, queue::WorkQueue};
-use crate::registry::{Registry, WatchEvent};
+use super::{
+    action::Action,
+    executor::Executor,
+    objects::Objects,
+    queue::WorkQueue,
+    turns::{Slice, Turns},
+};
+use crate::registry::{Place, Registry, WatchEvent, codec};
 
-/// Keys that a controller looks at before it lets others have the thread.
-const LOOKS: usize = 64;
+/// Bytes of stored text that are read at once: a slice of the look at all objects with which every watch begins.
+const BATCH_BYTES: usize = 64 << 10;
 
 /// What a controller looks at in one go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,21 +104,23 @@ pub(crate) fn spawn(
         .map(|controller| Arc::new(Worker { controller, queue: WorkQueue::default() }))
         .collect();
     let executor = Arc::new(Executor::new(registry.clone()));
+    let turns = Turns::among(std::thread::available_parallelism().map_or(1, usize::from));
     let mut tasks = JoinSet::new();
     for resource in podlog_api::resource::all() {
         let interested: Vec<Arc<Worker>> =
             workers.iter().filter(|worker| watches(worker, resource)).cloned().collect();
         if !interested.is_empty() {
-            let (registry, shutdown) = (registry.clone(), shutdown.clone());
+            let (registry, turns, shutdown) = (registry.clone(), turns.clone(), shutdown.clone());
             tasks.spawn(async move {
-                shutdown.run_until_cancelled(follow(registry, resource, interested)).await;
+                let follower = Follower { registry, resource, workers: interested.into(), turns };
+                shutdown.run_until_cancelled(follower.follow()).await;
             });
         }
     }
     for worker in workers {
-        let (executor, shutdown) = (executor.clone(), shutdown.clone());
+        let (executor, turns, shutdown) = (executor.clone(), turns.clone(), shutdown.clone());
         tasks.spawn(async move {
-            shutdown.run_until_cancelled(work(worker, executor)).await;
+            shutdown.run_until_cancelled(work(worker, executor, turns)).await;
         });
     }
     tasks
@@ -122,44 +130,71 @@ fn watches(worker: &Worker, resource: &'static Resource) -> bool {
     worker.controller.watches().into_iter().any(|watched| std::ptr::eq(watched, resource))
 }
 
-/// Lists and watches one kind, for ever; lists again when the watch fell behind.
-async fn follow(registry: Registry, resource: &'static Resource, workers: Vec<Arc<Worker>>) {
-    loop {
-        if let Err(error) = follow_once(&registry, resource, &workers).await {
-            if error.reason != Reason::Expired {
-                tracing::warn!(resource = resource.plural, %error, "watch ended, listing again");
+/// Tells controllers what changes of one kind.
+struct Follower {
+    registry: Registry,
+    resource: &'static Resource,
+    workers: Arc<[Arc<Worker>]>,
+    turns: Turns,
+}
+
+impl Follower {
+    /// Lists and watches, for ever; lists again when the watch fell behind.
+    async fn follow(self) {
+        let resource = self.resource;
+        loop {
+            if let Err(error) = self.follow_once().await {
+                if error.reason != Reason::Expired {
+                    tracing::warn!(resource = resource.plural, %error, "watch ended, listing again");
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn follow_once(&self) -> Result<(), ApiError> {
+        let (registry, resource) = (&self.registry, self.resource);
+        self.workers.iter().for_each(|worker| worker.controller.begin(resource));
+        let mut watch = registry.watch(resource, self.report_all().await?);
+        loop {
+            let event = watch.next().await?;
+            let (object, previous, is_deletion) = match &event {
+                WatchEvent::Added(object) => (object, None, false),
+                WatchEvent::Modified { object, previous } => (object, Some(&**previous), false),
+                WatchEvent::Deleted(object) => (object, None, true),
+            };
+            dispatch(registry, &self.workers, &Change { resource, object, previous, is_deletion })?;
+        }
+    }
+
+    /// Reports everything that is there, and says at which revision it was so. Meanwhile others may write.
+    async fn report_all(&self) -> Result<u64, ApiError> {
+        let mut from = Place::default();
+        loop {
+            let (registry, resource, workers) = (self.registry.clone(), self.resource, self.workers.clone());
+            let report = move |_| {
+                let (batch, revision) = registry.batch(resource, None, &mut from, BATCH_BYTES)?;
+                for stored in &batch {
+                    let object = codec::decode(resource, &stored.value, stored.mod_revision)?;
+                    let change = Change { resource, object: &object, previous: None, is_deletion: false };
+                    dispatch(&registry, &workers, &change)?;
+                }
+                let next = if batch.is_empty() { Reported::All(revision) } else { Reported::UpTo(from) };
+                Ok::<_, ApiError>(next)
+            };
+            match self.turns.slice(report).await?? {
+                Reported::UpTo(place) => from = place,
+                Reported::All(revision) => return Ok(revision),
+            }
         }
     }
 }
 
-async fn follow_once(
-    registry: &Registry,
-    resource: &'static Resource,
-    workers: &[Arc<Worker>],
-) -> Result<(), ApiError> {
-    workers.iter().for_each(|worker| worker.controller.begin(resource));
-    let report = {
-        let (registry, workers) = (registry.clone(), workers.to_vec());
-        move || {
-            registry.each(resource, None, |object| {
-                let change = Change { resource, object: &object, previous: None, is_deletion: false };
-                dispatch(&registry, &workers, &change)
-            })
-        }
-    };
-    let revision = tokio::task::spawn_blocking(report).await.map_err(ApiError::internal)??;
-    let mut watch = registry.watch(resource, revision);
-    loop {
-        let event = watch.next().await?;
-        let (object, previous, is_deletion) = match &event {
-            WatchEvent::Added(object) => (object, None, false),
-            WatchEvent::Modified { object, previous } => (object, Some(&**previous), false),
-            WatchEvent::Deleted(object) => (object, None, true),
-        };
-        dispatch(registry, workers, &Change { resource, object, previous, is_deletion })?;
-    }
+/// How much of all that there is has been reported.
+enum Reported {
+    UpTo(Place),
+    /// Everything, as of this revision.
+    All(u64),
 }
 
 fn dispatch(registry: &Registry, workers: &[Arc<Worker>], change: &Change<'_>) -> Result<(), ApiError> {
@@ -171,12 +206,11 @@ fn dispatch(registry: &Registry, workers: &[Arc<Worker>], change: &Change<'_>) -
     Ok(())
 }
 
-async fn work(worker: Arc<Worker>, executor: Arc<Executor>) {
+async fn work(worker: Arc<Worker>, executor: Arc<Executor>, turns: Turns) {
     loop {
         let key = worker.queue.next().await;
         let (looker, registry) = (worker.clone(), executor.registry().clone());
-        // Decided off the async threads.
-        let looked = tokio::task::spawn_blocking(move || look(&looker, &registry, key)).await;
+        let looked = turns.slice(move |slice| look(&looker, &registry, key, slice)).await;
         let Ok((key, decided)) = looked.inspect_err(|panic| tracing::error!(%panic, "a controller panicked"))
         else {
             continue;
@@ -205,19 +239,24 @@ async fn work(worker: Arc<Worker>, executor: Arc<Executor>) {
 
 /// Looks at a key, and at the next ones that are due for as long as there is nothing to do: most looks come to nothing, above
 /// all the first at every object that exists. Answers with the last key and what is to be done about it.
-fn look(worker: &Worker, registry: &Registry, mut key: Key) -> (Key, Result<Vec<Action>, ApiError>) {
-    for _ in 1..LOOKS {
-        match worker.controller.reconcile(&key, registry, Timestamp::now()) {
-            Ok(actions) if actions.is_empty() => worker.queue.forget_failures(&key),
-            decided => return (key, decided),
+fn look(
+    worker: &Worker,
+    registry: &Registry,
+    mut key: Key,
+    slice: Slice,
+) -> (Key, Result<Vec<Action>, ApiError>) {
+    loop {
+        let decided = worker.controller.reconcile(&key, registry, Timestamp::now());
+        let nothing_to_do = decided.as_ref().is_ok_and(Vec::is_empty);
+        if !nothing_to_do || slice.is_over() {
+            return (key, decided);
         }
+        worker.queue.forget_failures(&key);
         match worker.queue.next_due() {
             Some(next) => key = next,
-            None => return (key, Ok(Vec::new())),
+            None => return (key, decided),
         }
     }
-    let decided = worker.controller.reconcile(&key, registry, Timestamp::now());
-    (key, decided)
 }
 
 impl Objects for Registry {

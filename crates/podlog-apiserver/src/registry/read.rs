@@ -9,9 +9,6 @@ use podlog_api::{ApiError, Object};
 use super::{Registry, codec, keys};
 use crate::store::{KeyValue, Range, Stored};
 
-/// Bytes of stored text that are read at once by whoever works through all of a kind.
-const BATCH_BYTES: usize = 256 << 10;
-
 /// Where a list begins, and when it was so.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
@@ -138,31 +135,8 @@ impl Registry {
         key.strip_prefix(&keys::prefix(resource, namespace)).unwrap_or(key).to_owned()
     }
 
-    /// Hands out all objects of a kind, or those of one namespace, a batch at a time; says at which revision they were so.
-    /// Between batches others may write.
-    ///
-    /// # Errors
-    /// Those of `work`; 410 when so much was written meanwhile that the revision is no longer kept.
-    pub(crate) fn each(
-        &self,
-        resource: &'static Resource,
-        namespace: Option<&str>,
-        mut work: impl FnMut(Object) -> Result<(), ApiError>,
-    ) -> Result<u64, ApiError> {
-        let mut from = Place::default();
-        loop {
-            let (batch, revision) = self.batch(resource, namespace, &mut from, BATCH_BYTES)?;
-            if batch.is_empty() {
-                return Ok(revision);
-            }
-            for stored in batch {
-                work(codec::decode(resource, &stored.value, stored.mod_revision)?)?;
-            }
-        }
-    }
-
     /// The next objects of a list as they are stored, up to the one that makes `bytes` full, none at its end; and the revision of
-    /// all. `from` moves on.
+    /// all. `from` moves on. Between batches others may write.
     ///
     /// # Errors
     /// 410 for a revision that is no longer kept.
