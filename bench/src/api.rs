@@ -1,6 +1,7 @@
 //! The API server with many objects: reading one, reading all, starting, and what it holds.
 
 use std::{
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -89,7 +90,7 @@ async fn all(options: &Options) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Until controllers have seen everything: the server is at rest.
-async fn settle(server: &ServerProcess) -> anyhow::Result<()> {
+pub(crate) async fn settle(server: &ServerProcess) -> anyhow::Result<()> {
     loop {
         let before = usage::process_time(server.pid())?;
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -103,7 +104,7 @@ async fn settle(server: &ServerProcess) -> anyhow::Result<()> {
 const NODES: usize = 50;
 
 /// Makes pods as a cluster has them, with status, conditions and owners, and their nodes.
-async fn fill(site: &Site, count: usize) -> anyhow::Result<()> {
+pub(crate) async fn fill(site: &Site, count: usize) -> anyhow::Result<()> {
     let server = site.server().await?;
     let registry = server.registry();
     create(registry, "serviceaccounts", "default", json!({"metadata": {"name": "default"}})).await?;
@@ -126,14 +127,33 @@ fn node(number: usize) -> Value {
     })
 }
 
+/// Gives pods that were made a status that differs from the one of before.
+pub(crate) async fn change(registry: &Registry, pods: Range<usize>) -> anyhow::Result<()> {
+    let changed = stream::iter(pods).map(|number| {
+        update_status(registry, number, |status| {
+            let changes = status["observedGeneration"].as_u64().unwrap_or(0) + 1;
+            status["observedGeneration"] = json!(changes);
+        })
+    });
+    changed.buffer_unordered(64).try_collect().await
+}
+
 async fn run_pod(registry: &Registry, number: usize) -> anyhow::Result<()> {
     create(registry, "pods", "default", pod(number)).await?;
+    update_status(registry, number, |made| *made = status(number)).await
+}
+
+async fn update_status(
+    registry: &Registry,
+    number: usize,
+    change: impl Fn(&mut Value) + Send + Sync,
+) -> anyhow::Result<()> {
     let pods = podlog_api::resource::find("", "v1", "pods").context("no pods")?;
-    let run = |pod: &mut Object| {
-        pod.0["status"] = status(number);
+    let update = |pod: &mut Object| {
+        change(&mut pod.0["status"]);
         Ok(())
     };
-    registry.update_with(pods, "default", &name(number), Part::Status, run).await?;
+    registry.update_with(pods, "default", &name(number), Part::Status, update).await?;
     Ok(())
 }
 

@@ -2,32 +2,18 @@
 //! own, with real captures.
 
 use std::{
-    fs,
-    io::{BufRead, BufReader, Read, Write},
     net::SocketAddr,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use http_body_util::BodyExt;
-use podlog_driver::FileLimits;
-use podlog_kubelet::{
-    Kubelet, KubeletOptions,
-    config::{AuthorizationMode, KubeletConfiguration},
-    runtime::{
-        ContainerRuntime, LogPolicy,
-        process::{ProcessRuntime, ProcessRuntimeConfig},
-    },
-};
-use podlog_serving::{NodeBody, NodeClient, ServerTls, Verify};
-use serde_json::json;
+use podlog_serving::{NodeBody, NodeClient, Verify};
 
 use crate::{
     Options,
-    container::program,
     latency::Arrivals,
+    node::{KubeletProcess, LOG},
     report::{Row, Target, median, percentile},
     site::Site,
     usage,
@@ -56,8 +42,9 @@ async fn latency(options: &Options) -> anyhow::Result<Vec<Row>> {
     for _ in 0..options.rounds() {
         let directory = options.directory()?;
         let site = Site::new(directory.path())?;
-        let kubelet = KubeletProcess::start(&site, &command)?;
-        let mut body = follow(&site.client()?, kubelet.address).await?;
+        let kubelet = KubeletProcess::start(&site, 1, &command)?;
+        // Lines of before nobody waited for.
+        let mut body = follow(&site.client()?, kubelet.address, "&tailLines=0").await?;
         let mut arrivals = Arrivals::default();
         while !arrivals.is_over {
             arrivals.take(&next(&mut body).await?)?;
@@ -80,8 +67,8 @@ async fn followers(options: &Options, streams: usize, count: usize) -> anyhow::R
     let directory = options.directory()?;
     let site = Site::new(directory.path())?;
     let command = ["/bin/sh", "-c", "echo a line; sleep 3600"].map(str::to_owned);
-    let kubelet = KubeletProcess::start(&site, &command)?;
-    let resident = || usage::memory(kubelet.child.id()).map(|memory| memory.resident);
+    let kubelet = KubeletProcess::start(&site, 1, &command)?;
+    let resident = || usage::memory(kubelet.pid()).map(|memory| memory.resident);
     // What is made once, and kept, is no follower's.
     drop(first_line(&site.client()?, kubelet.address).await?);
     let before = resident()?;
@@ -95,7 +82,7 @@ async fn followers(options: &Options, streams: usize, count: usize) -> anyhow::R
         open.push((client, bodies));
     }
     let each = (resident()? - before) / count as f64;
-    let instances = crate::followers::inotify_instances(kubelet.child.id());
+    let instances = crate::followers::inotify_instances(kubelet.pid());
     let over = if streams == 1 { "a connection each".to_owned() } else { format!("{streams} a connection") };
     let what = format!("{count} followers through TLS, {over}");
     let memory = Row::new("https", format!("{what}: memory of each"), each, "KiB");
@@ -106,17 +93,17 @@ async fn followers(options: &Options, streams: usize, count: usize) -> anyhow::R
 }
 
 async fn first_line(client: &NodeClient, kubelet: SocketAddr) -> anyhow::Result<NodeBody> {
-    let mut body = follow(client, kubelet).await?;
+    let mut body = follow(client, kubelet, "").await?;
     next(&mut body).await?;
     Ok(body)
 }
 
 /// A follow of the log of the only pod, once that runs.
-async fn follow(client: &NodeClient, kubelet: SocketAddr) -> anyhow::Result<NodeBody> {
+async fn follow(client: &NodeClient, kubelet: SocketAddr, options: &str) -> anyhow::Result<NodeBody> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let path = "/containerLogs/default/web-n/c?follow=true";
-        let response = client.get("127.0.0.1", kubelet.port(), path, Verify::Ca).await?;
+        let path = format!("{LOG}?follow=true{options}");
+        let response = client.get("127.0.0.1", kubelet.port(), &path, Verify::Ca).await?;
         if response.status() == 200 {
             return Ok(response.into_body());
         }
@@ -129,91 +116,4 @@ async fn next(body: &mut NodeBody) -> anyhow::Result<bytes::Bytes> {
     let frame = body.frame().await.context("the log ended")?;
     let frame = frame.map_err(|error| anyhow::anyhow!("{error}"))?;
     Ok(frame.into_data().unwrap_or_default())
-}
-
-/// Runs a kubelet with one static pod until its standard input ends.
-#[derive(clap::Args)]
-pub(crate) struct Serve {
-    #[arg(long)]
-    folder: PathBuf,
-    /// What the pod runs.
-    #[arg(last = true)]
-    command: Vec<String>,
-}
-
-impl Serve {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        podlog_serving::install_crypto_provider();
-        tokio::runtime::Runtime::new()?.block_on(self.serve())
-    }
-
-    async fn serve(self) -> anyhow::Result<()> {
-        let runtime = ProcessRuntime::open(ProcessRuntimeConfig {
-            root: self.folder.join("run"),
-            capture_command: vec![program()?.into()],
-            log_limits: FileLimits::default(),
-            log_policy: LogPolicy::default(),
-        })?;
-        let kubelet = Kubelet::start(self.options()?, runtime.clone()).await?;
-        writeln!(std::io::stdout(), "{}", kubelet.local_addr())?;
-        tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
-        kubelet.shutdown().await;
-        for container in runtime.list_containers(None).await? {
-            runtime.stop_container(&container.id, Duration::ZERO).await?;
-        }
-        Ok(())
-    }
-
-    fn options(&self) -> anyhow::Result<KubeletOptions> {
-        let manifests = self.folder.join("manifests");
-        fs::create_dir_all(&manifests)?;
-        let containers = json!([{"name": "c", "image": "host", "command": self.command}]);
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {"containers": containers}});
-        fs::write(manifests.join("web.json"), pod.to_string())?;
-        let mut config =
-            KubeletConfiguration { static_pod_path: Some(manifests), ..KubeletConfiguration::default() };
-        config.authorization.mode = AuthorizationMode::AlwaysAllow;
-        config.authentication.webhook_enabled = false;
-        let site = Site { folder: self.folder.clone() };
-        Ok(KubeletOptions {
-            node_name: "n".into(),
-            node_ip: None,
-            node_labels: std::collections::BTreeMap::new(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            healthz: None,
-            root_dir: self.folder.join("kubelet"),
-            pod_logs_dir: self.folder.join("pods"),
-            container_links_dir: self.folder.join("containers"),
-            config,
-            compatibility: podlog_api::Compatibility::default(),
-            serving: ServerTls::load(site.pair("server"))?,
-            client_ca: Some(site.ca()),
-            api_server: None,
-        })
-    }
-}
-
-struct KubeletProcess {
-    address: SocketAddr,
-    child: Child,
-}
-
-impl KubeletProcess {
-    fn start(site: &Site, command: &[String]) -> anyhow::Result<KubeletProcess> {
-        let mut kubelet = Command::new(std::env::current_exe()?);
-        kubelet.arg("serve-https").arg("--folder").arg(&site.folder).arg("--").args(command);
-        let mut child = kubelet.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
-        let address = line.trim().parse().context("the kubelet did not start")?;
-        Ok(KubeletProcess { address, child })
-    }
-}
-
-/// It ends with its standard input, and its container with it.
-impl Drop for KubeletProcess {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
 }

@@ -3,38 +3,26 @@
 mod runtime;
 
 use std::{
-    io::{BufRead, BufReader, Write},
-    net::SocketAddr,
+    io::Write,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use podlog_api::Compatibility;
 use podlog_driver::{CriFileSink, FileLimits};
-use podlog_kubelet::{
-    Kubelet, KubeletOptions,
-    config::{AuthorizationMode, KubeletConfiguration},
-    runtime::{
-        ContainerRuntime, LogPolicy,
-        process::{ProcessRuntime, ProcessRuntimeConfig},
-    },
-};
+use podlog_kubelet::Kubelet;
 use podlog_line::{Stream, Timestamp};
 use podlog_serving::{Body, Handler, Limits, NodeClient, Peer, Server, ServerTls, Verify, stream_body};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Options,
-    container::program,
     followers::raise_open_files,
+    node::{self, KubeletProcess, LOG},
     report::{Row, Target, median},
     site::Site,
     usage,
@@ -43,8 +31,6 @@ use runtime::OneContainer;
 
 /// Bytes that the reference hands out at once.
 const CHUNK: usize = 256 << 10;
-/// What a request for the log says before its options.
-const LOG: &str = "/containerLogs/default/web-bench/c";
 
 pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<Row>> {
     raise_open_files();
@@ -90,7 +76,7 @@ impl Servers {
     /// A kubelet whose one pod's log is `log`.
     fn kubelet(&self, site: &Site, log: &Path) -> anyhow::Result<Kubelet> {
         let runtime = Arc::new(OneContainer::new(log.to_owned()));
-        let kubelet = self._runtime.block_on(start(site, 1, runtime))?;
+        let kubelet = self._runtime.block_on(node::start(site, 1, &[], runtime))?;
         let client = site.client()?;
         let port = kubelet.local_addr().port();
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -104,37 +90,6 @@ impl Servers {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-}
-
-/// A kubelet without an API server, whose pods are static.
-async fn start(site: &Site, pods: usize, runtime: Arc<dyn ContainerRuntime>) -> anyhow::Result<Kubelet> {
-    let manifests = site.folder.join("manifests");
-    std::fs::create_dir_all(&manifests)?;
-    for pod in 0..pods {
-        let name = if pod == 0 { "web".to_owned() } else { format!("web-{pod}") };
-        let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-            "spec": {"containers": [{"name": "c", "image": "none", "command": ["sleep", "1000000"]}]}});
-        std::fs::write(manifests.join(format!("{name}.json")), manifest.to_string())?;
-    }
-    let mut config = KubeletConfiguration { static_pod_path: Some(manifests), ..Default::default() };
-    config.authentication.webhook_enabled = false;
-    config.authorization.mode = AuthorizationMode::AlwaysAllow;
-    let options = KubeletOptions {
-        node_name: "bench".into(),
-        node_ip: None,
-        node_labels: Default::default(),
-        listen: ([127, 0, 0, 1], 0).into(),
-        healthz: None,
-        root_dir: site.folder.join("kubelet"),
-        pod_logs_dir: site.folder.join("pods"),
-        container_links_dir: site.folder.join("containers"),
-        config,
-        compatibility: Compatibility::default(),
-        serving: ServerTls::load(site.pair("server"))?,
-        client_ca: Some(site.ca()),
-        api_server: None,
-    };
-    Ok(Kubelet::start(options, runtime).await?)
 }
 
 /// Lines of 100 bytes, as many as fit.
@@ -283,7 +238,8 @@ fn idle(options: &Options) -> anyhow::Result<Vec<Row>> {
     let directory = options.directory()?;
     let site = Site::new(directory.path())?;
     let pods = options.size(100, 3);
-    let kubelet = Process::start(&site, pods)?;
+    let command = ["sleep", "1000000"].map(str::to_owned);
+    let kubelet = KubeletProcess::start(&site, pods, &command)?;
     // Captures and programs come to rest, too.
     std::thread::sleep(Duration::from_secs(options.size(20, 2)));
     let (begun, before) = (Instant::now(), usage::process_time(kubelet.pid())?);
@@ -297,83 +253,4 @@ fn idle(options: &Options) -> anyhow::Result<Vec<Row>> {
         Row::new("kubelet", format!("idle with {pods} pods"), percent, "% of a core")
             .target(Target::AtMost(1.0)),
     ])
-}
-
-/// Runs a kubelet with the process runtime until it is killed.
-#[derive(clap::Args)]
-pub(crate) struct Serve {
-    #[arg(long)]
-    folder: PathBuf,
-    #[arg(long)]
-    pods: usize,
-}
-
-impl Serve {
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
-        raise_open_files();
-        let site = Site::new(&self.folder)?;
-        let runtime = tokio::runtime::Runtime::new()?;
-        runtime.block_on(async {
-            let config = ProcessRuntimeConfig {
-                root: self.folder.join("run"),
-                capture_command: vec![program()?.into()],
-                log_limits: FileLimits::default(),
-                log_policy: LogPolicy::default(),
-            };
-            let containers = ProcessRuntime::open(config)?;
-            let kubelet = start(&site, self.pods, containers.clone()).await?;
-            let deadline = Instant::now() + Duration::from_secs(120);
-            while containers.list_containers(None).await?.len() < self.pods {
-                anyhow::ensure!(Instant::now() < deadline, "the pods do not start");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            let mut stdout = std::io::stdout();
-            writeln!(stdout, "{}", kubelet.local_addr())?;
-            stdout.flush()?;
-            std::future::pending::<anyhow::Result<()>>().await
-        })
-    }
-}
-
-struct Process {
-    child: Child,
-    folder: PathBuf,
-}
-
-impl Process {
-    fn start(site: &Site, pods: usize) -> anyhow::Result<Process> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("serve-kubelet").arg("--folder").arg(&site.folder).args(["--pods", &pods.to_string()]);
-        let child = command.stdout(Stdio::piped()).spawn()?;
-        let mut process = Process { child, folder: site.folder.clone() };
-        let mut line = String::new();
-        let stdout = process.child.stdout.take().context("no stdout")?;
-        BufReader::new(stdout).read_line(&mut line)?;
-        let _: SocketAddr = line.trim().parse().context("the kubelet did not start")?;
-        Ok(process)
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.id()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        // Its containers run on: they end with their first processes.
-        let directories = |path: PathBuf| {
-            let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-            entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
-        };
-        for container in directories(self.folder.join("run")).into_iter().flat_map(directories) {
-            let state = podlog_container::ContainerDir::new(container).state();
-            if let Ok(Some(state)) = state
-                && let Some(pid) = rustix::process::Pid::from_raw(state.process.pid)
-            {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
-    }
 }

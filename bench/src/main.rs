@@ -16,6 +16,7 @@ mod kubelet;
 mod latency;
 mod logs;
 mod memory;
+mod node;
 mod read;
 mod relay;
 mod report;
@@ -24,6 +25,7 @@ mod site;
 mod spam;
 mod torture;
 mod usage;
+mod watches;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
@@ -88,9 +90,6 @@ enum Question {
     Followers,
     /// Following through a kubelet's HTTPS.
     Https,
-    /// A kubelet, for that.
-    #[command(hide = true)]
-    ServeHttps(https::Serve),
     /// What a capture at rest holds.
     Memory,
     /// The way of a log through the API server.
@@ -99,6 +98,8 @@ enum Question {
     Kubelet,
     /// The API server with many objects.
     Api,
+    /// The API server with many watches that nobody reads.
+    Watches,
     /// Deciding by roles, with many bindings.
     Access,
     /// An API server, for the other subcommands.
@@ -106,9 +107,9 @@ enum Question {
     ServeApi(site::Serve),
     /// What many logs take on disk while all are written at once. Not one of all.
     Disk,
-    /// A kubelet to be measured.
+    /// A kubelet, for the other subcommands.
     #[command(hide = true)]
-    ServeKubelet(kubelet::Serve),
+    ServeKubelet(node::Serve),
     /// Numbered lines, rotation, and readers that are slow and killed: nothing missing, nothing twice. Not one of all.
     Torture(torture::Torture),
     /// A reader of that.
@@ -119,7 +120,7 @@ enum Question {
     Spam(spam::Spam),
 }
 
-const ALL: [&str; 11] = [
+const ALL: [&str; 12] = [
     "read",
     "sink",
     "capture",
@@ -130,6 +131,7 @@ const ALL: [&str; 11] = [
     "relay",
     "kubelet",
     "api",
+    "watches",
     "access",
 ];
 
@@ -155,11 +157,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(Question::Latency) => latency::measure(options)?,
         Some(Question::Followers) => followers::measure(options)?,
         Some(Question::Https) => https::measure(options)?,
-        Some(Question::ServeHttps(serve)) => return serve.run(),
         Some(Question::Memory) => memory::measure(options)?,
         Some(Question::Relay(relay)) => relay.measure(options)?,
         Some(Question::Kubelet) => kubelet::measure(options)?,
         Some(Question::Api) => api::measure(options)?,
+        Some(Question::Watches) => watches::measure(options)?,
         Some(Question::Access) => access::measure(options)?,
         Some(Question::ServeApi(serve)) => return serve.run(),
         Some(Question::Disk) => disk::measure(options)?,

@@ -3,8 +3,9 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
+    ops::Range,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -19,6 +20,7 @@ use podlog_serving::{
     pki::{CertificateAuthority, CertificateRequest, KeyPairFiles},
 };
 use serde_json::{Value, json};
+use tokio::io::AsyncBufReadExt;
 use tokio_util::sync::CancellationToken;
 
 /// A folder with an authority, certificates and a store.
@@ -49,9 +51,14 @@ impl Site {
 
     /// A client with connections of its own.
     pub(crate) fn client(&self) -> anyhow::Result<NodeClient> {
-        let (client, ca) = (Some(self.pair("admin")), Some(self.ca()));
         // As Go's clients, kubectl among them (`transportDefaultStreamFlow` of `golang.org/x/net/http2`).
-        let stream_window = Some(4 << 20);
+        self.client_that_takes(4 << 20)
+    }
+
+    /// One that takes so many bytes of an answer before they are read.
+    pub(crate) fn client_that_takes(&self, stream_window: u32) -> anyhow::Result<NodeClient> {
+        let (client, ca) = (Some(self.pair("admin")), Some(self.ca()));
+        let stream_window = Some(stream_window);
         Ok(NodeClient::new(NodeClientConfig { client, ca, stream_window, ..NodeClientConfig::default() })?)
     }
 
@@ -108,7 +115,8 @@ pub(crate) async fn create_pod(registry: &Registry, kubelet: SocketAddr) -> anyh
 /// Path of the log of `web`.
 pub(crate) const LOG: &str = "/api/v1/namespaces/default/pods/web/log";
 
-/// Serves the API of a [`Site`] with all controllers, until it is killed.
+/// Serves the API of a [`Site`] with all controllers, until its standard input ends. There it is told which of the pods of
+/// [`crate::api`] to change.
 #[derive(clap::Args)]
 pub(crate) struct Serve {
     #[arg(long)]
@@ -124,7 +132,13 @@ impl Serve {
             let end = CancellationToken::new();
             let _controllers = controllers::spawn_all(server.registry(), ControllerConfig::default(), &end);
             writeln!(std::io::stdout(), "{}", server.local_addr())?;
-            std::future::pending::<anyhow::Result<()>>().await
+            let mut orders = tokio::io::BufReader::new(tokio::io::stdin()).lines();
+            while let Some(order) = orders.next_line().await? {
+                let (first, end) = order.split_once(' ').context("no range")?;
+                crate::api::change(server.registry(), first.parse()?..end.parse()?).await?;
+                writeln!(std::io::stdout(), "done")?;
+            }
+            Ok(())
         })
     }
 }
@@ -135,6 +149,8 @@ pub(crate) struct ServerProcess {
     /// From its start until it could be asked.
     pub(crate) ready_after: Duration,
     child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
 }
 
 impl ServerProcess {
@@ -142,11 +158,22 @@ impl ServerProcess {
         let begun = Instant::now();
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("serve-api").arg("--folder").arg(&site.folder);
-        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let orders = child.stdin.take().context("no stdin")?;
+        let mut answers = BufReader::new(child.stdout.take().context("no stdout")?);
         let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
+        answers.read_line(&mut line)?;
         let address = line.trim().parse().context("the server did not start")?;
-        Ok(ServerProcess { address, ready_after: begun.elapsed(), child })
+        Ok(ServerProcess { address, ready_after: begun.elapsed(), child, orders, answers })
+    }
+
+    /// Changes these pods of [`crate::api`].
+    pub(crate) fn change(&mut self, pods: Range<usize>) -> anyhow::Result<()> {
+        writeln!(self.orders, "{} {}", pods.start, pods.end)?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        anyhow::ensure!(line == "done\n", "the server changes no pods");
+        Ok(())
     }
 
     pub(crate) fn pid(&self) -> u32 {

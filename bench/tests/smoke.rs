@@ -42,6 +42,7 @@ fn every_question_has_an_answer() {
         ("relay", 3),
         ("kubelet", 5),
         ("api", 10),
+        ("watches", 2),
         ("access", 2),
         ("disk", 8),
         ("torture", 9),
