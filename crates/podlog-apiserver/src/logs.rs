@@ -148,12 +148,14 @@ async fn refused(pod: &str, code: u16, body: NodeBody) -> ApiError {
 /// holds the kubelet back, and one that leaves drops the kubelet's stream, which cancels it there. What the kubelet says about
 /// options beyond Kubernetes is passed on.
 fn stream(call: Call, response: Response<NodeBody>, held: Held) -> Answer {
-    let Call { permit, headers, upgrade, .. } = call;
+    // What lasts as long as the stream is kept small: the permit has done its work when the stream begins.
+    let Call { permit: _, headers, upgrade, path, .. } = call;
+    let held = (path.into_boxed_str(), held);
     let upgrade = upgrade.filter(Upgrade::is_websocket);
     let (parts, body) = response.into_parts();
     let coding = if upgrade.is_none() { Coding::negotiate(&headers) } else { Coding::PlainText };
-    let stream = coding.encode(relay_body(body, (permit, held), |(permit, _), error| {
-        tracing::warn!(attributes = ?permit.attributes(), %error, "a kubelet's log stream broke");
+    let stream = coding.encode(relay_body(body, held, |(path, _), error| {
+        tracing::warn!(path, %error, "a kubelet's log stream broke");
     }));
     let mut answer = match upgrade {
         Some(upgrade) => upgrade.answer(&headers, stream),
