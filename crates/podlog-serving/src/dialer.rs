@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
+use rustls::client::UnbufferedClientConnection;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use crate::TlsError;
 use crate::node::client_config;
 use crate::pki::KeyPairFiles;
 use crate::reload::Reloading;
-use crate::tls::{ServerOfAuthority, load_key_pair, load_roots};
+use crate::tls::{ClientStream, ServerOfAuthority, load_key_pair, load_roots};
 
 /// Bytes both ways.
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -75,8 +75,10 @@ impl Dialer {
         let Some(tls) = &self.tls else { return Ok(Box::new(tcp)) };
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let connector = TlsConnector::from(Arc::clone(&*tls.current()));
-        Ok(Box::new(connector.connect(name, tcp).await?))
+        let session = UnbufferedClientConnection::new(Arc::clone(&*tls.current()), name);
+        let mut stream = ClientStream::new(tcp, session.map_err(io::Error::other)?);
+        stream.handshake().await?;
+        Ok(Box::new(stream))
     }
 }
 

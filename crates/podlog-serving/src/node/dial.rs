@@ -8,15 +8,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use rustls::client::UnbufferedClientConnection;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::error::{DialCause, Ends};
-use super::read_ahead::ReadAhead;
+use crate::tls::ClientStream;
 
 /// For name lookup and TCP together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,23 +54,19 @@ pub(crate) async fn dial(
     let name = ServerName::try_from(host.to_owned()).map_err(|_| lookup_failure(host, "no such host"))?;
     let tcp = connect(host, port, timeouts.dial).await?;
     let ends = ends_of(&tcp)?;
-    let mut head = Vec::new();
-    let handshake = TlsConnector::from(config).connect(name, Sniffed::new(tcp)).into_fallible();
-    match tokio::time::timeout(timeouts.handshake, handshake).await {
+    let session = UnbufferedClientConnection::new(config, name);
+    let session = session.map_err(|error| DialCause::Other(error.to_string()))?;
+    let mut tls = ClientStream::new(Sniffed { tcp, head: Some(Vec::new()) }, session);
+    let handshake = tokio::time::timeout(timeouts.handshake, tls.handshake()).await;
+    let head = tls.io().head.take().unwrap_or_default();
+    match handshake {
         Err(_) => Err(DialCause::HandshakeTimeout),
-        Ok(Ok(mut tls)) => {
-            tls.get_mut().0.head = None;
-            let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Ok(())) => {
+            let is_http2 = tls.state().alpn_protocol() == Some(b"h2");
             Ok(Dialled { connection: Watched { tls, ends: ends.clone() }, ends, is_http2 })
         }
-        Ok(Err((error, sniffed))) => {
-            head.extend(sniffed.head.unwrap_or_default());
-            if head.starts_with(b"HTTP/") {
-                Err(DialCause::PlainHttp)
-            } else {
-                Err(DialCause::handshake(&error, &ends))
-            }
-        }
+        Ok(Err(_)) if head.starts_with(b"HTTP/") => Err(DialCause::PlainHttp),
+        Ok(Err(error)) => Err(DialCause::handshake(&error, &ends)),
     }
 }
 
@@ -145,7 +140,7 @@ fn name_server() -> String {
 
 /// A connection on which failures of TLS are remembered.
 pub(crate) struct Watched {
-    tls: TlsStream<Sniffed>,
+    tls: ClientStream<Sniffed>,
     ends: Ends,
 }
 
@@ -204,14 +199,8 @@ impl AsyncWrite for Watched {
 
 /// A connection that remembers how the peer's answer began, until TLS stands: a plain HTTP server is told by it.
 pub(super) struct Sniffed {
-    tcp: ReadAhead<TcpStream>,
+    tcp: TcpStream,
     head: Option<Vec<u8>>,
-}
-
-impl Sniffed {
-    fn new(tcp: TcpStream) -> Self {
-        Sniffed { tcp: ReadAhead::new(tcp), head: Some(Vec::new()) }
-    }
 }
 
 impl AsyncRead for Sniffed {

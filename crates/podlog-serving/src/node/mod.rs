@@ -7,7 +7,6 @@ mod client;
 mod connection;
 mod dial;
 mod error;
-mod read_ahead;
 #[cfg(test)]
 mod tests;
 

@@ -1,7 +1,7 @@
 //! One connection: handshake, protocol, requests, and its end.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -14,20 +14,17 @@ use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, interval, interval_at};
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
 use super::passage::{Noted, Passage, hold_little};
+use super::protocol;
 use super::requests::{Counted, CountedBody, Idleness, Leaving, Requests};
+use crate::tls::ServerStream;
 use crate::{Handler, Peer, ServerTls, SparseBuffers, text_body};
-
-/// Bytes of a stream that HTTP/2 holds and still takes more.
-const SEND_BUFFER: usize = 4 << 10;
 
 /// What the connections of a server share.
 pub(super) struct Connections {
@@ -88,30 +85,27 @@ impl Connections {
         }
     }
 
-    async fn serve_http(self: &Arc<Self>, tls: Box<TlsStream<TcpStream>>, address: SocketAddr) {
-        let peer = Peer { address, certificate_chain: certificates(&tls) };
-        let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-        let passage = Arc::<Passage>::default();
-        let (active, upgraded) = (Arc::new(Requests::default()), Arc::new(Requests::default()));
-        let after = AfterUpgrade {
-            requests: [self.requests.clone(), upgraded.clone()],
-            cut: self.cut.clone(),
-            abort: self.abort.clone(),
-            ping: self.limits.ping,
-        };
-        let io = TokioIo::new(Noted::new(tls, passage.clone()));
-        let service = service_fn(|mut request: Request<Incoming>| {
-            let (connections, peer) = (self.clone(), peer.clone());
-            let (active, passage) = (active.clone(), passage.clone());
-            if request.extensions().get::<OnUpgrade>().is_some() {
-                request.extensions_mut().insert(after.clone());
-            }
-            // Gone with the answer's head, while its body may last.
-            Box::pin(async move { connections.answer(request, peer, &active, &passage).await })
+    async fn serve_http(self: &Arc<Self>, tls: Box<ServerStream<TcpStream>>, address: SocketAddr) {
+        let is_http2 = tls.state().alpn_protocol() == Some(b"h2");
+        let client = Arc::new(Client {
+            connections: self.clone(),
+            peer: Peer { address, certificate_chain: certificates(&tls) },
+            active: Arc::default(),
+            upgraded: Arc::default(),
+            passage: Arc::default(),
         });
-        let builder = self.builder(is_http2);
-        let make = || Box::pin(builder.serve_connection_with_upgrades(io, service).into_owned());
-        let mut connection = SparseBuffers::for_connection(make);
+        let io = TokioIo::new(Noted::new(tls, client.passage.clone()));
+        let service = service_fn(|request| {
+            let client = client.clone();
+            // Gone with the answer's head, while its body may last.
+            Box::pin(async move { client.answer(request).await })
+        });
+        let active = &client.active;
+        let serve = || match is_http2 {
+            true => protocol::http2(&self.limits, io, service),
+            false => protocol::http1(&self.limits, io, service),
+        };
+        let mut connection = SparseBuffers::for_connection(serve);
         let mut check = interval(self.limits.idle_timeout / 3);
         let mut idleness = Idleness::begins(Instant::now());
         let mut leaving = None;
@@ -143,14 +137,14 @@ impl Connections {
                     connection.as_mut().graceful_shutdown();
                 }
                 now = check.tick() => {
-                    if leaving.as_mut().is_some_and(|leaving| leaving.is_over(&active)) {
+                    if leaving.as_mut().is_some_and(|leaving| leaving.is_over(active)) {
                         return;
                     }
                     if active.are_unread_for(self.limits.send_timeout, now) {
                         tracing::debug!(%address, "a client does not read what it asked for");
                         return;
                     }
-                    if idleness.look(&active, now) >= self.limits.idle_timeout {
+                    if idleness.look(active, now) >= self.limits.idle_timeout {
                         if ending {
                             return;
                         }
@@ -161,50 +155,48 @@ impl Connections {
             }
         }
         // What was upgraded goes on without HTTP.
-        upgraded.none_left().await;
+        client.upgraded.none_left().await;
     }
+}
 
-    /// The protocol that was negotiated; HTTP/1.1 without negotiation, as Go.
-    fn builder(&self, is_http2: bool) -> Builder<TokioExecutor> {
-        let builder = Builder::new(TokioExecutor::new());
-        let mut builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
-        let head = usize::try_from(self.limits.max_header_bytes).unwrap_or(usize::MAX);
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.header_timeout)
-            .max_buf_size(head.max(8192));
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_header_list_size(self.limits.max_header_bytes)
-            .max_concurrent_streams(self.limits.max_concurrent_streams)
-            .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(self.limits.ping)
-            .keep_alive_timeout(self.limits.ping_patience);
-        builder
-    }
+/// What the requests of a connection share.
+struct Client {
+    connections: Arc<Connections>,
+    peer: Peer,
+    active: Arc<Requests>,
+    upgraded: Arc<Requests>,
+    passage: Arc<Passage>,
+}
 
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-        peer: Peer,
-        active: &Arc<Requests>,
-        passage: &Arc<Passage>,
-    ) -> Result<Response<CountedBody>, Infallible> {
-        let counted = [Counted::new(&self.requests), Counted::new(active)];
+impl Client {
+    async fn answer(&self, mut request: Request<Incoming>) -> Result<Response<CountedBody>, Infallible> {
+        let Connections { handler, requests, cut, .. } = &*self.connections;
+        let counted = [Counted::new(requests), Counted::new(&self.active)];
         let is_http2 = request.version() == Version::HTTP_2;
+        if request.extensions().get::<OnUpgrade>().is_some() {
+            request.extensions_mut().insert(self.after_upgrade());
+        }
         // A handler that panics has answered nobody else wrongly: the state it shares is behind locks that do not poison.
-        let answer = AssertUnwindSafe(self.handler.handle(request, peer)).catch_unwind().await;
+        let answer = AssertUnwindSafe(handler.handle(request, self.peer.clone())).catch_unwind().await;
         let mut response = answer.unwrap_or_else(|_| {
             let mut response = Response::new(text_body("the request caused a panic, see the server's log\n"));
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
         });
         if is_http2 && response.headers_mut().remove(CONNECTION).is_some_and(|value| value == "close") {
-            active.set_last();
+            self.active.set_last();
         }
-        Ok(response.map(|body| CountedBody::new(body, counted, &self.cut, passage)))
+        Ok(response.map(|body| CountedBody::new(body, counted, cut, &self.passage)))
+    }
+
+    fn after_upgrade(&self) -> AfterUpgrade {
+        let Connections { requests, cut, abort, limits, .. } = &*self.connections;
+        AfterUpgrade {
+            requests: [requests.clone(), self.upgraded.clone()],
+            cut: cut.clone(),
+            abort: abort.clone(),
+            ping: limits.ping,
+        }
     }
 }
 
@@ -235,7 +227,7 @@ fn tune(tcp: &TcpStream, limits: &Limits) -> std::io::Result<()> {
     hold_little(tcp)
 }
 
-fn certificates(tls: &TlsStream<TcpStream>) -> Arc<[Vec<u8>]> {
-    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+fn certificates(tls: &ServerStream<TcpStream>) -> Arc<[Vec<u8>]> {
+    let chain = tls.state().peer_certificates().unwrap_or_default();
     chain.iter().map(|certificate| certificate.to_vec()).collect()
 }

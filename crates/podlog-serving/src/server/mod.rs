@@ -2,6 +2,7 @@
 
 pub(crate) mod connection;
 mod passage;
+mod protocol;
 pub(crate) mod requests;
 
 use std::io;

@@ -3,6 +3,7 @@
 mod certificates;
 mod go_text;
 mod server;
+mod stream;
 mod verify;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 pub(crate) use certificates::{load_key_pair, load_roots, provider};
 pub(crate) use go_text::{GoTlsError, alert_text};
 pub use server::ServerTls;
+pub(crate) use stream::{ClientStream, ServerStream};
 pub(crate) use verify::{AnyServer, ServerOfAuthority, ip_address};
 
 /// Makes aws-lc-rs the process's cryptography. First thing in every binary and test; more than once does no harm.

@@ -5,16 +5,14 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::certificates::{load_key_pair, provider};
 use super::verify::AnyClient;
-use super::{GoTlsError, TlsError};
+use super::{GoTlsError, ServerStream, TlsError};
 use crate::Connection;
 use crate::pki::KeyPairFiles;
 use crate::reload::Reloading;
@@ -76,12 +74,15 @@ impl ServerTls {
     }
 
     /// Shakes hands. Without a certificate, says so as TLS does.
-    pub(crate) async fn handshake(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        if (*self.certificate.0.current()).is_some() {
-            return TlsAcceptor::from(self.config.clone()).accept(tcp).await;
+    pub(crate) async fn handshake(&self, tcp: TcpStream) -> io::Result<ServerStream<TcpStream>> {
+        if (*self.certificate.0.current()).is_none() {
+            refuse(tcp).await?;
+            return Err(io::Error::other("there is no certificate yet"));
         }
-        refuse(tcp).await?;
-        Err(io::Error::other("there is no certificate yet"))
+        let session = UnbufferedServerConnection::new(self.config.clone()).map_err(io::Error::other)?;
+        let mut stream = ServerStream::new(tcp, session);
+        stream.handshake().await?;
+        Ok(stream)
     }
 }
 
