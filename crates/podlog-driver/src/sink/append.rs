@@ -20,16 +20,16 @@ pub(super) trait RawFile {
 
 impl RawFile for File {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        crash::step();
-        if crash::is_next() {
-            self.write_all(&bytes[..bytes.len() / 2])?;
-        }
-        crash::step();
-        self.write(bytes)
+        crash::step()?;
+        let is_cut_short = crash::is_next();
+        let count = self.write(if is_cut_short { &bytes[..bytes.len() / 2] } else { bytes })?;
+        // A part is there when a kill comes here, or the disk is full now.
+        let _ = crash::step();
+        Ok(count)
     }
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
-        crash::step();
+        crash::step()?;
         self.set_len(length)
     }
 }

@@ -286,9 +286,9 @@ impl Shared {
 
     fn put_in_place(&self, file: &RotatedFile, temporary: &Path, made: u64) -> io::Result<Progress> {
         let plain = fs::metadata(&file.path)?.len();
-        crash::step();
+        crash::step()?;
         fs::rename(temporary, file.compressed_path())?;
-        crash::step();
+        crash::step()?;
         fs::remove_file(&file.path)?;
         let bytes = self.rotated_bytes.load(Ordering::SeqCst);
         self.rotated_bytes.store((bytes + made).saturating_sub(plain), Ordering::SeqCst);
@@ -299,7 +299,7 @@ impl Shared {
         let mut source = File::open(&file.path)?;
         let metadata = source.metadata()?;
         let path = file.temporary_path();
-        crash::step();
+        crash::step()?;
         let target = OpenOptions::new()
             .write(true)
             .create(true)
@@ -320,9 +320,9 @@ impl Shared {
                 count => encoder.write_all(&block[..count])?,
             }
         }
-        crash::step();
+        crash::step()?;
         encoder.finish()?;
-        crash::step();
+        crash::step()?;
         attributes::copy(&source, &target);
         target.set_times(FileTimes::new().set_modified(metadata.modified()?))?;
         target.sync_all()?;

@@ -15,7 +15,7 @@ use podlog_line::Timestamp;
 use super::crash;
 use crate::{
     attributes,
-    generations::{LogPath, next_age},
+    generations::{FileId, LogPath, next_age},
 };
 
 /// Owner reads and writes, group reads, whatever the umask.
@@ -51,10 +51,9 @@ impl Place {
 pub(super) fn rotate(path: &LogPath, at: Timestamp, place: Place) -> io::Result<File> {
     let prepared = path.prepared();
     let file = prepare(&prepared, place)?;
-    let result = name_by_age(path, at).and_then(|()| {
-        crash::step();
-        fs::rename(&prepared, path.current())
-    });
+    let result = name_by_age(path, at)
+        .and_then(|()| crash::step())
+        .and_then(|()| fs::rename(&prepared, path.current()));
     if let Err(error) = result {
         let _ = fs::remove_file(&prepared);
         return Err(error);
@@ -64,24 +63,30 @@ pub(super) fn rotate(path: &LogPath, at: Timestamp, place: Place) -> io::Result<
 
 /// A new, empty file for records in order.
 fn prepare(path: &Path, place: Place) -> io::Result<File> {
-    crash::step();
+    crash::step()?;
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    crash::step();
+    crash::step()?;
     let file = OpenOptions::new().read(true).append(true).create_new(true).mode(FILE_MODE).open(path)?;
     file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    crash::step();
+    crash::step()?;
     place.mark(&file);
     Ok(file)
 }
 
+/// Gives the current file its second name, unless it has one from a rotation that failed behind this: a third one would be one
+/// file more for whoever reads or counts them.
 pub(super) fn name_by_age(path: &LogPath, at: Timestamp) -> io::Result<()> {
-    let mut newest = path.list()?.rotated.pop().map(|file| file.age);
+    let newest = path.list()?.rotated.pop();
+    if newest.as_ref().is_some_and(|newest| is_same_file(&newest.path, &path.current())) {
+        return Ok(());
+    }
+    let mut newest = newest.map(|file| file.age);
     for _ in 0..MAX_ATTEMPTS {
         let age = next_age(at, newest.as_deref());
-        crash::step();
+        crash::step()?;
         match fs::hard_link(path.current(), path.with_suffix(&age)) {
             // Somebody else has renamed the file: it has its name.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -91,6 +96,11 @@ pub(super) fn name_by_age(path: &LogPath, at: Timestamp) -> io::Result<()> {
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn is_same_file(left: &Path, right: &Path) -> bool {
+    let id = |path| fs::metadata(path).ok().map(|metadata| FileId::of(&metadata));
+    id(left).is_some_and(|left| Some(left) == id(right))
 }
 
 /// Some file systems have no hard links. There the log is without a current file for a moment.

@@ -51,7 +51,7 @@ pub(super) fn open_current(path: &LogPath, expected: Option<Place>) -> io::Resul
     let place = place(path, &file, length, expected)?;
     if length == 0 {
         file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-        crash::step();
+        crash::step()?;
         place.mark(&file);
     } else {
         attributes::clear_end(&file);
@@ -79,13 +79,13 @@ pub(super) fn clean_up(path: &LogPath) -> io::Result<()> {
     let listing = path.list()?;
     let current = fs::metadata(path.current()).ok().map(|metadata| FileId::of(&metadata));
     for file in &listing.temporary {
-        crash::step();
+        crash::step()?;
         fs::remove_file(file)?;
     }
     for file in listing.rotated.iter().filter(|file| !file.compressed) {
         let id = FileId::of(&fs::metadata(&file.path)?);
         if Some(id) == current || file.compressed_path().exists() {
-            crash::step();
+            crash::step()?;
             fs::remove_file(&file.path)?;
         }
     }
