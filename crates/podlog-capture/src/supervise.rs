@@ -24,7 +24,7 @@ use crate::clients::{ClientId, Clients, Incoming};
 use crate::copier::{Order, Report};
 use crate::copying::Copier;
 use crate::drain::{Lost, describe, timespec};
-use crate::launch::{self, Place};
+use crate::launch;
 use crate::memory::{self, Memory};
 use crate::plumbing::Plumbing;
 use crate::respawn::Respawn;
@@ -135,13 +135,14 @@ impl Supervisor {
         let home = Home { dir: dir.clone(), claim, process };
         let copier = Copier::start(&home, &plumbing).map_err(failed("fork"))?;
         copier.wait_until_ready()?;
-        let place = Place::New(dir.path());
-        let child =
-            launch::start(&home.process, &home.process.argv, &theirs, &place).map_err(failed("fork"))?;
+        let starting = launch::start(&home.process, &theirs, dir.path()).map_err(failed("fork"))?;
         drop(theirs);
-        launch::wait_for_report(child.report)?;
-        write_state(dir, child.pid)?;
-        let main = Main { pid: child.pid, adopted: None };
+        starting.wait_until_ready()?;
+        // From here on the next monitor knows what is to be looked after.
+        let pid = starting.pid;
+        write_state(dir, pid)?;
+        starting.let_go().inspect_err(|_| dir.remove_state())?;
+        let main = Main { pid, adopted: None };
         Ok(Self::new(home, main, Phase::Running, signals, plumbing, clients).with(copier))
     }
 
@@ -516,8 +517,7 @@ impl Supervisor {
 
     fn execute(&mut self, client: ClientId, exec: &Exec, descriptors: Vec<OwnedFd>) -> Result<(), String> {
         self.check_running()?;
-        let place = Place::Of(self.main.pid);
-        self.execs.start(client, &self.home.process, exec, &place, descriptors)
+        self.execs.start(client, &self.home.process, exec, self.main.pid, descriptors)
     }
 
     /// Tells the client whether its command runs.

@@ -3,10 +3,11 @@
 mod common;
 
 use std::fs;
+use std::process::Command;
 
 use common::{Scene, eventually, is_alive};
-use podlog_container::Process;
 use podlog_container::control::{Reply, Request};
+use podlog_container::{Liveness, Process, ProcessStat};
 
 #[test]
 fn exit_codes_and_signals() {
@@ -65,6 +66,46 @@ fn start_errors_read_as_runc_has_them() {
         message.contains("no such file or directory") || message.contains("No such file or directory"),
         "{message}"
     );
+}
+
+/// A container of which it can be told whether its program ever ran.
+fn revealing_scene() -> (Scene, std::path::PathBuf) {
+    let scene = Scene::script("touch ran; exec sleep 1000");
+    let cwd = scene.temp.path().to_owned();
+    let ran = cwd.join("ran");
+    (scene.with(|process| process.cwd = Some(cwd)), ran)
+}
+
+#[test]
+fn a_program_whose_start_cannot_be_written_down_never_runs() {
+    let (scene, ran) = revealing_scene();
+    fs::create_dir(scene.dir.path().join("state.json.new")).expect("mkdir");
+    let why = scene.start_error();
+    assert!(why.starts_with("cannot write ") && why.contains("state.json.new"), "{why}");
+    assert!(!ran.exists());
+}
+
+#[test]
+fn a_program_never_runs_when_its_monitor_is_killed_before_anybody_else_knows_of_it() {
+    let (scene, ran) = revealing_scene();
+    // Whoever opens this for writing waits.
+    let fifo = scene.dir.path().join("state.json.new");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    let mut capture = scene.spawn();
+    let monitor = i32::try_from(capture.id()).expect("a process id");
+    let children = eventually("copier and program", || {
+        let all = ProcessStat::all().expect("processes");
+        let children: Vec<_> = all.into_iter().filter(|process| process.parent == monitor).collect();
+        (children.len() == 2).then_some(children)
+    });
+    capture.kill().expect("kill");
+    capture.wait().expect("wait");
+    eventually("the end of both", || {
+        let is_over = scene.dir.liveness().expect("liveness") == Liveness::Ended;
+        (is_over && !children.iter().any(|child| is_alive(child.pid))).then_some(())
+    });
+    assert!(!ran.exists());
+    assert_eq!(scene.dir.state().expect("read state"), None);
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl ContainerDir {
         self.write(CONFIG, config)
     }
 
-    /// Reads `state.json`; `None` while the program has not started.
+    /// Reads `state.json`; `None` before the program is about to run.
     ///
     /// # Errors
     /// When the file is there and cannot be read.
@@ -132,6 +132,12 @@ impl ContainerDir {
     /// When the file cannot be written.
     pub fn write_state(&self, state: &State) -> Result<(), FileError> {
         self.write(STATE, state)
+    }
+
+    /// Removes `state.json`: the program could not be started after all.
+    pub fn remove_state(&self) {
+        // What cannot be removed is belied by `exit.json`.
+        let _ = fs::remove_file(self.0.join(STATE));
     }
 
     /// Reads `exit.json`; `None` while the container has not ended. An unreadable file, as a crash of the machine can

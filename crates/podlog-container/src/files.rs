@@ -212,7 +212,7 @@ pub enum BackPressure {
     DropOldest,
 }
 
-/// `state.json`: the program has been started.
+/// `state.json`: the program has been started, or is about to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {

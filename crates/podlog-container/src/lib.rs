@@ -5,7 +5,7 @@
 //! | `config.json` (0600) | runtime, once | what to run; never changed |
 //! | `capture.lock` | capture, once | exists: a capture was started; flock held: it lives |
 //! | `control.sock` (0600) | capture | requests while it lives, see [`control`] |
-//! | `state.json` | capture, once | the program has started |
+//! | `state.json` | capture, once | the program runs, or is just about to |
 //! | `exit.json` | capture, once | the container has ended, and its log is complete |
 //!
 //! The JSON files appear atomically. Everything that has to be known after a crash of either side is in these files.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clients::ClientId;
 use crate::handover::{Handed, Parcel, Unpacked};
-use crate::launch::{self, Child, Place};
+use crate::launch::{self, Child};
 use crate::stdio::Theirs;
 use crate::sys;
 use crate::text::reason;
@@ -40,7 +40,7 @@ pub(super) struct ExecState {
 }
 
 impl Execs {
-    /// Starts a command whose standard streams are the descriptors that came with it.
+    /// Starts a command in the view of `member`, whose standard streams are the descriptors that came with it.
     ///
     /// # Errors
     /// Why it is not begun.
@@ -49,14 +49,14 @@ impl Execs {
         client: ClientId,
         process: &Process,
         exec: &Exec,
-        place: &Place<'_>,
+        member: Pid,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), String> {
         if self.0.len() >= MAX_EXECS {
             return Err("too many commands are being executed".to_owned());
         }
         let stdio = Theirs::given(exec.stdio, descriptors)?;
-        let Child { pid, report } = launch::start(process, &exec.argv, &stdio, place).map_err(reason)?;
+        let Child { pid, report } = launch::join(process, &exec.argv, &stdio, member).map_err(reason)?;
         self.0.push(Execution { pid, client, report: Some(report), has_failed: false });
         Ok(())
     }

@@ -102,6 +102,21 @@ impl Scene {
 
     /// Starts capture; returns when the program runs, or why it does not.
     pub(crate) fn capture(&self) -> Result<(), String> {
+        let mut capture = self.spawn();
+        let (mut started, mut why) = (String::new(), String::new());
+        capture.stdout.take().expect("stdout").read_to_string(&mut started).expect("read stdout");
+        capture.stderr.take().expect("stderr").read_to_string(&mut why).expect("read stderr");
+        if started.as_bytes() == podlog_container::STARTED {
+            assert_eq!(why, "");
+            self.captures.borrow_mut().push(capture);
+            return Ok(());
+        }
+        assert!(!capture.wait().expect("wait for capture").success());
+        Err(why.trim_end().to_owned())
+    }
+
+    /// Starts capture.
+    pub(crate) fn spawn(&self) -> Child {
         let metadata = Metadata {
             id: "c".repeat(64),
             sandbox: "5".repeat(64),
@@ -123,17 +138,7 @@ impl Scene {
             command.uid(user).gid(user);
         }
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut capture = command.spawn().expect("run capture");
-        let (mut started, mut why) = (String::new(), String::new());
-        capture.stdout.take().expect("stdout").read_to_string(&mut started).expect("read stdout");
-        capture.stderr.take().expect("stderr").read_to_string(&mut why).expect("read stderr");
-        if started.as_bytes() == podlog_container::STARTED {
-            assert_eq!(why, "");
-            self.captures.borrow_mut().push(capture);
-            return Ok(());
-        }
-        assert!(!capture.wait().expect("wait for capture").success());
-        Err(why.trim_end().to_owned())
+        command.spawn().expect("run capture")
     }
 
     /// Process id of the capture that was started last.
