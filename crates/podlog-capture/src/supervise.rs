@@ -305,8 +305,8 @@ impl Supervisor {
         if let Phase::Draining { exit } = &self.phase
             && self.failures >= LAST_ATTEMPTS
         {
-            let message = format!("the last output never reached the log: {why}");
-            self.phase = Phase::Over { exit: Exit { message, ..exit.clone() } };
+            let lost = vigil::unwritten(&self.plumbing, why);
+            self.phase = Phase::Over { exit: with_losses(exit.clone(), lost) };
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 
 use crate::drain::Lost;
-use crate::journal::{Journal, Note};
+use crate::journal::{Journal, Note, Work};
 use crate::outlet::Outlet;
 use crate::plumbing::{Plumbing, sink_options};
 use crate::sys;
@@ -37,19 +37,70 @@ impl Vigil {
             return None;
         }
         self.due = now + INTERVAL;
-        let journal = Journal::open(&plumbing.memory, sink_options(&plumbing.log).max_content()).ok();
-        let unread = plumbing.outlets().iter().map(Outlet::unread).sum();
-        let seen = (journal.as_ref().map(Journal::note), unread);
+        let seen = (journal(plumbing).map(|journal| journal.note()), unread(plumbing));
         if seen != self.seen {
             (self.seen, self.since) = (seen, now);
         }
-        let unwritten = journal.map_or(0, |journal| journal.unwritten());
-        let why = "the log's file system does not answer".to_owned();
-        (self.since + PATIENCE <= now).then(|| Lost { records: 0, bytes: unwritten + unread, why })
+        (self.since + PATIENCE <= now).then(|| unwritten(plumbing, "the log's file system does not answer"))
     }
+}
+
+/// What is lost if nobody writes any more: what is in memory, and in pipes.
+pub(super) fn unwritten(plumbing: &Plumbing, why: &str) -> Lost {
+    let journal = journal(plumbing);
+    let in_memory = journal.as_ref().map_or(0, Journal::unwritten);
+    let twice = journal.map_or(0, |journal| still_coming(plumbing, journal.note().work));
+    Lost { records: 0, bytes: in_memory + unread(plumbing) - twice, why: why.to_owned() }
+}
+
+/// What of the chunk in the note has not left its work pipe.
+fn still_coming(plumbing: &Plumbing, work: Work) -> u64 {
+    match work {
+        Work::Chunk { stream, filled, .. } | Work::Raw { stream, filled }
+            if plumbing.overflow().is_none() =>
+        {
+            plumbing.in_work(stream).min(filled) as u64
+        }
+        _ => 0,
+    }
+}
+
+fn journal(plumbing: &Plumbing) -> Option<Journal> {
+    Journal::open(&plumbing.memory, sink_options(&plumbing.log).max_content()).ok()
+}
+
+fn unread(plumbing: &Plumbing) -> u64 {
+    plumbing.outlets().iter().map(Outlet::unread).sum()
 }
 
 /// Has a copier end as soon as its file system lets it go.
 pub(super) fn give_up(copier: Pid) {
     let _ = sys::kill(copier, libc::SIGKILL);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use podlog_line::Stream;
+
+    use super::*;
+    use crate::drain::tests::plumbing;
+
+    #[test]
+    fn what_nobody_writes_is_counted_wherever_it_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (plumbing, mut program) = plumbing(directory.path());
+        assert_eq!(unwritten(&plumbing, "").bytes, 0);
+        program.write_all(b"in the work pipe\n").expect("room");
+        assert_eq!(plumbing.outlets()[0].take(), Ok(17));
+        program.write_all(b"in its own\n").expect("room");
+        assert_eq!(unwritten(&plumbing, "").bytes, 28);
+        for (stream, filled, from, expected) in [(Stream::Stderr, 100, 40, 88), (Stream::Stdout, 20, 0, 31)] {
+            // Of the latter chunk three bytes have left the work pipe.
+            let work = Work::Chunk { stream, filled, from };
+            journal(&plumbing).expect("a journal").begin(work, Default::default());
+            assert_eq!(unwritten(&plumbing, "").bytes, expected, "{work:?}");
+        }
+    }
 }
