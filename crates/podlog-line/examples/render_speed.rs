@@ -1,6 +1,7 @@
-//! How fast the renderer is, from memory, on one core: `cargo run --release -p podlog-line --example render_speed`.
+//! How fast the renderer is, from memory, on one core: `cargo run --release -p podlog-line --example render_speed [NAME]`, where
+//! only what has NAME in its name is measured.
 //!
-//! Blocks of 256 KiB, as a reader would give them, of lines with 100 bytes of content. Each figure is the best of several
+//! Blocks of 64 KiB, as a reader would give them, of lines with 100 bytes of content. Each figure is the best of several
 //! rounds in gigabytes (10^9) of log file per second of processor time, so that neighbours do not count.
 
 #![expect(clippy::print_stdout, reason = "a table is what it is for")]
@@ -9,15 +10,17 @@ use std::{fmt::Write, fs, hint::black_box};
 
 use podlog_line::{LineMatch, PatternSyntax, Patterns, Renderer, Selection, Streams, Timestamp};
 
-const BLOCK: usize = 256 * 1024;
+const BLOCK: usize = 64 * 1024;
 const ROUNDS: usize = 5;
-const BLOCKS_A_ROUND: usize = 2000;
+const BLOCKS_A_ROUND: usize = 8000;
 
 /// How the writer of a log writes its records.
 #[derive(Clone, Copy)]
 enum Writer {
-    /// Up to nine digits and `Z`, as containerd and podlog do it.
+    /// Up to nine digits and `Z`, as containerd does it.
     Trimmed,
+    /// The same time for all that was read at once, as podlog does it.
+    Chunk,
     /// Nine digits and an offset, as conmon does it.
     Offset,
     /// Docker's json-file.
@@ -38,12 +41,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (name, writer, selection) in [
         ("whole", Writer::Trimmed, plain.clone()),
         ("timestamps", Writer::Trimmed, timestamps.clone()),
+        ("whole, chunks", Writer::Chunk, plain.clone()),
         ("stderr only", Writer::Trimmed, Selection { streams: Streams::Stderr, ..plain.clone() }),
         ("since, all", Writer::Trimmed, Selection { since: Some(begin), ..plain.clone() }),
         ("until, none", Writer::Trimmed, Selection { until: Some(begin), ..plain.clone() }),
         ("limit", Writer::Trimmed, Selection { limit_bytes: Some(u64::MAX / 2), ..plain.clone() }),
         ("cursors", Writer::Trimmed, Selection { cursors: true, ..plain.clone() }),
         ("literal, 1 in 1000", Writer::Trimmed, wanted(&["number 77 "], &[], fixed)?),
+        ("literal, chunks", Writer::Chunk, wanted(&["number 77 "], &[], fixed)?),
         ("literal, every line", Writer::Trimmed, wanted(&["neither"], &[], fixed)?),
         ("exclude 1 in 1000", Writer::Trimmed, wanted(&[], &["number 77 "], fixed)?),
         ("regex, 1 in 1000", Writer::Trimmed, wanted(&["number (77|78) "], &[], regex)?),
@@ -52,11 +57,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("regex, header too", Writer::Trimmed, wanted(&["2026.*x"], &[], regex)?),
         ("regex, anchored", Writer::Trimmed, wanted(&["^number 77 "], &[], regex)?),
         ("regex, classes", Writer::Trimmed, wanted(&[r"\d{4}-\d{2}|=[45]\d\d\b"], &[], regex)?),
+        ("regex, classes, chunks", Writer::Chunk, wanted(&[r"\d{4}-\d{2}|=[45]\d\d\b"], &[], regex)?),
         ("conmon", Writer::Offset, plain.clone()),
         ("conmon, timestamps", Writer::Offset, timestamps.clone()),
         ("json-file", Writer::JsonFile, plain),
         ("json-file, timestamps", Writer::JsonFile, timestamps),
     ] {
+        if std::env::args().nth(1).is_some_and(|wanted| !name.contains(&wanted)) {
+            continue;
+        }
         let block = block(writer);
         println!("{name:24} {:6.2} GB/s", speed(&block, &selection)?);
     }
@@ -90,16 +99,19 @@ fn processor_seconds() -> Result<f64, Box<dyn std::error::Error>> {
 fn block(writer: Writer) -> Vec<u8> {
     let mut text = String::new();
     for number in 0.. {
-        let stream = if number % 3 == 0 { "stderr" } else { "stdout" };
+        let stream = if number % 3 == 0 && !matches!(writer, Writer::Chunk) { "stderr" } else { "stdout" };
         let line = number % 1000;
         let content =
             format!("number {line} of the lines as applications write them, neither short nor long");
-        let at = Timestamp::from_seconds(1_795_281_897, number * 7_919 % 1_000_000_000);
+        let nine = match writer {
+            Writer::Chunk => 125_000_000,
+            _ => number * 7_919 % 1_000_000_000,
+        };
+        let at = Timestamp::from_seconds(1_795_281_897, nine);
         let time = format!("{at}");
         let seconds = &time[..19];
-        let nine = number * 7_919 % 1_000_000_000;
         let record = match writer {
-            Writer::Trimmed => format!("{time} {stream} F {content:_<100}\n"),
+            Writer::Trimmed | Writer::Chunk => format!("{time} {stream} F {content:_<100}\n"),
             Writer::Offset => format!("{seconds}.{nine:09}+02:00 {stream} F {content:_<100}\n"),
             Writer::JsonFile => {
                 format!(r#"{{"log":"{content:_<100}\n","stream":"{stream}","time":"{time}"}}"#) + "\n"

@@ -4,7 +4,7 @@ mod lanes;
 
 use std::sync::{Arc, OnceLock};
 
-use memchr::memmem::Finder;
+use memchr::{memchr, memmem::Finder};
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::MAX_HELD;
@@ -83,6 +83,8 @@ pub(crate) struct Hit {
     end: usize,
     /// What was found certainly begins here or later.
     begin: usize,
+    /// No line that ends before this is wanted.
+    unwanted_before: usize,
     /// How many lines were asked for, and how many searches that took.
     lines: usize,
     searches: usize,
@@ -114,6 +116,10 @@ impl LineMatch {
     /// a search in each line.
     #[inline]
     pub(crate) fn is_match_in(&self, block: &[u8], begin: usize, end: usize, hit: &mut Hit) -> bool {
+        hit.lines += 1;
+        if end < hit.unwanted_before {
+            return false;
+        }
         let content = &block[begin..end];
         let Some(scan) = self.compiled.scan.as_ref().filter(|_| content.len() <= MAX_HELD) else {
             return self.is_match(content);
@@ -174,13 +180,13 @@ impl Scan {
     /// Whether a match is in `block[begin..end]`; `None` when it takes a closer look.
     #[inline]
     fn is_found(&self, block: &[u8], begin: usize, end: usize, hit: &mut Hit) -> Option<bool> {
-        hit.lines += 1;
         if hit.end < begin {
             hit.searches += 1;
             if let Some(lanes) = self.lanes(hit, &block[begin.saturating_sub(HEADER)..begin]) {
                 return hit.ahead.is_found(lanes, block, begin, end);
             }
             self.needle.find(block, begin, hit);
+            hit.unwanted_before = if self.without { 0 } else { hit.end };
         }
         if hit.end > end { Some(false) } else { (hit.begin >= begin).then_some(true) }
     }
@@ -205,6 +211,14 @@ fn is_bound(pattern: &str) -> bool {
     let harmless = ["(?:", "(?i)", "(?i:"];
     let rest = harmless.iter().fold(pattern.to_owned(), |text, group| text.replace(group, ""));
     ["^", "$", "\\A", "\\z", "(?"].iter().any(|bound| rest.contains(bound))
+}
+
+impl Hit {
+    /// Where the line of a block ends that begins there.
+    #[inline]
+    pub(crate) fn end_of_line(&self, block: &[u8], begin: usize) -> Option<usize> {
+        self.ahead.end_of(begin).or_else(|| Some(begin + memchr(b'\n', block.get(begin..)?)?))
+    }
 }
 
 impl Needle {
@@ -354,7 +368,7 @@ mod tests {
             pattern in "[ab.*+?|\\\\bs F2Z^$(\\[\\])]{1,6}",
             fixed: bool,
             exclude: bool,
-            lines in prop::collection::vec("[ab 2FZ.]{0,6}", 1..20),
+            lines in prop::collection::vec("[ab 2FZ.]{0,6}|[ab 2FZ.é]{0,30}", 1..60),
         ) {
             let syntax = if fixed { PatternSyntax::Fixed } else { PatternSyntax::Regex };
             let (include, exclude): (&[&str], &[&str]) = if exclude { (&[], &[&pattern]) } else { (&[&pattern], &[]) };

@@ -1,7 +1,7 @@
 //! Searching in several lines at the same time.
 //!
 //! Where no literal says where to look, a regular expression is looked for byte by byte, and each step waits for the one before it.
-//! Lines do not wait for each other: [`LANES`] of them, one byte of each in turn, take hardly longer than one.
+//! So steps are of two bytes, and lines do not wait for each other: [`LANES`] of them in turn take hardly longer than one.
 
 use std::collections::HashMap;
 
@@ -14,13 +14,15 @@ use regex_automata::{
     util::{prefilter::Prefilter, start, syntax},
 };
 
-/// Lines that are searched at the same time.
+/// Lines that are searched at the same time,
 const LANES: usize = 6;
-/// Where a state leads with each byte.
-const ROW: usize = 256;
-/// A table has room for so many entries, which are for 256 states.
+/// so many bytes of each in turn,
+const TURN: usize = 4;
+/// of so many that are looked at together: who has come to the end of a line goes on with the next.
+const LINES: usize = 24;
+/// Tables have room for so many entries.
 const TABLE: usize = 1 << 16;
-/// The making of it may take so many bytes of memory, and so a few milliseconds at most.
+/// The making of them may take so many bytes of memory, and as many steps: a few milliseconds at most.
 const MAX_MAKING: usize = 1024 * 1024;
 
 /// Whether there is a literal that leads to a regular expression in a block of records.
@@ -50,20 +52,48 @@ impl Guide {
     }
 }
 
-/// A regular expression as a table: where each state leads with each byte.
+/// A regular expression as tables.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    /// By state and byte; a state is the place of its row.
-    table: Box<[u16; TABLE]>,
+    /// What kind of step two bytes are,
+    pairs: Box<[u16; TABLE]>,
+    /// and a last one alone.
+    singles: [u16; 256],
+    /// Where each kind of step leads from each state. A state is the place of its row.
+    steps: Box<[u16; TABLE]>,
+    row: usize,
     /// By state: whether the pattern has been found if the line ends there; `None` when the line is not ASCII.
     is_found: Vec<Option<bool>>,
+}
+
+/// The states that an automaton may come to.
+struct States {
+    /// Where each leads with each byte.
+    next: Vec<[u8; 256]>,
+    is_found: Vec<Option<bool>>,
+}
+
+/// Kinds of steps: where one leads from each state. Bytes that lead everywhere to the same are of one kind, and so are pairs.
+#[derive(Default)]
+struct Kinds {
+    all: Vec<Vec<u8>>,
+    numbers: HashMap<Vec<u8>, u16>,
 }
 
 /// What is known of the next lines of a block.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Ahead {
-    lines: [Judged; LANES],
+    lines: [Judged; LINES],
     next: usize,
+}
+
+/// A line that is being searched.
+#[derive(Debug, Clone, Copy)]
+struct Lane<'a> {
+    /// Its place among those that are looked at together; [`LINES`] when there is no line left.
+    line: usize,
+    rest: &'a [u8],
+    state: u16,
 }
 
 /// A line of a block, and whether the pattern is in it, if that is known.
@@ -77,49 +107,137 @@ struct Judged {
 impl Lanes {
     /// `None` when it would be too large.
     pub(super) fn new(pattern: &str) -> Option<Lanes> {
-        let automaton = automaton(pattern)?;
+        let States { next, is_found } = States::of(&automaton(pattern)?)?;
+        let mut kinds = Kinds::default();
+        let mut singles = [0; 256];
+        for (byte, kind) in singles.iter_mut().enumerate() {
+            *kind = kinds.number(next.iter().map(|next| next[byte]).collect());
+        }
+        let of_bytes = kinds.all.clone();
+        if of_bytes.len().pow(2) * next.len() > MAX_MAKING {
+            return None;
+        }
+        let two =
+            |first: &[u8], second: &[u8]| first.iter().map(|state| second[usize::from(*state)]).collect();
+        let mut of_pairs = vec![Vec::new(); of_bytes.len()];
+        for (first, of_pairs) in of_bytes.iter().zip(&mut of_pairs) {
+            of_pairs.extend(of_bytes.iter().map(|second| kinds.number(two(first, second))));
+        }
+        let pair = |bytes: u16| {
+            let [first, second] = bytes.to_le_bytes().map(|byte| usize::from(singles[usize::from(byte)]));
+            of_pairs[first][second]
+        };
+        let pairs = table((0..=u16::MAX).map(pair))?;
+        let row = kinds.all.len().next_power_of_two();
+        let place = |state: u8| u16::try_from(usize::from(state) * row).ok();
+        let mut steps = vec![0; TABLE];
+        for state in 0..next.len() {
+            for (kind, leads) in kinds.all.iter().enumerate() {
+                *steps.get_mut(state * row + kind)? = place(leads[state])?;
+            }
+        }
+        Some(Lanes { pairs, singles, steps: table(steps)?, row, is_found })
+    }
+
+    /// Whether the pattern is found in each of these lines.
+    fn search(&self, lines: &[&[u8]; LINES]) -> [Option<bool>; LINES] {
+        let mut found = [None; LINES];
+        let mut waiting = lines.iter().enumerate();
+        let mut lanes = [Lane { line: LINES, rest: b"", state: 0 }; LANES];
+        lanes.iter_mut().for_each(|lane| lane.begin(waiting.next()));
+        let is_busy = |lane: &&Lane<'_>| lane.line < LINES;
+        while let Some(shortest) =
+            lanes.iter().filter(is_busy).map(|lane| lane.rest).min_by_key(|rest| rest.len())
+        {
+            for lane in &mut lanes {
+                // Who has no line does over what another does, for nothing.
+                lane.rest = if lane.line < LINES { lane.rest } else { shortest };
+            }
+            self.advance(&mut lanes, shortest.len());
+            for lane in lanes.iter_mut().filter(|lane| lane.rest.is_empty()) {
+                if let Some(found) = found.get_mut(lane.line) {
+                    *found = self.is_found[usize::from(lane.state) / self.row];
+                }
+                lane.begin(waiting.next());
+            }
+        }
+        found
+    }
+
+    /// Goes on in each line by so many bytes.
+    #[inline]
+    fn advance(&self, lanes: &mut [Lane<'_>; LANES], length: usize) {
+        let (mut states, mut texts) = ([0; LANES], [&b""[..]; LANES]);
+        for ((state, text), lane) in states.iter_mut().zip(&mut texts).zip(&mut *lanes) {
+            (*state, (*text, lane.rest)) = (lane.state, lane.rest.split_at(length));
+        }
+        let mut at = 0;
+        while at + TURN <= length {
+            for (state, text) in states.iter_mut().zip(texts) {
+                *state = self.walk(*state, &text[at..at + TURN]);
+            }
+            at += TURN;
+        }
+        for ((state, text), lane) in states.into_iter().zip(texts).zip(lanes) {
+            lane.state = self.walk(state, &text[at..]);
+        }
+    }
+
+    #[inline]
+    fn walk(&self, state: u16, text: &[u8]) -> u16 {
+        let step = |state: u16, kind: u16| self.steps[usize::from(state | kind)];
+        let (pairs, last) = text.as_chunks();
+        let pair = |pair: &[u8; 2]| self.pairs[usize::from(u16::from_le_bytes(*pair))];
+        let state = pairs.iter().fold(state, |state, bytes| step(state, pair(bytes)));
+        last.iter().fold(state, |state, byte| step(state, self.singles[usize::from(*byte)]))
+    }
+}
+
+impl States {
+    /// `None` when there are too many.
+    fn of(automaton: &dense::DFA<Vec<u32>>) -> Option<States> {
         let first = automaton.start_state(&start::Config::new().anchored(Anchored::Yes)).ok()?;
         let mut states = vec![first];
         let mut places = HashMap::from([(first, 0)]);
-        let mut table = vec![0; TABLE];
-        let mut is_found = Vec::new();
-        while let Some(state) = states.get(is_found.len()).copied() {
-            let (place, is_known) = (is_found.len(), !automaton.is_quit_state(state));
+        let (mut next, mut is_found) = (Vec::new(), Vec::new());
+        while let Some(state) = states.get(next.len()).copied() {
+            let is_known = !automaton.is_quit_state(state);
             let is_match = || automaton.is_match_state(automaton.next_eoi_state(state));
             is_found.push(is_known.then(is_match));
-            for (byte, entry) in (0..=u8::MAX).zip(&mut table[place * ROW..]) {
+            let mut row = [0; 256];
+            for (byte, entry) in (0..=u8::MAX).zip(&mut row) {
                 let next = if is_known { automaton.next_state(state, byte) } else { state };
                 let place = *places.entry(next).or_insert_with(|| {
                     states.push(next);
                     states.len() - 1
                 });
-                *entry = u16::try_from(place * ROW).ok()?;
+                *entry = u8::try_from(place).ok()?;
             }
+            next.push(row);
         }
-        Some(Lanes { table: table.into_boxed_slice().try_into().ok()?, is_found })
+        Some(States { next, is_found })
     }
+}
 
-    /// Whether the pattern is found in these lines.
-    fn search(&self, lines: [&[u8]; LANES]) -> [Option<bool>; LANES] {
-        let common = lines.iter().map(|line| line.len()).min().unwrap_or(0);
-        let (heads, rests) = (lines.map(|line| &line[..common]), lines.map(|line| &line[common..]));
-        let mut states = [0; LANES];
-        #[expect(clippy::needless_range_loop, reason = "it is the same place of each line")]
-        for at in 0..common {
-            for lane in 0..LANES {
-                states[lane] = self.next(states[lane], heads[lane][at]);
-            }
-        }
-        for (state, rest) in states.iter_mut().zip(rests) {
-            *state = rest.iter().fold(*state, |state, byte| self.next(state, *byte));
-        }
-        states.map(|state| self.is_found[usize::from(state) / ROW])
+impl Kinds {
+    fn number(&mut self, leads: Vec<u8>) -> u16 {
+        let next = self.all.len();
+        *self.numbers.entry(leads).or_insert_with_key(|leads| {
+            self.all.push(leads.clone());
+            u16::try_from(next).unwrap_or(u16::MAX)
+        })
     }
+}
 
-    #[inline]
-    fn next(&self, state: u16, byte: u8) -> u16 {
-        self.table[usize::from(state | u16::from(byte))]
+impl<'a> Lane<'a> {
+    fn begin(&mut self, line: Option<(usize, &&'a [u8])>) {
+        let (line, rest) = line.map_or((LINES, self.rest), |(line, text)| (line, *text));
+        *self = Lane { line, rest, state: 0 };
     }
+}
+
+fn table(entries: impl IntoIterator<Item = u16>) -> Option<Box<[u16; TABLE]>> {
+    entries.into_iter().collect::<Box<[u16]>>().try_into().ok()
 }
 
 /// What has come to a match somewhere in a line when it comes to the line's end, if the line is ASCII.
@@ -165,10 +283,16 @@ impl Ahead {
         self.lines[0].is_found
     }
 
+    /// Where the line ends that begins there, if it is the next one.
+    #[inline]
+    pub(super) fn end_of(&self, begin: usize) -> Option<usize> {
+        self.lines.get(self.next).filter(|line| line.begin == begin).map(|line| line.end)
+    }
+
     /// Searches a line and those behind it.
     fn look(&mut self, lanes: &Lanes, block: &[u8], begin: usize, end: usize) {
         let header = begin - memrchr(b'\n', &block[..begin]).map_or(0, |before| before + 1);
-        let mut texts = [&b""[..]; LANES];
+        let mut texts = [&b""[..]; LINES];
         let mut next = Some((begin, end));
         for (line, text) in self.lines.iter_mut().zip(&mut texts) {
             let (begin, end) = next.unwrap_or((block.len(), block.len()));
@@ -176,7 +300,7 @@ impl Ahead {
             *text = &block[begin..end];
             next = next.and_then(|(_, end)| line_at(block, end + 1, header));
         }
-        for (line, is_found) in self.lines.iter_mut().zip(lanes.search(texts)) {
+        for (line, is_found) in self.lines.iter_mut().zip(lanes.search(&texts)) {
             line.is_found = is_found;
         }
     }

@@ -1,7 +1,5 @@
 //! Records as most of them are: whole lines of one second, one after another, while nothing is unfinished.
 
-use memchr::memchr;
-
 use super::{Exact, Line, LineState};
 use crate::{
     Record, Stream,
@@ -52,8 +50,7 @@ impl Exact {
         while let Some(header) = headers.read(&input[block.done..]) {
             let begin = block.done;
             let content = begin + header.length;
-            let Some(length) = memchr(b'\n', &input[content..]) else { break };
-            let end = content + length;
+            let Some(end) = block.hit.end_of_line(input, content) else { break };
             match actions[header.stream.index()] {
                 Action::Stop => break,
                 Action::LeaveOut(why) => self.met_later |= why == Some(Time::TooLate),
