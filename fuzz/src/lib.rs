@@ -5,6 +5,7 @@
 //! The functions can be called from a libFuzzer harness as they are.
 
 mod access;
+mod journal;
 pub mod mutate;
 mod parsers;
 mod reader;
@@ -37,6 +38,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "yaml", run: parsers::yaml, dictionary: OBJECT },
     Target { name: "accept", run: sockets::accept, dictionary: ACCEPT },
     Target { name: "websocket", run: sockets::websocket, dictionary: WEBSOCKET },
+    Target { name: "spdy", run: sockets::spdy, dictionary: SPDY },
     Target { name: "renderer", run: reader::renderer, dictionary: RECORD },
     Target { name: "generations", run: reader::generations, dictionary: RECORD },
     Target { name: "bearer", run: access::bearer, dictionary: BEARER },
@@ -50,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "webhook-file", run: server::webhook_file, dictionary: WEBHOOK_FILE },
     Target { name: "stored", run: server::stored, dictionary: OBJECT },
     Target { name: "attributes", run: reader::attributes, dictionary: ATTRIBUTES },
+    Target { name: "journal", run: journal::journal, dictionary: JOURNAL },
 ];
 
 const AUDIT_POLICY: &[&str] = &[
@@ -255,6 +258,31 @@ const WEBSOCKET: &[&str] = &[
     "\u{0}\u{7e}",
     "\u{0}\u{7f}\u{0}\u{0}\u{0}\u{0}",
     "mask",
+];
+/// Parts of frames: kinds, flags, lengths, streams. A frame that is not data begins with a byte that is no text.
+const SPDY: &[&str] = &[
+    "\u{3}\0\u{1}\u{1}\0\0",
+    "\u{3}\0\u{3}\0\0\0\u{8}",
+    "\u{3}\0\u{6}\0\0\0\u{4}\0\0\0\u{1}",
+    "\u{3}\0\u{7}",
+    "\0\0\0\u{1}\0\0\0\u{5}hello",
+    "\0\0\0\u{3}\u{1}\0\0\0",
+    "\0\u{1}\0\0",
+    "streamtype",
+];
+/// Signature, fields, and numbers in the order of bytes that journals have.
+const JOURNAL: &[&str] = &[
+    "LPKSHHRH",
+    "CONTAINER_ID_FULL=c0ffee",
+    "MESSAGE=",
+    "_UID=0",
+    "PRIORITY=3",
+    "CONTAINER_PARTIAL_MESSAGE=true",
+    "\0\0\0\0\0\0\0\0",
+    "\u{10}\u{1}\0\0\0\0\0\0",
+    "\u{1}\0\0\0\0\0\0\0",
+    "\u{6}\0\0\0\0\0\0\0",
+    "\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}",
 ];
 const ATTRIBUTES: &[&str] = &[
     "user.podlog.end",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use podlog_api::accept::{Endpoint, LogCoding, negotiate, wants_log_media_type};
+use podlog_kubelet::fuzzing;
 use podlog_serving::{full_body, stream_body, websocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
@@ -44,4 +45,27 @@ pub(crate) fn websocket(input: &[u8]) -> u64 {
     });
     assert!(said.is_empty() || said.starts_with(&[0x82, 0]), "a greeting comes first: {said:?}");
     way(if ends { "ends" } else { "silent" }, said.len())
+}
+
+/// Bytes of headers that are read, once they are unpacked.
+const MAX_HEADERS: usize = 64 << 10;
+
+/// A client that says anything over SPDY, and hangs up: what is understood is understood when it is said again, and what it hears
+/// is SPDY to its end.
+pub(crate) fn spdy(input: &[u8]) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let said = runtime.block_on(fuzzing::spdy_said(input));
+    for (frame, headers) in &said {
+        let length: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+        if length + 4 <= MAX_HEADERS {
+            assert_eq!(fuzzing::spdy_headers_told(headers).as_ref(), Some(headers), "{frame}");
+        }
+    }
+    let heard = runtime.block_on(async {
+        let heard = fuzzing::spdy_heard(input);
+        tokio::time::timeout(Duration::from_secs(10), heard).await.expect("who has hung up is not waited for")
+    });
+    let answers = runtime.block_on(fuzzing::spdy_said(&heard));
+    assert_eq!(answers.last().map(|(frame, _)| frame.as_str()), Some("GoAway"), "{answers:?}");
+    way(&format!("{} streams", answers.iter().filter(|(frame, _)| frame == "Other").count()), heard.len())
 }

@@ -8,6 +8,8 @@ pub mod config;
 mod env;
 mod events;
 mod eviction;
+#[doc(hidden)]
+pub mod fuzzing;
 mod go;
 mod healthz;
 mod images;

@@ -7,7 +7,7 @@ use super::layout::{ARRAY_ITEMS, ENTRY_ITEMS, Kind, number};
 
 /// So many places are read at once.
 const BLOCK: u64 = 256;
-/// Arrays grow: a chain of so many would be a ring.
+/// Arrays grow: there are never so many.
 const MAX_ARRAYS: usize = 1 << 16;
 
 #[derive(Clone, Debug)]
@@ -59,12 +59,18 @@ impl Entries {
         self.first = first;
         let mut covered = self.covered();
         while covered < count {
-            let offset = match self.arrays.last() {
-                Some(last) => number(file.object(last.offset, Kind::EntryArray, ARRAY_ITEMS)?.1, 16),
-                None => array,
+            let (before, offset) = match self.arrays.last() {
+                Some(Array { offset, .. }) => {
+                    (*offset, number(file.object(*offset, Kind::EntryArray, ARRAY_ITEMS)?.1, 16))
+                }
+                None => (0, array),
             };
             if offset == 0 || self.arrays.len() == MAX_ARRAYS {
                 break;
+            }
+            // What was appended later lies behind.
+            if offset <= before {
+                return Err(file.invalid(offset, "its arrays of entries are a ring"));
             }
             let size = number(file.object(offset, Kind::EntryArray, ARRAY_ITEMS)?.1, 8);
             let capacity = size.saturating_sub(ARRAY_ITEMS as u64) / file.layout().slot() as u64;
@@ -127,10 +133,11 @@ impl Entries {
         let array = self.arrays[self.arrays.partition_point(|array| array.begin <= index).saturating_sub(1)];
         // Forwards and backwards alike.
         let begin = array.begin + (index - array.begin) / BLOCK * BLOCK;
-        let end = (begin + BLOCK).min(array.begin + array.capacity).min(self.count);
+        let end = begin.saturating_add(BLOCK).min(array.begin.saturating_add(array.capacity)).min(self.count);
         let layout = file.layout();
         let slot = layout.slot();
-        let offset = array.offset + ARRAY_ITEMS as u64 + (begin - array.begin) * slot as u64;
+        let within = (begin - array.begin).saturating_mul(slot as u64).saturating_add(ARRAY_ITEMS as u64);
+        let offset = array.offset.saturating_add(within);
         let bytes = file.bytes(offset, (end - begin) as usize * slot)?;
         self.block = (begin, bytes.chunks_exact(slot).map(|place| layout.place(place)).collect());
         Ok(self.known(index).unwrap_or(0))

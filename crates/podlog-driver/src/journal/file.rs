@@ -16,6 +16,8 @@ use crate::generations::FileId;
 
 /// Of an object so much is read at first: most are smaller.
 const GUESS: usize = 512;
+/// No file has more bytes.
+const MAX_OFFSET: u64 = i64::MAX.cast_unsigned();
 /// An entry with more data, or longer data, is not read.
 pub(super) const MAX_OBJECT: u64 = 16 << 20;
 /// Bytes of a table of fields; journald's have 16 KiB.
@@ -112,6 +114,12 @@ impl JournalFile {
 
     /// Reads up to `length` bytes, fewer at the end of the file.
     fn fill(&mut self, offset: u64, length: usize) -> io::Result<()> {
+        // What says that it is long, or far away, need not be there.
+        let room = match length {
+            0..=GUESS => MAX_OFFSET.saturating_sub(offset),
+            _ => self.file.metadata()?.len().saturating_sub(offset),
+        };
+        let length = length.min(usize::try_from(room).unwrap_or(usize::MAX));
         self.buffer.resize(length, 0);
         let mut done = 0;
         while done < length {
@@ -177,15 +185,17 @@ impl JournalFile {
         let table = self.bytes(table, size.min(MAX_TABLE) as usize)?.to_vec();
         for bucket in table.chunks_exact(16) {
             let mut at = number(bucket, 0);
-            for _ in 0..MAX_CHAIN {
-                if at == 0 {
-                    break;
-                }
+            while at > 0 {
                 let (_, field) = self.object(at, Kind::Field, FIELD_NAME + name.len() + 1)?;
                 if field.get(FIELD_NAME..) == Some(name) {
                     return Ok(number(field, 32));
                 }
-                at = number(field, 24);
+                let next = number(field, 24);
+                // What was appended later lies behind.
+                if next > 0 && next <= at {
+                    return Err(self.invalid(at, "its fields are a ring"));
+                }
+                at = next;
             }
         }
         Ok(0)
@@ -243,7 +253,8 @@ impl JournalFile {
         })
     }
 
-    fn invalid(&self, offset: u64, why: &str) -> io::Error {
+    /// It cannot be as the file says.
+    pub(super) fn invalid(&self, offset: u64, why: &str) -> io::Error {
         let text = format!("{} at byte {offset}: {why}", self.path.display());
         io::Error::new(io::ErrorKind::InvalidData, text)
     }

@@ -334,18 +334,24 @@ impl Part {
         let Some(seqnum) = self.ahead.as_ref().map(|entry| entry.seqnum) else { return Ok(None) };
         let is_in_order = self.behind.as_ref().is_none_or(|behind| behind.seqnum < seqnum);
         if !is_in_order || (seqnum > bound && seqnum > self.file.header()?.tail_seqnum) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{}: entries are out of order", self.file.path().display()),
-            ));
+            return Err(self.out_of_order());
         }
         Ok(Some(seqnum).filter(|seqnum| *seqnum <= bound))
     }
 
     fn peek_back(&mut self) -> io::Result<Option<u64>> {
         if self.behind.is_none() && self.next > self.floor {
-            self.behind = Some(self.entries.entry(&mut self.file, self.next - 1)?);
+            let behind = self.entries.entry(&mut self.file, self.next - 1)?;
+            if self.ahead.as_ref().is_some_and(|ahead| ahead.seqnum <= behind.seqnum) {
+                return Err(self.out_of_order());
+            }
+            self.behind = Some(behind);
         }
         Ok(self.behind.as_ref().map(|entry| entry.seqnum))
+    }
+
+    fn out_of_order(&self) -> io::Error {
+        let text = format!("{}: entries are out of order", self.file.path().display());
+        io::Error::new(io::ErrorKind::InvalidData, text)
     }
 }

@@ -20,7 +20,7 @@ mod runtime;
 mod spec;
 mod status;
 mod store;
-mod streams;
+pub(crate) mod streams;
 mod usage;
 
 pub(crate) use runtime::NAME;

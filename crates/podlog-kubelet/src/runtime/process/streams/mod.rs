@@ -14,7 +14,7 @@ mod inlet;
 mod negotiate;
 mod remote;
 mod server;
-mod spdy;
+pub(crate) mod spdy;
 mod tickets;
 mod websocket;
 
