@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::harness::{Podlog, kubectl, text, wait_for};
+use crate::standalone::Site;
 
 fn run_to_end(podlog: &Podlog, kubectl: &Path, name: &str, command: &[&str]) {
     let mut arguments = vec!["run", name, "--image=host", "--restart=Never", "--command", "--"];
@@ -139,4 +140,32 @@ fn up_says_what_is_wrong_and_what_to_do() {
         &["bad.yaml", "unknown field \"spec.containers[0].comand\""],
     );
     check(&["--data-dir", &data, "-f", &new("missing.yaml")], &["missing.yaml"]);
+}
+
+/// Bytes of memory of a process.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn who_takes_his_time_keeps_nobody_waiting() {
+    let Some(kubectl) = kubectl() else { return };
+    let site = Site::prepare(kubectl);
+    let (server, url) = site.server(&["--store", &site.file("store.redb"), "--request-timeout", "3s"], &[]);
+    let before = resident(server.0.id());
+    let (host, port) = url.trim_start_matches("https://").rsplit_once(':').unwrap();
+    let output = std::process::Command::new("python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients/loris.py"))
+        .args([host, port, site.folder.path().to_str().unwrap(), "3"])
+        .output();
+    let Ok(output) = output else {
+        eprintln!("SKIPPED, NOT TESTED: no python3 in the PATH");
+        return;
+    };
+    let said = text(&output.stdout);
+    assert!(output.status.success() && said.contains("is content"), "{said}{}", text(&output.stderr));
+    let grown = resident(server.0.id()).saturating_sub(before);
+    assert!(grown < 100 << 20, "1,700 connections took {} MiB", grown >> 20);
 }

@@ -116,6 +116,8 @@ fn walk(scene: &Scene, version: &str, kubectl: &Path, template: &str, name: &str
         ),
         (&format!("patch {map} -p {{\"data\":{{\"b\":\"2\"}}}}"), &format!("{map} patched\n")),
         (&format!("get {map} -o jsonpath={{.data}}"), r#"{"a":"1","b":"2"}"#),
+        // A list, and a watch from there.
+        (&format!("wait --for=jsonpath={{.data.b}}=2 {map} --timeout=20s"), &format!("{map} condition met")),
         (&format!("diff -f {manifest}"), ""),
         ("get pods web -o name", "pod/web\n"),
         ("logs web", &all),
