@@ -1,8 +1,10 @@
 //! Texts that clients know from Kubernetes' Go code, byte for byte: quoting, number and time errors.
 
+mod duration;
 mod json;
 mod time;
 
+pub use duration::GoDuration;
 pub use json::json_error;
 pub(crate) use json::json_type;
 pub use time::{ParseTimeError, parse_rfc3339};

@@ -8,7 +8,6 @@
 mod api;
 pub mod apply;
 mod config;
-mod duration;
 mod error;
 pub mod follow;
 pub mod logs;
@@ -19,6 +18,6 @@ mod testing;
 
 pub use api::Connection;
 pub use config::ConnectionOptions;
-pub use duration::GoDuration;
 pub use error::{ClientError, ServerStatus};
 pub use output::Colour;
+pub use podlog_api::go::GoDuration;

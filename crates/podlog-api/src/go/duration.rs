@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use podlog_api::go;
+use super::quote;
 
 /// A duration in Go's notation, which may be negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +39,7 @@ impl FromStr for GoDuration {
 
     /// Errors are those of Go's `time.ParseDuration`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let invalid = || format!("time: invalid duration {}", go::quote(text));
+        let invalid = || format!("time: invalid duration {}", quote(text));
         let (sign, mut rest) = match text.as_bytes().first() {
             Some(b'-') => (-1, &text[1..]),
             Some(b'+') => (1, &text[1..]),
@@ -62,11 +62,10 @@ impl FromStr for GoDuration {
             let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
             let (unit, after) = after.split_at(unit_end);
             if unit.is_empty() {
-                return Err(format!("time: missing unit in duration {}", go::quote(text)));
+                return Err(format!("time: missing unit in duration {}", quote(text)));
             }
-            let scale = unit_nanoseconds(unit).ok_or_else(|| {
-                format!("time: unknown unit {} in duration {}", go::quote(unit), go::quote(text))
-            })?;
+            let scale = unit_nanoseconds(unit)
+                .ok_or_else(|| format!("time: unknown unit {} in duration {}", quote(unit), quote(text)))?;
             match number.split_once('.') {
                 None => {
                     let number: i64 = number.parse().map_err(|_| invalid())?;

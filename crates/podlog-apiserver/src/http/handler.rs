@@ -10,8 +10,9 @@ use http::header::{CACHE_CONTROL, CONNECTION};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, StatusCode, Version};
 use http_body_util::BodyExt;
+use podlog_api::go::{self, GoDuration};
 use podlog_api::query::Query;
-use podlog_api::{ApiError, Attributes, Details, Reason, RequestInfo, StreamRules, UserInfo, go, rbac};
+use podlog_api::{ApiError, Attributes, Details, Reason, RequestInfo, StreamRules, UserInfo, rbac};
 use podlog_serving::{
     Authenticator, Authorizer, Body, Handler, NodeClient, Peer, Permit, Refusal, Upgrade, authorize,
 };
@@ -106,8 +107,13 @@ impl App {
         let (audit, caller, slot) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let asked = Asked { info: &info, query, raw_query, audit_id: &audit_id, audit, caller, slot };
         let work = AssertUnwindSafe(self.chain(&asked, parts, body, peer)).catch_unwind();
-        let deadline = if info.is_long_running() { None } else { Some(self.request_timeout) };
-        let result = within(deadline, work).await.unwrap_or_else(|panic| {
+        let work = async {
+            match deadline(&info, &asked.query, self.request_timeout) {
+                Ok(deadline) => within(deadline, work).await,
+                Err(error) => Ok(Err(error)),
+            }
+        };
+        let result = work.await.unwrap_or_else(|panic| {
             let text = panic_text(&*panic);
             if let Some(record) = asked.audit.get() {
                 record.panicked(text);
@@ -246,6 +252,19 @@ impl App {
 }
 
 type Panicked = Box<dyn std::any::Any + Send>;
+
+/// For how long a request is worked on that does not last: as long as it says, if that is not longer than we say
+/// (`k8s.io/apiserver/pkg/endpoints/filters/request_deadline.go`).
+fn deadline(info: &RequestInfo, query: &Query, most: Duration) -> Result<Option<Duration>, ApiError> {
+    if info.is_long_running() {
+        return Ok(None);
+    }
+    let asked = query.first("timeout").filter(|text| !text.is_empty()).map(str::parse::<GoDuration>);
+    let asked = asked.transpose().map_err(|why| {
+        ApiError::bad_request(format!("invalid timeout specified in the request URL - {why}"))
+    })?;
+    Ok(Some(asked.and_then(GoDuration::positive).map_or(most, |asked| asked.min(most))))
+}
 
 async fn within(
     deadline: Option<Duration>,

@@ -7,7 +7,7 @@ use podlog_api::accept::{Endpoint, MetaVersion, Representation};
 use podlog_api::query::Query;
 use podlog_api::resource::Resource;
 use podlog_api::table::{self, IncludeObject};
-use podlog_api::{ApiError, Object, Reason, json};
+use podlog_api::{ApiError, Object, Reason, go, json};
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Pieces};
@@ -152,11 +152,14 @@ pub(crate) fn metadata_only(object: &Object, version: MetaVersion) -> Value {
     })
 }
 
-/// `includeObject` of the request.
+/// `includeObject` of a request for a table (`optionsForTransform` of `k8s.io/apiserver/pkg/endpoints/handlers/response.go`).
 pub(crate) fn include(query: &Query) -> Result<IncludeObject, ApiError> {
     let text = query.first("includeObject").unwrap_or_default();
-    IncludeObject::parse(text)
-        .ok_or_else(|| ApiError::bad_request(format!("unrecognized includeObject value: {text:?}")))
+    IncludeObject::parse(text).ok_or_else(|| {
+        let why = "must be 'Metadata', 'Object', 'None', or empty";
+        let invalid = format!("includeObject: Invalid value: {}: {why}", go::quote(text));
+        ApiError::bad_request(format!("Unable to convert to Table as requested: {invalid}"))
+    })
 }
 
 /// Which page of which version of a list is asked for.

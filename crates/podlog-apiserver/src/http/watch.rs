@@ -37,12 +37,12 @@ pub(crate) fn watch(app: &Arc<App>, call: &Call, target: &Target, held: Held) ->
     let wanted = call.wanted(Endpoint::Watch)?;
     let selection = Selection::parse(target, &call.query)?;
     let asked = Asked::parse(app, call)?;
-    let encoder = Encoder {
-        target: target.clone(),
-        representation: wanted.representation,
-        include: include(&call.query)?,
-        headed: false,
+    let include = match wanted.representation {
+        Representation::Table(_) => include(&call.query)?,
+        _ => IncludeObject::None,
     };
+    let encoder =
+        Encoder { target: target.clone(), representation: wanted.representation, include, headed: false };
     let (sender, body) = stream_body();
     let watching = Watching { app: app.clone(), selection, asked, encoder, sender, _held: held };
     tokio::spawn(watching.run());
