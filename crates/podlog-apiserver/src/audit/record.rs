@@ -121,6 +121,14 @@ impl Record {
         }
     }
 
+    /// What went well, where the answer is a `Status` that says so.
+    pub(crate) fn succeeded(&self, status: &Value) {
+        let said = ["status", "details"]
+            .into_iter()
+            .filter_map(|key| Some((key.to_owned(), status.get(key)?.clone())));
+        self.event.lock().insert("responseStatus".into(), said.collect());
+    }
+
     /// We failed; nothing else is noted then.
     pub(crate) fn panicked(&self, why: &str) {
         let message = format!("APIServer panic'd: {why}");
@@ -134,11 +142,14 @@ impl Record {
         if matches!(*self.left.lock(), Left::Nothing) {
             return answer;
         }
-        let status = status(answer.status().as_u16(), error);
+        let mut status = status(answer.status().as_u16(), error);
         if !self.is_authenticated {
             *self.left.lock() = Left::Nothing;
             self.emit(Stage::ResponseStarted, None);
             return answer;
+        }
+        if let Some(Value::Object(said)) = self.event.lock().remove("responseStatus") {
+            said.into_iter().for_each(|(key, value)| status[key] = value);
         }
         *self.left.lock() = Left::End(status.clone());
         let is_stream = answer.body().size_hint().exact().is_none() && !answer.body().is_end_stream();

@@ -243,6 +243,9 @@ pub(crate) fn success(call: &Call, details: Value, code: StatusCode) -> Result<A
     } else {
         status["details"] = details;
     }
+    if let Some(record) = &call.audit {
+        record.succeeded(&status);
+    }
     Ok(call.wanted(Endpoint::Objects)?.answer(code, &status))
 }
 

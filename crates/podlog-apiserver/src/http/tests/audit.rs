@@ -7,7 +7,7 @@ use http::Request;
 use podlog_api::{Attributes, Decision, UserInfo};
 use podlog_serving::metrics::Registry;
 use podlog_serving::{Authorizer, AuthzError, Peer, empty_body, stream_body};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{ADMIN, App, server};
@@ -30,18 +30,34 @@ async fn audited(change: impl FnOnce(&mut App)) -> (Arc<App>, TempDir) {
     (Arc::new(app), folder)
 }
 
-/// Everything that was noted: stages, codes and words, and why something was allowed.
-fn noted(app: &App, folder: &TempDir) -> Vec<String> {
+/// Everything that was noted.
+fn events(app: &App, folder: &TempDir) -> Vec<Value> {
     app.auditor.as_ref().unwrap().close();
     let text = std::fs::read_to_string(folder.path().join("audit.log")).unwrap();
-    let shown = |line: &str| {
-        let event: Value = serde_json::from_str(line).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Stages, codes and words of all that was noted, and why something was allowed.
+fn noted(app: &App, folder: &TempDir) -> Vec<String> {
+    let shown = |event: &Value| {
         let (status, why) = (&event["responseStatus"], &event["annotations"]["authorization.k8s.io/reason"]);
         let words = [&event["stage"], &status["code"], &status["reason"], &status["message"], why];
         let words = words.map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned));
         words.into_iter().filter(|word| word != "null" && !word.is_empty()).collect::<Vec<_>>().join(" ")
     };
-    text.lines().map(shown).collect()
+    events(app, folder).iter().map(shown).collect()
+}
+
+#[tokio::test]
+async fn what_went_well_is_noted_as_it_was_told() {
+    let (app, folder) = audited(|_| {}).await;
+    let uid = app.post(MAPS, json!({"metadata": {"name": "c"}})).await.json()["metadata"]["uid"].clone();
+    assert_eq!(app.send("DELETE", &format!("{MAPS}/c"), &[ADMIN], "").await.code, 200);
+    let events = events(&app, &folder);
+    let told: Vec<&Value> = events.iter().map(|event| &event["responseStatus"]).collect();
+    let details = json!({"name": "c", "kind": "configmaps", "uid": uid});
+    let deleted = json!({"metadata": {}, "status": "Success", "details": details, "code": 200});
+    assert_eq!(told, [&Value::Null, &json!({"metadata": {}, "code": 201}), &Value::Null, &deleted]);
 }
 
 #[tokio::test]
