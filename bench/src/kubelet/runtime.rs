@@ -68,7 +68,7 @@ impl ContainerRuntime for OneContainer {
         Ok(())
     }
 
-    async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandbox>, RuntimeError> {
+    async fn list_pod_sandboxes(&self, _: Option<(&str, &str)>) -> Result<Vec<PodSandbox>, RuntimeError> {
         Ok(self.state().sandbox.iter().cloned().collect())
     }
 

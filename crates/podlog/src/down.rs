@@ -72,7 +72,7 @@ async fn stop_pods(data_dir: &DataDir, grace: Option<Duration>) -> anyhow::Resul
     while let Some(stopped) = stopping.join_next().await {
         stopped??;
     }
-    for sandbox in runtime.list_pod_sandboxes().await? {
+    for sandbox in runtime.list_pod_sandboxes(None).await? {
         runtime.stop_pod_sandbox(&sandbox.id).await?;
     }
     Ok(())

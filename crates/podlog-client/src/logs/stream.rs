@@ -19,6 +19,8 @@ use crate::{ClientError, Connection};
 
 /// Pause before a log is asked for again whose container has not started.
 const RETRY: Duration = Duration::from_secs(1);
+/// What API servers make of a kubelet's 404, as it answers for a pod that was just given to it; names of pods and logs follow.
+const UNKNOWN_TO_NODE: &str = "the server could not find the requested resource (";
 
 /// Path and query of a container's log.
 pub(crate) fn log_path(namespace: &str, pod: &str, options: &PodLogOptions) -> String {
@@ -163,7 +165,11 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
     }
 }
 
-/// A container that is not there yet, or a node that cannot be reached right now.
+/// A container that is not there yet, a node that has not heard of the pod yet, or one that cannot be reached right now.
 fn may_pass(error: &ClientError) -> bool {
-    error.status().is_some_and(|status| matches!(status.code, 400 | 500 | 503))
+    error.status().is_some_and(|status| match status.code {
+        400 | 500 | 503 => true,
+        404 => status.message.starts_with(UNKNOWN_TO_NODE),
+        _ => false,
+    })
 }

@@ -405,13 +405,16 @@ async fn the_first_failure_ends_all_followed_logs() {
 #[tokio::test]
 async fn a_container_that_has_not_started_is_waited_for_when_followed() {
     let api = FakeApi::start().await;
+    let unknown = "the server could not find the requested resource ( pods/log web)";
     let waiting = "container \"app\" in pod \"web\" is waiting to start: ContainerCreating";
     let request = followed("app");
     api.script
         .on_json(&format!("{POD}web"), pod("web", &["app"]))
+        .on(&request, Answer::Json(404, status(404, "NotFound", unknown)))
         .on(&request, Answer::Json(400, status(400, "BadRequest", waiting)))
         .on(&request, Answer::Honours("frames", "8 c1\nstarted\n".into()));
-    let note = format!("Error from server (BadRequest): {waiting}\n");
+    let note =
+        format!("Error from server (NotFound): {unknown}\nError from server (BadRequest): {waiting}\n");
     assert_eq!(logs(&api, "web -f").await, ("started\n".into(), note));
     let (_, err) = logs(&api, "gone -f").await;
     assert!(err.contains(not_found("gone")["message"].as_str().unwrap()), "{err}");

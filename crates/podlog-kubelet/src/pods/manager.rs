@@ -286,7 +286,7 @@ impl PodManager {
         let is_orphan = |uid: &str| !wanted.contains(uid) && !known.contains(uid);
         let kept = self.context.retained.uids();
         let mut orphans: HashMap<String, PodId> = HashMap::new();
-        if let Ok(sandboxes) = self.context.runtime.list_pod_sandboxes().await {
+        if let Ok(sandboxes) = self.context.runtime.list_pod_sandboxes(None).await {
             let owners = sandboxes.iter().filter_map(|sandbox| labels::owner(&sandbox.config.labels));
             orphans.extend(owners.filter(|id| is_orphan(&id.uid)).map(|id| (id.uid.clone(), id)));
         }
@@ -319,7 +319,7 @@ impl PodManager {
     }
 
     async fn read_owners(&mut self) {
-        let Ok(sandboxes) = self.context.runtime.list_pod_sandboxes().await else { return };
+        let Ok(sandboxes) = self.context.runtime.list_pod_sandboxes(None).await else { return };
         self.owners = sandboxes.into_iter().map(|sandbox| (sandbox.id, sandbox.config.uid)).collect();
     }
 

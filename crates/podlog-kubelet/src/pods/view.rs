@@ -20,13 +20,10 @@ pub(crate) struct PodView {
 impl PodView {
     /// Asks the runtime. What disappears while it is asked counts as gone.
     pub(crate) async fn read(runtime: &dyn ContainerRuntime, uid: &str) -> Result<Self, RuntimeError> {
-        let mut sandboxes = runtime.list_pod_sandboxes().await?;
-        sandboxes.retain(|sandbox| {
-            let label = sandbox.config.labels.get(labels::POD_UID);
-            sandbox.config.uid == uid || label.is_some_and(|label| label == uid)
-        });
+        let of_pod = Some((labels::POD_UID, uid));
+        let sandboxes = runtime.list_pod_sandboxes(of_pod).await?;
         let mut containers = Vec::new();
-        for container in runtime.list_containers(Some((labels::POD_UID, uid))).await? {
+        for container in runtime.list_containers(of_pod).await? {
             match runtime.container_status(&container.id).await {
                 Ok(status) => containers.push(status),
                 Err(RuntimeError::NotFound { .. }) => {}

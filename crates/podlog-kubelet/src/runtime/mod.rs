@@ -114,8 +114,8 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Removes a stopped sandbox and its containers. Their log files stay.
     async fn remove_pod_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError>;
 
-    /// All sandboxes, running or not.
-    async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandbox>, RuntimeError>;
+    /// Sandboxes, running or not: all, or those that have a label with this value.
+    async fn list_pod_sandboxes(&self, label: Option<(&str, &str)>) -> Result<Vec<PodSandbox>, RuntimeError>;
 
     /// Creates a container without starting it.
     ///

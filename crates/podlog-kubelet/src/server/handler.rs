@@ -152,7 +152,7 @@ impl LogServer {
     /// Pods as a list: those bound to this node, or those of which something runs.
     async fn pod_list(&self, running: bool) -> Response<Body> {
         let runs: Option<Vec<String>> = if running {
-            match self.context.runtime.list_pod_sandboxes().await {
+            match self.context.runtime.list_pod_sandboxes(None).await {
                 Ok(sandboxes) => Some(
                     sandboxes
                         .into_iter()

@@ -175,8 +175,8 @@ async fn container(server: &LogServer, segments: &[&str]) -> Result<ContainerId,
 /// The sandbox of the pod that is meant.
 async fn sandbox(server: &LogServer, segments: &[&str]) -> Result<SandboxId, Refused> {
     let (_, id, _) = pod(server, segments, 0)?;
-    let all = server.context.runtime.list_pod_sandboxes().await.map_err(refused)?.into_iter();
-    let ready = all.filter(|known| known.config.uid == id.uid && known.state == SandboxState::Ready);
+    let known = server.context.runtime.list_pod_sandboxes(Some((labels::POD_UID, &id.uid))).await;
+    let ready = known.map_err(refused)?.into_iter().filter(|known| known.state == SandboxState::Ready);
     let found = ready.max_by_key(|known| known.created_at);
     let missing =
         || failed(format!("pod not found ({})", go::quote(&format!("{}_{}", id.name, id.namespace))));

@@ -82,7 +82,7 @@ async fn networks(machine: &Machine, runtime: &CriRuntime) {
         runtime.conditions().await.expect("conditions").into_iter().find(|c| c.kind == "NetworkReady");
     assert!(!network.expect("a condition").is_true);
     // What it has begun stays, with its network, until there is somebody who can take it back.
-    let left = runtime.list_pod_sandboxes().await.expect("list");
+    let left = runtime.list_pod_sandboxes(None).await.expect("list");
     assert_eq!((left.len(), network_count(machine)), (1, 1));
     runtime.stop_pod_sandbox(&left[0].id).await.expect_err("no CNI");
     if !Path::new(PLUGINS).join("loopback").exists() {
@@ -215,7 +215,7 @@ async fn restarts(machine: &mut Machine, sandbox: &SandboxId) {
     assert_eq!(runtime.container_status(&id).await.expect("status"), before);
     let adopted = open(machine);
     assert_eq!(adopted.container_status(&id).await.expect("status"), before);
-    let found = adopted.list_pod_sandboxes().await.expect("list");
+    let found = adopted.list_pod_sandboxes(None).await.expect("list");
     let own = found.into_iter().find(|found| found.id == *sandbox).expect("the sandbox");
     assert_eq!((own.config, own.state), (pod(machine), SandboxState::Ready));
     assert_eq!(adopted.pod_sandbox_ips(sandbox).await.expect("addresses"), None);

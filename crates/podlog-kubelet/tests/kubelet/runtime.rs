@@ -235,10 +235,13 @@ impl ContainerRuntime for FakeRuntime {
         Ok(())
     }
 
-    async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandbox>, RuntimeError> {
+    async fn list_pod_sandboxes(&self, label: Option<(&str, &str)>) -> Result<Vec<PodSandbox>, RuntimeError> {
+        let has_label = |sandbox: &&PodSandbox| {
+            label.is_none_or(|(key, value)| sandbox.config.labels.get(key).is_some_and(|own| own == value))
+        };
         let mut state = self.state.lock();
         state.call("list_pod_sandboxes")?;
-        Ok(state.sandboxes.values().cloned().collect())
+        Ok(state.sandboxes.values().filter(has_label).cloned().collect())
     }
 
     async fn create_container(

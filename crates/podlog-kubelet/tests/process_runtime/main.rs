@@ -147,7 +147,7 @@ async fn a_new_kubelet_finds_everything() {
     ] {
         assert_eq!(found.get(&id.0), Some(&state), "{found:?}");
     }
-    let sandboxes = node.runtime.list_pod_sandboxes().await.expect("list");
+    let sandboxes = node.runtime.list_pod_sandboxes(None).await.expect("list");
     assert_eq!((sandboxes[0].id.clone(), sandboxes[0].state), (sandbox.clone(), SandboxState::Ready));
     assert_eq!(sandboxes[0].config, node.pod());
     assert_eq!(node.status(&ended).await, before);
@@ -263,12 +263,12 @@ async fn sandboxes() {
     let config = node.config("late", |_| {});
     assert!(node.runtime.create_container(&sandbox, &config).await.is_err());
     let node = node.restart();
-    let listed = node.runtime.list_pod_sandboxes().await.expect("list");
+    let listed = node.runtime.list_pod_sandboxes(None).await.expect("list");
     assert_eq!(listed.iter().map(|sandbox| sandbox.state).collect::<Vec<_>>(), [SandboxState::NotReady]);
     node.runtime.remove_pod_sandbox(&sandbox).await.expect("remove");
     node.runtime.remove_pod_sandbox(&sandbox).await.expect("remove again");
     assert!(node.runtime.list_containers(None).await.expect("list").is_empty());
-    assert!(node.runtime.list_pod_sandboxes().await.expect("list").is_empty());
+    assert!(node.runtime.list_pod_sandboxes(None).await.expect("list").is_empty());
     assert_eq!(fs::read_dir(node.root()).expect("list").count(), 0);
     let removed = node.runtime.create_container(&sandbox, &config).await;
     assert!(matches!(removed, Err(RuntimeError::NotFound { what: "sandbox", .. })));

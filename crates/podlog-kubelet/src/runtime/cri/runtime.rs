@@ -246,8 +246,12 @@ impl ContainerRuntime for CriRuntime {
         repeatable(within(CALL, self.client.runtime().remove_pod_sandbox(request)).await)
     }
 
-    async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandbox>, RuntimeError> {
-        let request = cri::ListPodSandboxRequest::default();
+    async fn list_pod_sandboxes(&self, label: Option<(&str, &str)>) -> Result<Vec<PodSandbox>, RuntimeError> {
+        let filter = label.map(|(key, value)| cri::PodSandboxFilter {
+            label_selector: [(key.to_owned(), value.to_owned())].into(),
+            ..Default::default()
+        });
+        let request = cri::ListPodSandboxRequest { filter };
         let answer = within(CALL, self.client.runtime().list_pod_sandbox(request)).await?;
         Ok(answer.items.into_iter().map(sandboxes::from_cri).collect())
     }

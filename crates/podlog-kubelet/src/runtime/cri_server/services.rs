@@ -36,7 +36,7 @@ impl Services {
     }
 
     async fn sandbox(&self, id: &str) -> Result<PodSandbox, Status> {
-        let all = self.runtime.list_pod_sandboxes().await.map_err(|error| words::refusal(&error))?;
+        let all = self.runtime.list_pod_sandboxes(None).await.map_err(|error| words::refusal(&error))?;
         let found = all.into_iter().find(|sandbox| sandbox.id.0 == id);
         found.ok_or_else(|| Status::not_found(format!("sandbox {id:?} not found")))
     }
@@ -132,7 +132,7 @@ impl RuntimeService for Services {
         request: Request<cri::ListPodSandboxRequest>,
     ) -> Answer<cri::ListPodSandboxResponse> {
         let filter = request.into_inner().filter.unwrap_or_default();
-        let all = done(self.runtime.list_pod_sandboxes().await)?;
+        let all = done(self.runtime.list_pod_sandboxes(None).await)?;
         let items =
             all.into_iter().map(words::sandbox).filter(|sandbox| words::sandbox_matches(&filter, sandbox));
         Ok(Response::new(cri::ListPodSandboxResponse { items: items.collect() }))

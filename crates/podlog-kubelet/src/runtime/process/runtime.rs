@@ -1,6 +1,6 @@
 //! The runtime behind the seam.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -266,8 +266,9 @@ impl ContainerRuntime for ProcessRuntime {
         Ok(())
     }
 
-    async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandbox>, RuntimeError> {
-        Ok(self.sandboxes.lock().values().cloned().collect())
+    async fn list_pod_sandboxes(&self, label: Option<(&str, &str)>) -> Result<Vec<PodSandbox>, RuntimeError> {
+        let has_label = |sandbox: &&PodSandbox| is_labelled(&sandbox.config.labels, label);
+        Ok(self.sandboxes.lock().values().filter(has_label).cloned().collect())
     }
 
     async fn create_container(
@@ -313,9 +314,7 @@ impl ContainerRuntime for ProcessRuntime {
     }
 
     async fn list_containers(&self, label: Option<(&str, &str)>) -> Result<Vec<Container>, RuntimeError> {
-        let has_label = |record: &&Arc<ContainerRecord>| {
-            label.is_none_or(|(key, value)| record.metadata.labels.get(key).is_some_and(|own| own == value))
-        };
+        let has_label = |record: &&Arc<ContainerRecord>| is_labelled(&record.metadata.labels, label);
         let records: Vec<_> = self.containers.lock().values().filter(has_label).cloned().collect();
         let list = move || {
             let state = |record: &ContainerRecord| match record.findings() {
@@ -382,6 +381,11 @@ impl ContainerRuntime for ProcessRuntime {
 }
 
 /// Logs are read by others than podlog: the directories are open, the files (0640) are not.
+/// Whether there is a label with the value that is asked for, if one is.
+fn is_labelled(labels: &BTreeMap<String, String>, asked: Option<(&str, &str)>) -> bool {
+    asked.is_none_or(|(key, value)| labels.get(key).is_some_and(|own| own == value))
+}
+
 fn make_log_dir(dir: &Path) -> Result<(), RuntimeError> {
     let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
     made.map_err(failed(format!("cannot create {}", dir.display())))

@@ -24,7 +24,7 @@ impl Found {
     /// Asks the runtime.
     pub(super) async fn read(runtime: &dyn ContainerRuntime, pod: &PodId) -> Result<Self, RuntimeError> {
         let is_of = |owner: &PodId| owner.namespace == pod.namespace && owner.name == pod.name;
-        let sandboxes = runtime.list_pod_sandboxes().await?.into_iter();
+        let sandboxes = runtime.list_pod_sandboxes(Some((labels::POD_NAME, &pod.name))).await?.into_iter();
         let owned = sandboxes
             .filter_map(|sandbox| Some((labels::owner(&sandbox.config.labels)?, sandbox.created_at)));
         let newest = owned.filter(|(owner, _)| is_of(owner)).max_by_key(|(_, created)| *created);
