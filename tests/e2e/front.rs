@@ -8,6 +8,9 @@ use crate::harness::{text, wait_for};
 use crate::machine::{IMAGE, Machine};
 use crate::nodes::{Cluster, podlog};
 
+/// How many pods are followed to their end, one after the other.
+const ROUNDS: &str = "PODLOG_FRONT_ROUNDS";
+
 fn counter() -> String {
     format!(
         "
@@ -44,6 +47,8 @@ fn logs_come_from_a_front_that_api_servers_take_for_the_kubelet() {
             "--node-ip=127.0.0.2",
             "--authentication-token-webhook=false",
             "--authorization-mode=AlwaysAllow",
+            // As Kubernetes' own: files go with their pod.
+            "--deleted-pod-log-max-size=0",
         ],
     );
     let to_cri = |flag: String| flag.replace("--runtime=process", "--runtime=cri");
@@ -84,10 +89,29 @@ fn logs_come_from_a_front_that_api_servers_take_for_the_kubelet() {
     let (_front, _) = podlog(&flags, &said);
     wait_for("the log again", || log(&cluster).contains("line 9\n").then_some(()));
 
-    // A follower sees the end of its container, whoever ends it.
-    let follow = cluster.kubectl_command(&["logs", "-f", "counter"]).stdout(Stdio::piped()).spawn().unwrap();
+    let rounds = std::env::var(ROUNDS).map_or(1, |rounds| rounds.parse().unwrap());
+    for round in 0..rounds {
+        if round > 0 {
+            cluster.apply(&counter());
+            wait_for("the log of the next one", || log(&cluster).contains("line 9\n").then_some(()));
+        }
+        follow_to_the_end(&cluster);
+    }
+}
+
+/// A follower sees the end of its container, whoever ends it.
+fn follow_to_the_end(cluster: &Cluster) {
+    let mut follow = cluster.kubectl_command(&["logs", "-f", "counter"]);
+    let follow = follow.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     cluster.ok(&["delete", "pod", "counter"]);
-    let lines = text(&follow.wait_with_output().unwrap().stdout);
+    let followed = follow.wait_with_output().unwrap();
+    let (lines, complaint) = (text(&followed.stdout), text(&followed.stderr));
     let expected: String = (0..lines.lines().count()).map(|i| format!("line {i}\n")).collect();
+    assert!(followed.status.success() && complaint.is_empty(), "{complaint}\n{}", said(cluster));
     assert!(lines == expected && lines.contains("line 9\n"), "{lines}");
+}
+
+/// What kubelet and front have said.
+fn said(cluster: &Cluster) -> String {
+    std::fs::read_to_string(cluster.path("kubelet.stderr")).unwrap_or_default()
 }

@@ -17,6 +17,9 @@ const END: &str = "user.podlog.end";
 /// Present while the writer is about to go on in another file: it may still have something to say in this one.
 const LEAVING: &str = "user.podlog.leaving";
 
+/// Present when whoever rotates a foreign log has put another file in this one's place.
+const ROTATED: &str = "user.podlog.rotated";
+
 /// Which process writes the file: whoever rotates a foreign log remembers it here.
 const WRITER: &str = "user.podlog.writer";
 
@@ -84,6 +87,20 @@ pub(crate) fn clear_leaving(file: impl AsFd) {
 
 pub(crate) fn is_being_left(file: impl AsFd) -> bool {
     get(file, LEAVING).is_some()
+}
+
+/// Another file is in the file's place, and its writer is told to go on in that.
+pub(crate) fn mark_rotated(file: impl AsFd) {
+    set(file, ROTATED, b"1");
+}
+
+/// The file has its place back.
+pub(crate) fn clear_rotated(file: impl AsFd) {
+    let _ = fremovexattr(file, ROTATED);
+}
+
+pub(crate) fn is_rotated(file: impl AsFd) -> bool {
+    get(file, ROTATED).is_some()
 }
 
 /// Remembers who writes the file.

@@ -148,6 +148,11 @@ impl LogPath {
         &self.directory
     }
 
+    /// Name of the current file.
+    pub(crate) fn name(&self) -> &OsStr {
+        &self.name
+    }
+
     pub(crate) fn current(&self) -> PathBuf {
         self.directory.join(&self.name)
     }

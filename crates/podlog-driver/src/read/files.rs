@@ -1,9 +1,13 @@
 //! The generations of a log, opened together so that rotation cannot take one away.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
     time::Duration,
 };
 
@@ -25,6 +29,9 @@ const HEAD: usize = 64 * 1024;
 
 /// A file that its writer is said to be leaving has been left when nothing was written to it for so long.
 const LONGEST_LEAVING: Duration = Duration::from_secs(5);
+
+/// What the kernel adds to the path of a file that has been deleted.
+const DELETED: &[u8] = b" (deleted)";
 
 /// One generation, open.
 #[derive(Debug)]
@@ -92,6 +99,16 @@ impl LogFile {
     /// Whether its writer leaves word when it is done with a file, and is not done with this one.
     pub(super) fn is_unfinished(&self) -> bool {
         self.is_ordered() && attributes::file_end(self.descriptor()).is_none()
+    }
+
+    /// Whether somebody else's file had this name to its end. Else it was rotated away before: who does that renames it, or leaves word
+    /// in it.
+    pub(super) fn kept_name(&self, name: &OsStr) -> bool {
+        let link = fs::read_link(format!("/proc/self/fd/{}", self.descriptor().as_raw_fd()));
+        let last = link.as_deref().map(|path| path.file_name().unwrap_or_default().as_encoded_bytes());
+        let is_named =
+            last.is_ok_and(|last| last.strip_suffix(DELETED).unwrap_or(last) == name.as_encoded_bytes());
+        is_named && !self.is_ordered() && !attributes::is_rotated(self.descriptor())
     }
 
     /// Whether its writer may still append to it although another file has taken its place. Nobody takes that back where

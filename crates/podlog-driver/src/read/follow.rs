@@ -172,9 +172,10 @@ impl LogReader {
         Ok(None)
     }
 
-    /// Whether our writer has not gone on to another file, which it says before it does.
+    /// Whether our writer has not gone on to another file before all were deleted.
     fn is_in_last_file(&self) -> bool {
-        self.at.as_ref().is_some_and(Position::is_unfinished)
+        let file = self.at.as_ref().map(Position::file);
+        file.is_some_and(|file| file.is_unfinished() || file.kept_name(self.source.path.name()))
     }
 
     /// A log that was copied and then cut off in place begins anew.

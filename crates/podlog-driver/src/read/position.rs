@@ -76,11 +76,6 @@ impl Position {
         self.file.id()
     }
 
-    /// Whether its writer leaves word when it is done with a file, and is not done with this one.
-    pub(super) fn is_unfinished(&self) -> bool {
-        self.file.is_unfinished()
-    }
-
     /// Why the end of the file is missing, if it is. Told once.
     pub(super) fn take_damage(&mut self) -> Option<String> {
         let damage = self.unpacker.as_mut().and_then(Unpacker::take_damage);

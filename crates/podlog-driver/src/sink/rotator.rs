@@ -97,9 +97,12 @@ impl LogRotator {
             .set_permissions(fs::Permissions::from_mode(mode))
             .and_then(|()| name_by_age(&self.path, at))
             .and_then(|()| fs::rename(&prepared, self.path.current()));
-        if placed.is_err() {
-            let _ = fs::remove_file(&prepared);
-            self.leaving = None;
+        match (&placed, &self.leaving) {
+            (Ok(()), Some(leaving)) => attributes::mark_rotated(&leaving.file),
+            _ => {
+                let _ = fs::remove_file(&prepared);
+                self.leaving = None;
+            }
         }
         placed
     }
@@ -110,7 +113,9 @@ impl LogRotator {
     /// # Errors
     /// When the file cannot be renamed.
     pub fn undo(&mut self) -> io::Result<()> {
-        self.leaving = None;
+        if let Some(leaving) = self.leaving.take() {
+            attributes::clear_rotated(&leaving.file);
+        }
         let newest = self.path.list()?.rotated.pop().filter(|file| !file.compressed);
         match newest {
             Some(file) if self.size()? == Some(0) => fs::rename(file.path, self.path.current()),

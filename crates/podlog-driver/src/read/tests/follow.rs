@@ -1,4 +1,5 @@
 use super::*;
+use crate::LogRotator;
 
 #[test]
 fn a_follower_sees_what_is_appended() {
@@ -332,6 +333,57 @@ fn a_gap_ends_lines_and_is_one() {
         let mut reader = files.reader(&selection(Mode::Upstream, options));
         assert_eq!(drained(&mut reader), "d\n");
         reader.finish(&mut Vec::new()).expect("only the current file was asked for");
+    }
+}
+
+#[test]
+fn a_log_of_others_that_goes_with_its_directory_is_read_to_its_last_byte_or_fails() {
+    let record = |second, text| format!("1970-01-01T00:00:0{second}.000000000Z stdout F {text}\n");
+    let renamed = |path: &Path| {
+        fs::rename(path, path.with_extension("log.20260101-000000")).expect("a file");
+        fs::write(path, record(2, "unseen")).expect("a file");
+    };
+    let rotated = |path: &Path| {
+        let mut rotator = LogRotator::open(path, FileLimits::default()).expect("a log");
+        rotator.rotate(Timestamp::from_nanoseconds(2)).expect("a rotation");
+    };
+    let refused = |path: &Path| {
+        let mut rotator = LogRotator::open(path, FileLimits::default()).expect("a log");
+        rotator.rotate(Timestamp::from_nanoseconds(2)).expect("a rotation");
+        rotator.undo().expect("no rotation");
+    };
+    let nothing = |_: &Path| {};
+    // Who removes a directory may move it out of the way before.
+    let moved = |path: &Path| {
+        let directory = path.parent().expect("a directory");
+        fs::rename(directory, directory.with_file_name("going")).expect("a directory");
+    };
+    // What becomes of the file that is open, and whether it is the last.
+    for (what, happens, is_last) in [
+        ("nothing", &nothing as &dyn Fn(&Path), true),
+        ("renamed", &renamed, false),
+        ("rotated", &rotated, false),
+        ("refused", &refused, true),
+        ("moved", &moved, true),
+    ] {
+        let files = Log::new();
+        let directory = files.directory.path().join("pod");
+        fs::create_dir(&directory).expect("a directory");
+        let path = directory.join("0.log");
+        fs::write(&path, record(1, "first")).expect("a file");
+        let selection = selection(Mode::Exact, "follow");
+        let mut reader = LogSource::open(&path).expect("a log").read(&selection).expect("a log");
+        assert_eq!(drained(&mut reader), "first\n");
+        let mut writer = fs::OpenOptions::new().append(true).open(&path).expect("a file");
+        happens(&path);
+        writer.write_all(record(2, "second").as_bytes()).expect("room");
+        if what != "moved" {
+            fs::remove_dir_all(&directory).expect("a directory");
+        }
+        let mut out = Vec::new();
+        let read = drain(&mut reader, &mut out).and_then(|_| reader.finish(&mut out));
+        assert_eq!(read.is_ok(), is_last, "{what}: {read:?}");
+        assert_eq!(out, b"second\n", "{what}");
     }
 }
 
