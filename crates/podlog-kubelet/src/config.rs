@@ -3,6 +3,7 @@
 //! Fields, defaults and validation texts as `pkg/kubelet/apis/config`. A field that exists there and has no effect
 //! here is named in a warning; a field that exists nowhere is refused.
 
+mod dead_containers;
 mod eviction;
 mod fields;
 mod images;
@@ -17,6 +18,7 @@ use serde_json::Value;
 
 use crate::go;
 use crate::runtime::LogPolicy;
+pub use dead_containers::DeadContainers;
 pub use eviction::{Eviction, EvictionThreshold, Signal, Threshold};
 use fields::Support;
 pub use images::ImageGc;
@@ -107,6 +109,10 @@ pub struct KubeletConfiguration {
     pub local_storage_isolation: bool,
     /// When images that nobody uses are removed.
     pub image_gc: ImageGc,
+    /// How many ended instances of containers are kept.
+    pub dead_containers: DeadContainers,
+    /// How the kubelet hears of changes of ConfigMaps and Secrets (`configMapAndSecretChangeDetectionStrategy`).
+    pub change_detection: ChangeDetection,
     /// What was read, for `/configz`.
     pub source: Value,
 }
@@ -129,6 +135,15 @@ impl Default for JournalFiles {
             socket: "/run/systemd/journal/io.systemd.journal".into(),
         }
     }
+}
+
+/// How the kubelet hears of changes of ConfigMaps and Secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeDetection {
+    /// They are watched, and looked at every [`KubeletConfiguration::sync_frequency`], too. The default.
+    Watch,
+    /// They are looked at only (`Get` and, as nothing is kept, `Cache`).
+    Look,
 }
 
 /// Who may talk to the HTTPS endpoint.
@@ -267,6 +282,8 @@ impl Default for KubeletConfiguration {
             eviction: Eviction::default(),
             local_storage_isolation: true,
             image_gc: ImageGc::default(),
+            dead_containers: DeadContainers::default(),
+            change_detection: ChangeDetection::Watch,
             source: serde_json::json!({ "kind": KIND, "apiVersion": API_VERSION }),
         }
     }
@@ -365,6 +382,8 @@ impl KubeletConfiguration {
             eviction: fields.eviction(&mut problems)?,
             local_storage_isolation: fields.get("localStorageCapacityIsolation")?.unwrap_or(true),
             image_gc: fields.image_gc(&mut problems)?,
+            dead_containers: fields.dead_containers()?,
+            change_detection: fields.change_detection()?,
             source: Value::Null,
         };
         problems.none().map(|()| config)

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::KubeletConfiguration;
+use crate::config::{ChangeDetection, KubeletConfiguration};
 use crate::env::NodeFacts;
 use crate::events::{Events, write_events};
 use crate::eviction::{EvictionManager, Pressures};
@@ -22,7 +22,7 @@ use crate::healthz;
 use crate::layout::Layout;
 use crate::node::{self, NodeAgent};
 use crate::objects::{ApiObjects, NoObjects, ObjectSource};
-use crate::pods::{Context, PodManager, PodSources, Pods, StatusWriter};
+use crate::pods::{Context, PodManager, PodSources, Pods, StatusWriter, Surplus};
 use crate::retained::{Budget, RetainedLogs};
 use crate::rotation::LogRotation;
 use crate::runtime::{self, ContainerRuntime, RuntimeError};
@@ -123,7 +123,8 @@ impl Kubelet {
         let context = Arc::new(Context {
             runtime,
             runtime_name: version.name.clone(),
-            objects: objects(client.clone()),
+            objects: objects(client.clone(), options.config.change_detection),
+            surplus: Surplus::default(),
             events: events.clone(),
             statuses: statuses.clone(),
             pressures: Pressures::default(),
@@ -199,9 +200,9 @@ impl Kubelet {
     }
 }
 
-fn objects(client: Option<kube::Client>) -> Arc<dyn ObjectSource> {
+fn objects(client: Option<kube::Client>, detection: ChangeDetection) -> Arc<dyn ObjectSource> {
     match client {
-        Some(client) => Arc::new(ApiObjects::new(client)),
+        Some(client) => Arc::new(ApiObjects::new(client, detection)),
         None => Arc::new(NoObjects),
     }
 }

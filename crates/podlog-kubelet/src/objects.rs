@@ -10,6 +10,7 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use kube::api::{Api, PostParams};
 
+use crate::config::ChangeDetection;
 use crate::go;
 use crate::pods::PodId;
 pub(crate) use watches::Changes;
@@ -125,12 +126,13 @@ impl ObjectSource for NoObjects {
 pub(crate) struct ApiObjects {
     client: kube::Client,
     watches: Watches,
+    detection: ChangeDetection,
 }
 
 impl ApiObjects {
     /// As this client may read them.
-    pub(crate) fn new(client: kube::Client) -> Self {
-        ApiObjects { client, watches: Watches::default() }
+    pub(crate) fn new(client: kube::Client, detection: ChangeDetection) -> Self {
+        ApiObjects { client, watches: Watches::default(), detection }
     }
 }
 
@@ -174,7 +176,10 @@ impl ObjectSource for ApiObjects {
     }
 
     fn changes(&self, object: &ObjectName) -> Option<Changes> {
-        self.watches.of(&self.client, object)
+        match self.detection {
+            ChangeDetection::Watch => self.watches.of(&self.client, object),
+            ChangeDetection::Look => None,
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    Authentication, Authorization, AuthorizationMode, ConfigError, Eviction, ImageGc, JournalFiles, eviction,
+    Authentication, Authorization, AuthorizationMode, ChangeDetection, ConfigError, DeadContainers, Eviction,
+    ImageGc, JournalFiles, eviction,
 };
 use crate::go;
 use crate::runtime::LogPolicy;
@@ -131,6 +132,31 @@ impl Fields<'_> {
             minimum_age: self.duration("imageMinimumGCAge", default.minimum_age)?,
             maximum_age: (!maximum_age.is_zero()).then_some(maximum_age),
         })
+    }
+
+    pub(super) fn dead_containers(&self) -> Result<DeadContainers, ConfigError> {
+        let default = DeadContainers::default();
+        // Below zero there is no limit.
+        let limit = |path: &str, default: Option<usize>| -> Result<Option<usize>, ConfigError> {
+            Ok(self.get::<i32>(path)?.map_or(default, |count| usize::try_from(count).ok()))
+        };
+        Ok(DeadContainers {
+            per_container: limit("maximumDeadContainersPerContainer", default.per_container)?,
+            total: limit("maximumDeadContainers", default.total)?,
+            minimum_age: self.age("minimumContainerTTLDuration", default.minimum_age)?,
+        })
+    }
+
+    pub(super) fn change_detection(&self) -> Result<ChangeDetection, ConfigError> {
+        let path = "configMapAndSecretChangeDetectionStrategy";
+        match self.get::<String>(path)?.as_deref() {
+            None | Some("" | "Watch") => Ok(ChangeDetection::Watch),
+            Some("Get" | "Cache") => Ok(ChangeDetection::Look),
+            Some(other) => {
+                let why = format!("unknown configmap and secret manager mode: {other}");
+                Err(ConfigError::Value { path: path.into(), why })
+            }
+        }
     }
 
     pub(super) fn healthz_port(&self, problems: &mut Problems) -> Result<Option<u16>, ConfigError> {

@@ -109,6 +109,36 @@ fn eviction_and_image_collection_can_be_chosen() {
 }
 
 #[test]
+fn ended_containers_have_limits() {
+    let check = |fields: &str, expected: (Option<usize>, Option<usize>, u64)| {
+        let dead = parse(fields).unwrap().0.dead_containers;
+        assert_eq!((dead.per_container, dead.total, dead.minimum_age.as_secs()), expected, "{fields}");
+    };
+    check("", (Some(1), None, 0));
+    check("maximumDeadContainersPerContainer: 0\nmaximumDeadContainers: 7\n", (Some(0), Some(7), 0));
+    check("maximumDeadContainersPerContainer: -1\nminimumContainerTTLDuration: 1m\n", (None, None, 60));
+}
+
+#[test]
+fn objects_are_watched_or_looked_at() {
+    for (strategy, expected) in [
+        ("Watch", Ok(ChangeDetection::Watch)),
+        ("Cache", Ok(ChangeDetection::Look)),
+        ("Get", Ok(ChangeDetection::Look)),
+        (
+            "watch",
+            Err(
+                "configMapAndSecretChangeDetectionStrategy: unknown configmap and secret manager mode: watch",
+            ),
+        ),
+    ] {
+        let found = parse(&format!("configMapAndSecretChangeDetectionStrategy: {strategy}\n"));
+        let found = found.map(|(config, _)| config.change_detection).map_err(|error| error.to_string());
+        assert_eq!(found, expected.map_err(str::to_owned));
+    }
+}
+
+#[test]
 fn fields_without_effect_are_named() {
     let (_, warnings) = parse("cgroupDriver: systemd\nkernelMemcgNotification: true\n").unwrap();
     assert_eq!(

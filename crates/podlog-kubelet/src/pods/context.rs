@@ -13,6 +13,7 @@ use crate::objects::ObjectSource;
 use crate::retained::RetainedLogs;
 use crate::runtime::ContainerRuntime;
 
+use super::dead_containers::Surplus;
 use super::status_writer::StatusWriter;
 
 /// What all pods of a kubelet share.
@@ -29,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) layout: Layout,
     pub(crate) retained: RetainedLogs,
     pub(crate) config: KubeletConfiguration,
+    /// Ended containers that are too many on this node.
+    pub(crate) surplus: Surplus,
     /// The one watcher of log files; `None` where the system has none left.
     pub(crate) watcher: Option<LogWatcher>,
 }

@@ -2,7 +2,7 @@
 //!
 //! Follows `computePodActions` of `pkg/kubelet/kuberuntime/kuberuntime_manager.go`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,10 +12,8 @@ use super::backoff::Backoffs;
 use super::labels;
 use super::spec::{self, RestartPolicy, Role};
 use super::view::PodView;
+use crate::config::DeadContainers;
 use crate::runtime::{ContainerId, ContainerState, ContainerStatus, PodSandbox, SandboxId, SandboxState};
-
-/// How many ended instances of a container are kept beside the newest.
-const KEPT_INSTANCES: usize = 1;
 
 /// What probes and hooks found out about a running container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +46,10 @@ pub(crate) struct Situation<'a> {
     pub(crate) starting: &'a BTreeSet<String>,
     /// The pod is to end: it is being deleted, it has ended before, or its time is up.
     pub(crate) stopping: bool,
+    /// How many ended instances are kept.
+    pub(crate) dead: &'a DeadContainers,
+    /// Those that are too many on the node.
+    pub(crate) surplus: &'a HashSet<ContainerId>,
 }
 
 /// One step towards what the pod asks for.
@@ -110,7 +112,7 @@ pub(crate) fn decide(situation: &Situation<'_>) -> Plan {
         Some(_) => containers(situation, &mut plan),
         None => sandbox(situation, &mut plan),
     }
-    remove_old_instances(situation.view, &mut plan);
+    remove_old_instances(situation, &mut plan);
     remove_old_sandboxes(situation.view, &mut plan);
     plan
 }
@@ -337,12 +339,20 @@ fn start(
     }
 }
 
-fn remove_old_instances(view: &PodView, plan: &mut Plan) {
+/// The newest instance stays: what it did says what is to be done next.
+fn remove_old_instances(situation: &Situation<'_>, plan: &mut Plan) {
+    let DeadContainers { per_container, minimum_age, .. } = *situation.dead;
+    let is_old = |status: &ContainerStatus| {
+        let due = status.container.created_at.saturating_add(minimum_age);
+        due.is_ok_and(|due| due <= situation.now)
+    };
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-    for status in &view.containers {
-        let count = seen.entry(&status.container.name).or_default();
-        *count += 1;
-        if *count > 1 + KEPT_INSTANCES && status.container.state == ContainerState::Exited {
+    for status in &situation.view.containers {
+        let newer = seen.entry(&status.container.name).or_default();
+        let is_surplus = *newer > 0 && situation.surplus.contains(&status.container.id);
+        let is_beyond = per_container.is_some_and(|kept| *newer > kept);
+        *newer += 1;
+        if status.container.state == ContainerState::Exited && (is_surplus || is_beyond) && is_old(status) {
             plan.act(Action::Remove {
                 id: status.container.id.clone(),
                 container: status.container.name.clone(),

@@ -16,6 +16,7 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
+use super::dead_containers::surplus;
 use super::ending::Ending;
 use super::labels;
 use super::spec::{self, PodId};
@@ -326,6 +327,14 @@ impl PodManager {
     /// Wakes the workers of containers whose state is not what it was.
     async fn relist(&mut self) {
         let Ok(containers) = self.context.runtime.list_containers(None).await else { return };
+        if let Some(total) = self.context.config.dead_containers.total {
+            let surplus = surplus(&containers, total);
+            self.context.surplus.set(surplus.clone());
+            let owners = containers.iter().filter(|container| surplus.contains(&container.id));
+            owners
+                .filter_map(|container| labels::owner(&container.labels))
+                .for_each(|id| self.pods.wake(&id.uid));
+        }
         let mut states = HashMap::new();
         for container in containers {
             if self.states.get(&container.id) != Some(&container.state)

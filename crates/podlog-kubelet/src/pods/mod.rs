@@ -6,6 +6,7 @@ mod conditions;
 mod container_config;
 mod container_status;
 mod context;
+mod dead_containers;
 mod decide;
 mod ending;
 mod hooks;
@@ -31,6 +32,7 @@ mod worker;
 
 pub(crate) use amounts::{Amount, is_critical, priority};
 pub(crate) use context::Context;
+pub(crate) use dead_containers::Surplus;
 pub(crate) use decide::{FailedProbe, Health};
 pub(crate) use ending::{EVICTED, Ending};
 pub use labels::POD_TERMINATION_GRACE;

@@ -268,6 +268,8 @@ impl Worker {
             held: &self.held,
             starting: &self.started,
             stopping: self.is_stopping(),
+            dead: &self.context.config.dead_containers,
+            surplus: &self.context.surplus.now(),
         })
     }
 

@@ -1,7 +1,9 @@
 //! Pods from their creation to their end.
 
 use std::fs;
+use std::time::Duration;
 
+use podlog_kubelet::runtime::ContainerState;
 use serde_json::{Value, json};
 
 use crate::bench::Bench;
@@ -242,6 +244,35 @@ async fn init_containers_and_sidecars_take_turns() {
     let pod = bench.wait_phase("web", "Succeeded").await;
     assert_eq!(bench.runtime.stops(), [("side".to_owned(), 1)]);
     assert_eq!(pod["status"]["initContainerStatuses"][1]["ready"], true);
+}
+
+#[tokio::test]
+async fn ended_containers_stay_within_their_limits() {
+    for (per_container, total, left) in [(Some(0), None, 1), (Some(1), None, 2), (None, Some(1), 2)] {
+        let mut bench = Bench::idle().await;
+        bench.config.dead_containers.per_container = per_container;
+        bench.config.dead_containers.total = total;
+        bench.config.max_container_restart_period = Duration::from_millis(100);
+        bench.start().await;
+        bench.api.create_pod("web", one("run"));
+        for attempt in 0..4 {
+            let runs = |bench: &Bench| {
+                bench.runtime.newest("c").filter(|c| {
+                    c.container.attempt == attempt && c.container.state == ContainerState::Running
+                })
+            };
+            bench.wait("the next instance", runs).await;
+            if attempt < 3 {
+                bench.runtime.end("c", 1);
+            }
+        }
+        let what = format!("{left} instances with {per_container:?} {total:?}");
+        bench.wait(&what, |bench| (bench.runtime.count() == (1, left)).then_some(())).await;
+        // Their logs stay.
+        let logs = bench.path("pods");
+        let pod = fs::read_dir(logs).unwrap().next().unwrap().unwrap().path();
+        assert_eq!(fs::read_dir(pod.join("c")).unwrap().count(), 4, "{what}");
+    }
 }
 
 #[tokio::test]

@@ -33,11 +33,20 @@ pub(super) struct EvictionArgs {
     /// How old an image is at least when it is removed [default: 2m].
     #[arg(long, value_name = "DURATION")]
     minimum_image_ttl_duration: Option<String>,
+    /// How many ended instances of each container are kept beside the newest; below zero all [default: 1].
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    maximum_dead_containers_per_container: Option<i32>,
+    /// How many of all containers; below zero there is no limit [default: -1].
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    maximum_dead_containers: Option<i32>,
+    /// How old one is at least when it is removed [default: 0s].
+    #[arg(long, value_name = "DURATION")]
+    minimum_container_ttl_duration: Option<String>,
 }
 
 impl EvictionArgs {
     /// Fields of the configuration, and what takes their place.
-    pub(super) fn overrides(&self) -> [(&'static str, Option<Value>); 9] {
+    pub(super) fn overrides(&self) -> [(&'static str, Option<Value>); 12] {
         let text = |value: &Option<String>| value.as_ref().map(|value| json!(value));
         let number = |value: Option<i32>| value.map(|value| json!(value));
         [
@@ -50,6 +59,9 @@ impl EvictionArgs {
             ("imageGCHighThresholdPercent", number(self.image_gc_high_threshold)),
             ("imageGCLowThresholdPercent", number(self.image_gc_low_threshold)),
             ("imageMinimumGCAge", text(&self.minimum_image_ttl_duration)),
+            ("maximumDeadContainersPerContainer", number(self.maximum_dead_containers_per_container)),
+            ("maximumDeadContainers", number(self.maximum_dead_containers)),
+            ("minimumContainerTTLDuration", text(&self.minimum_container_ttl_duration)),
         ]
     }
 }

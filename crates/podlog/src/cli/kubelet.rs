@@ -332,6 +332,10 @@ mod tests {
             "--eviction-hard=memory.available<1Gi,nodefs.available<10% --eviction-max-pod-grace-period=-1",
             json!({"evictionHard": {"memory.available": "1Gi", "nodefs.available": "10%"}, "evictionMaxPodGracePeriod": -1}),
         );
+        check(
+            "--maximum-dead-containers=-1 --maximum-dead-containers-per-container 2 --minimum-container-ttl-duration=1m",
+            json!({"maximumDeadContainers": -1, "maximumDeadContainersPerContainer": 2, "minimumContainerTTLDuration": "1m"}),
+        );
         check("--eviction-hard=", json!({"evictionHard": {}}));
         check(
             "--eviction-soft=pid.available<9 --eviction-soft-grace-period=pid.available=1m \

@@ -14,6 +14,8 @@ struct Case {
     starting: BTreeSet<String>,
     stopping: bool,
     now: Timestamp,
+    dead: DeadContainers,
+    surplus: HashSet<ContainerId>,
 }
 
 impl Case {
@@ -27,6 +29,8 @@ impl Case {
             starting: BTreeSet::new(),
             stopping: false,
             now: at(100),
+            dead: DeadContainers::default(),
+            surplus: HashSet::new(),
         }
     }
 
@@ -50,6 +54,8 @@ impl Case {
             held: &self.held,
             starting: &self.starting,
             stopping: self.stopping,
+            dead: &self.dead,
+            surplus: &self.surplus,
         })
     }
 
@@ -74,6 +80,32 @@ fn short(action: &Action) -> String {
         Action::RemoveSandbox { id } => format!("remove sandbox {}", id.0),
         Action::StopPod => "stop".into(),
     }
+}
+
+#[test]
+fn ended_instances_are_kept_as_long_as_they_may() {
+    // Created at 1 to 4 s.
+    let instances = || vec![ended("a", 0, 1), ended("a", 1, 1), ended("a", 2, 1), running("a", 3)];
+    for (per_container, seconds, surplus, expected) in [
+        (Some(1), 0, None, &["remove a-1", "remove a-0"][..]),
+        (Some(2), 0, None, &["remove a-0"]),
+        (Some(0), 0, None, &["remove a-2", "remove a-1", "remove a-0"]),
+        (None, 0, None, &[]),
+        (None, 0, Some("a-1"), &["remove a-1"]),
+        (None, 0, Some("a-3"), &[]),
+        (Some(1), 99, None, &["remove a-0"]),
+        (Some(1), 100, None, &[]),
+        (None, 100, Some("a-0"), &[]),
+    ] {
+        let mut case = Case::new(one("Always"), instances());
+        case.dead = DeadContainers { per_container, total: None, minimum_age: Duration::from_secs(seconds) };
+        case.surplus = surplus.into_iter().map(|id| ContainerId(id.into())).collect();
+        case.check(expected);
+    }
+    // The newest is not among them even if it has ended.
+    let mut case = Case::new(one("Never"), vec![ended("a", 0, 1)]);
+    case.dead.per_container = Some(0);
+    case.check(&["stop", "ended"]);
 }
 
 #[test]
