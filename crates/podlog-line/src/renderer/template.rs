@@ -6,28 +6,38 @@
 
 use crate::{Rfc3339, Stream};
 
-/// `YYYY-MM-DDTHH:MM:SS.`
-const SECOND: usize = 20;
+/// `YYYY-MM-DDTHH:MM:SS`
+const SECOND: usize = 19;
+/// The same with a point, which a fraction follows.
+const POINT: usize = SECOND + 1;
 const DIGITS: usize = 9;
 /// A zone, the stream, and the tag: `+hh:mm stdout F ` is the longest.
 const TAIL: usize = 6 + AFTER_ZONE;
 /// ` stdout F `
 const AFTER_ZONE: usize = 10;
-const LONGEST: usize = SECOND + DIGITS + TAIL;
+const LONGEST: usize = POINT + DIGITS + TAIL;
 /// `YYYY-MM-DDTHH:MM:SS.nnnnnnnnn`, before the zone.
-const TIME: usize = SECOND + DIGITS;
+const TIME: usize = POINT + DIGITS;
 
 /// What headers are compared with.
 #[derive(Debug, Clone)]
 pub(super) struct Template {
     second: [u8; SECOND],
-    /// What stands behind the fraction, and the bits of it that count, for each stream.
+    /// Whether there is a fraction; writers leave it out where it is zero.
+    fraction: Fraction,
+    /// What stands behind it, and the bits of it that count, for each stream.
     tails: [u128; 2],
     mask: u128,
     tail_length: usize,
     /// The zone as it is shown, and a space.
     zone: [u8; 7],
     zone_length: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fraction {
+    None,
+    Digits,
 }
 
 /// What stands before the content of a record that has the second and the zone of the template and ends its line.
@@ -39,15 +49,20 @@ pub(super) struct Header {
 }
 
 impl Template {
-    /// What the headers of records have in common that share the second and the zone of `time`; `None` when there is no
-    /// fraction, or the zone is written in no usual way.
+    /// What the headers of records have in common that share the second and the zone of `time`, and have a fraction if it has one;
+    /// `None` when something is written in no usual way.
     pub(super) fn of(time: &Rfc3339<'_>) -> Option<Template> {
-        let (second, _) =
-            time.text().split_first_chunk::<SECOND>().filter(|(second, _)| second[19] == b'.')?;
+        let (second, rest) = time.text().split_first_chunk::<SECOND>()?;
         let (zone, shown) = time.zone();
+        let fraction = match rest.first()? {
+            b'.' => Fraction::Digits,
+            _ if rest == zone => Fraction::None,
+            _ => return None,
+        };
         let zone_length = shown.len() + 1;
         let mut template = Template {
             second: *second,
+            fraction,
             tails: [tail(zone, b" stdout F "), tail(zone, b" stderr F ")],
             mask: u128::MAX >> (8 * (6 - zone.len().min(6))),
             tail_length: zone.len() + AFTER_ZONE,
@@ -58,10 +73,13 @@ impl Template {
         matches!(zone.len(), 1 | 6).then_some(template)
     }
 
-    /// Whether `time` has this second and zone.
+    /// Whether `time` has this second and zone, and a fraction or none as well.
     pub(super) fn is_of(&self, time: &Rfc3339<'_>) -> bool {
         let zone = &self.tails[0].to_le_bytes()[..self.tail_length - AFTER_ZONE];
-        time.text().starts_with(&self.second) && time.zone().0 == zone
+        let has_fraction = time.text().get(SECOND) == Some(&b'.');
+        time.text().starts_with(&self.second)
+            && time.zone().0 == zone
+            && has_fraction == (self.fraction == Fraction::Digits)
     }
 
     /// The header at the beginning of `input`, which goes on behind it; `None` when it looks different.
@@ -72,8 +90,18 @@ impl Template {
         if *second != self.second {
             return None;
         }
-        let digits = count_digits(rest.first_chunk::<DIGITS>()?);
-        let tail = u128::from_le_bytes(*rest[digits..].first_chunk::<TAIL>()?) & self.mask;
+        let (digits, behind) = match self.fraction {
+            Fraction::None => (0, SECOND),
+            Fraction::Digits => {
+                let (point, rest) = rest.split_first()?;
+                let digits = count_digits(rest.first_chunk()?);
+                if *point != b'.' || digits == 0 {
+                    return None;
+                }
+                (digits, POINT + digits)
+            }
+        };
+        let tail = u128::from_le_bytes(*head[behind..].first_chunk::<TAIL>()?) & self.mask;
         let stream = if tail == self.tails[0] {
             Stream::Stdout
         } else if tail == self.tails[1] {
@@ -81,7 +109,7 @@ impl Template {
         } else {
             return None;
         };
-        (digits > 0).then_some(Header { stream, length: SECOND + digits + self.tail_length, digits })
+        Some(Header { stream, length: behind + self.tail_length, digits })
     }
 
     /// Appends the time of the record at the beginning of `input` with nine digits, and a space.
@@ -93,7 +121,11 @@ impl Template {
             out.extend_from_slice(time);
             return;
         }
-        out.extend_from_slice(&input[..SECOND + header.digits]);
+        out.extend_from_slice(&input[..SECOND]);
+        match self.fraction {
+            Fraction::None => out.push(b'.'),
+            Fraction::Digits => out.extend_from_slice(&input[SECOND..POINT + header.digits]),
+        }
         out.extend_from_slice(&b"000000000"[header.digits..]);
         out.extend_from_slice(&self.zone[..self.zone_length]);
     }
@@ -145,7 +177,7 @@ impl<'a> Headers<'a> {
 impl Last {
     fn of(header: Header, input: &[u8]) -> Option<Last> {
         let begin = [word(input, 0)?, word(input, 16)?];
-        // The shortest header has 32 bytes.
+        // A header of less than 32 bytes takes something of the content with it, and is hardly ever the same.
         Some(Last { begin, end: word(input, header.length.checked_sub(16)?)?, header })
     }
 
@@ -219,7 +251,8 @@ mod tests {
             ("2026-01-01T00:00:01.5Z", true),
             ("2026-01-01T00:00:01.123456789+02:00", true),
             ("2026-01-01T00:00:01.123456789+00:00", true),
-            ("2026-01-01T00:00:01Z", false),
+            ("2026-01-01T00:00:01Z", true),
+            ("2026-01-01T00:00:01+02:00", true),
             ("2026-01-01T00:00:01,5Z", false),
         ] {
             assert_eq!(template(time).is_some(), expected, "{time}");
@@ -252,8 +285,8 @@ mod tests {
     proptest! {
         #[test]
         fn templates_and_the_parser_agree(
-            learned in "2026-01-01T00:00:0[12]\\.[0-9]{1,10}(Z|[+-]0[0-2]:[03]0)",
-            record in "2026-01-01T00:00:0[12][.,]([0-9]{9}|[0-9]{0,10})(Z|[+-]0[0-2]:[03]0)? (stdout|stderr|stdin) [FPX:]{1,2} [a-z]{0,5}",
+            learned in "2026-01-01T00:00:0[12](\\.[0-9]{1,10}|)(Z|[+-]0[0-2]:[03]0)",
+            record in "2026-01-01T00:00:0[12]([.,]([0-9]{9}|[0-9]{0,10})|)(Z|[+-]0[0-2]:[03]0)? (stdout|stderr|stdin) [FPX:]{1,2} [a-z]{0,5}",
             change in prop::option::of((0..40usize, any::<u8>())),
         ) {
             let mut record = record.into_bytes();
@@ -266,10 +299,11 @@ mod tests {
 
         #[test]
         fn headers_are_read_as_by_themselves(
-            times in prop::collection::vec("2026-01-01T00:00:01[.]([0-9]|[0-9]{9}|12[0-9])(Z|[+]00:30)", 1..10),
+            learned in "2026-01-01T00:00:01(\\.5|)Z",
+            times in prop::collection::vec("2026-01-01T00:00:01([.]([0-9]|[0-9]{9}|12[0-9])|)(Z|[+]00:30)", 1..10),
             rests in prop::collection::vec("(stdout|stderr) (F|F|F|P) [a-z]{0,5}", 10),
         ) {
-            let template = template("2026-01-01T00:00:01.5Z").expect("a template");
+            let template = template(&learned).expect("a template");
             let mut headers = Headers::new(&template);
             for record in times.iter().zip(rests).map(|(time, rest)| format!("{time} {rest}{}", " ".repeat(LONGEST))) {
                 let key = |header: Header| (header.stream, header.length, header.digits);
@@ -281,11 +315,12 @@ mod tests {
         }
 
         #[test]
-        fn a_record_of_the_same_second_is_read(digits in "[0-9]{1,9}", zone in "Z|[+-]0[0-9]:30", stderr: bool) {
+        fn a_record_of_the_same_second_is_read(fraction in "(\\.[0-9]{1,9}|)", zone in "Z|[+-]0[0-9]:30", stderr: bool) {
             let stream = Stream::ALL[usize::from(stderr)];
-            let time = format!("2026-01-01T00:00:01.{digits}{zone}");
+            let time = format!("2026-01-01T00:00:01{fraction}{zone}");
             let input = format!("{time} {stream} F content that goes on");
-            let header = template(&format!("2026-01-01T00:00:01.5{zone}")).and_then(|t| t.read(input.as_bytes()));
+            let like = if fraction.is_empty() { "" } else { ".5" };
+            let header = template(&format!("2026-01-01T00:00:01{like}{zone}")).and_then(|t| t.read(input.as_bytes()));
             prop_assert_eq!(header.map(|header| (header.stream, header.length)), Some((stream, time.len() + 10)));
         }
     }
