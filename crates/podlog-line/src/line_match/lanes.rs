@@ -22,7 +22,7 @@ const TURN: usize = 4;
 const LINES: usize = 24;
 /// Tables have room for so many entries.
 const TABLE: usize = 1 << 16;
-/// The making of them may take so many bytes of memory, and as many steps: a few milliseconds at most.
+/// The making of them may take so many bytes of memory, and so a few milliseconds at most.
 const MAX_MAKING: usize = 1024 * 1024;
 
 /// Whether there is a literal that leads to a regular expression in a block of records.
@@ -55,9 +55,9 @@ impl Guide {
 /// A regular expression as tables.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    /// What kind of step two bytes are,
-    pairs: Box<[u16; TABLE]>,
-    /// and a last one alone.
+    /// What kind of step two bytes are; `None` where there is no room for so many kinds,
+    pairs: Option<Box<[u16; TABLE]>>,
+    /// and one alone.
     singles: [u16; 256],
     /// Where each kind of step leads from each state. A state is the place of its row.
     steps: Box<[u16; TABLE]>,
@@ -74,7 +74,7 @@ struct States {
 }
 
 /// Kinds of steps: where one leads from each state. Bytes that lead everywhere to the same are of one kind, and so are pairs.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Kinds {
     all: Vec<Vec<u8>>,
     numbers: HashMap<Vec<u8>, u16>,
@@ -113,21 +113,10 @@ impl Lanes {
         for (byte, kind) in singles.iter_mut().enumerate() {
             *kind = kinds.number(next.iter().map(|next| next[byte]).collect());
         }
-        let of_bytes = kinds.all.clone();
-        if of_bytes.len().pow(2) * next.len() > MAX_MAKING {
-            return None;
-        }
-        let two =
-            |first: &[u8], second: &[u8]| first.iter().map(|state| second[usize::from(*state)]).collect();
-        let mut of_pairs = vec![Vec::new(); of_bytes.len()];
-        for (first, of_pairs) in of_bytes.iter().zip(&mut of_pairs) {
-            of_pairs.extend(of_bytes.iter().map(|second| kinds.number(two(first, second))));
-        }
-        let pair = |bytes: u16| {
-            let [first, second] = bytes.to_le_bytes().map(|byte| usize::from(singles[usize::from(byte)]));
-            of_pairs[first][second]
+        let (kinds, pairs) = match kinds.with_pairs(&singles, next.len()) {
+            Some((kinds, pairs)) => (kinds, Some(pairs)),
+            None => (kinds, None),
         };
-        let pairs = table((0..=u16::MAX).map(pair))?;
         let row = kinds.all.len().next_power_of_two();
         let place = |state: u8| u16::try_from(usize::from(state) * row).ok();
         let mut steps = vec![0; TABLE];
@@ -186,10 +175,15 @@ impl Lanes {
     #[inline]
     fn walk(&self, state: u16, text: &[u8]) -> u16 {
         let step = |state: u16, kind: u16| self.steps[usize::from(state | kind)];
-        let (pairs, last) = text.as_chunks();
-        let pair = |pair: &[u8; 2]| self.pairs[usize::from(u16::from_le_bytes(*pair))];
-        let state = pairs.iter().fold(state, |state, bytes| step(state, pair(bytes)));
-        last.iter().fold(state, |state, byte| step(state, self.singles[usize::from(*byte)]))
+        let (state, rest) = match &self.pairs {
+            None => (state, text),
+            Some(kinds) => {
+                let (pairs, last) = text.as_chunks();
+                let kind = |pair: &[u8; 2]| kinds[usize::from(u16::from_le_bytes(*pair))];
+                (pairs.iter().fold(state, |state, pair| step(state, kind(pair))), last)
+            }
+        };
+        rest.iter().fold(state, |state, byte| step(state, self.singles[usize::from(*byte)]))
     }
 }
 
@@ -220,6 +214,26 @@ impl States {
 }
 
 impl Kinds {
+    /// These, and those of two bytes, and of which kind each two are. `None` when the table of all would be too large.
+    fn with_pairs(&self, singles: &[u16; 256], states: usize) -> Option<(Kinds, Box<[u16; TABLE]>)> {
+        let mut kinds = self.clone();
+        let mut of_pairs = vec![Vec::new(); self.all.len()];
+        for (first, of_pairs) in self.all.iter().zip(&mut of_pairs) {
+            for second in &self.all {
+                let two = first.iter().map(|state| second[usize::from(*state)]).collect();
+                of_pairs.push(kinds.number(two));
+                if kinds.all.len().next_power_of_two() * states > TABLE {
+                    return None;
+                }
+            }
+        }
+        let kind = |pair: u16| {
+            let [first, second] = pair.to_le_bytes().map(|byte| usize::from(singles[usize::from(byte)]));
+            of_pairs[first][second]
+        };
+        Some((kinds, table((0..=u16::MAX).map(kind))?))
+    }
+
     fn number(&mut self, leads: Vec<u8>) -> u16 {
         let next = self.all.len();
         *self.numbers.entry(leads).or_insert_with_key(|leads| {
@@ -315,4 +329,37 @@ fn line_at(block: &[u8], start: usize, header: usize) -> Option<(usize, usize)> 
         _ => space(space(space(start)?)?)?,
     };
     Some((begin, begin + memchr(b'\n', block.get(begin..)?)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Letters and digits of which hardly two stand twice side by side.
+    fn varied(length: usize) -> String {
+        let all: Vec<char> = ('0'..='9').chain('A'..='Z').chain('a'..='z').collect();
+        (0..length).map(|at| all[(at * at * 7 + at / 62) % all.len()]).collect()
+    }
+
+    #[test]
+    fn steps_are_of_one_byte_where_there_are_too_many_kinds_of_two() {
+        for (pattern, has_pairs) in [
+            (r"\d{4}-\d{2}|=[45]\d\d\b", Some(true)),
+            (r"^\S+ =4\d (x|y)$", Some(true)),
+            (&format!("^{}$", varied(240)), Some(false)),
+            ("^[a-z]{300}", None),
+        ] {
+            let lanes = Lanes::new(pattern);
+            assert_eq!(lanes.as_ref().map(|lanes| lanes.pairs.is_some()), has_pairs, "{pattern}");
+            let lines: [String; LINES] = std::array::from_fn(|number| match number % 6 {
+                5 => varied(238 + number / 6),
+                _ => format!("{}-{number} =4{number} x", number * 421),
+            });
+            let regex = regex::Regex::new(pattern).expect("an expression");
+            let expected = lines.each_ref().map(|line| Some(regex.is_match(line)));
+            let found = lanes.map(|lanes| lanes.search(&lines.each_ref().map(|line| line.as_bytes())));
+            assert!(found.is_none_or(|found| found == expected), "{pattern}");
+            assert!(expected.contains(&Some(true)) || has_pairs.is_none(), "{pattern}");
+        }
+    }
 }
