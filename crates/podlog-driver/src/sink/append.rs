@@ -14,8 +14,8 @@ use super::{batch::Batch, crash};
 pub(super) trait RawFile {
     /// As `write(2)` on a file opened for appending.
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
-    /// Cuts the file off.
-    fn cut(&mut self, length: u64) -> io::Result<()>;
+    /// Takes its last bytes away, however long somebody else has made it meanwhile.
+    fn cut(&mut self, bytes: u64) -> io::Result<()>;
 }
 
 impl RawFile for File {
@@ -28,9 +28,9 @@ impl RawFile for File {
         Ok(count)
     }
 
-    fn cut(&mut self, length: u64) -> io::Result<()> {
+    fn cut(&mut self, bytes: u64) -> io::Result<()> {
         crash::step()?;
-        self.set_len(length)
+        self.set_len(self.metadata()?.len().saturating_sub(bytes))
     }
 }
 
@@ -143,9 +143,10 @@ impl<F: RawFile> Appender<F> {
         self.written = whole;
         self.length += (whole - begin) as u64;
         *bytes_written += (whole - begin) as u64;
-        self.torn = whole < at && self.file.cut(self.length).is_err();
+        let rest = (at - whole) as u64;
+        self.torn = rest > 0 && self.file.cut(rest).is_err();
         if self.torn {
-            self.length += (at - whole) as u64;
+            self.length += rest;
         }
         result
     }
@@ -197,11 +198,11 @@ mod tests {
             Ok(count)
         }
 
-        fn cut(&mut self, length: u64) -> io::Result<()> {
+        fn cut(&mut self, bytes: u64) -> io::Result<()> {
             if !self.can_cut {
                 return Err(io::ErrorKind::Other.into());
             }
-            self.content.truncate(length as usize);
+            self.content.truncate(self.content.len() - bytes as usize);
             Ok(())
         }
     }

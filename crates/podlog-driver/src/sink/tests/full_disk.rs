@@ -79,3 +79,18 @@ fn a_sink_that_waits_drops_nothing() {
     drop(sink);
     assert!(contents(&log.files())[0] == [b"before\nkept\n".to_vec(), line.repeat(3000)].concat());
 }
+
+#[test]
+fn a_disk_that_is_full_puts_nothing_into_a_log_that_somebody_has_cut_off() {
+    let log = Log::new();
+    let mut sink = log.sink(u64::MAX, 5);
+    sink.write(Stream::Stdout, &b"cut off\n".repeat(1000), at(1)).expect("room");
+    fs::File::options().write(true).open(log.path()).expect("a file").set_len(0).expect("cut off");
+    // Half of it is written, then there is no room.
+    assert!(crash::fail_at(1, 2, || {
+        sink.write(Stream::Stdout, b"kept\nkept, too\n", at(2)).expect_err("no room");
+    }));
+    sink.flush().expect("room");
+    let [stdout, _] = contents(&log.files());
+    assert_eq!(String::from_utf8_lossy(&stdout), "kept\nkept, too\n");
+}
