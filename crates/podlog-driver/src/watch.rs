@@ -79,6 +79,10 @@ struct Directory {
 }
 
 impl LogWatcher {
+    /// A change is hinted at no later than this, but for the time that the system takes to run a thread: changes that come faster
+    /// become one hint.
+    pub const LONGEST_DELAY: Duration = PAUSE;
+
     /// Fails when the system has no inotify instance or no thread left.
     pub fn new() -> io::Result<LogWatcher> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;

@@ -12,6 +12,10 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Time between two looks at a log that grows all the time: what came meanwhile goes out together.
 pub(super) const PACE: Duration = Duration::from_millis(3);
 
+/// What is written reaches a follower that has caught up within this time, as far as that is up to us.
+const PROMPT: Duration = Duration::from_millis(5);
+const _: () = assert!(PACE.as_micros() + LogWatcher::LONGEST_DELAY.as_micros() < PROMPT.as_micros());
+
 /// A log that can be watched.
 #[derive(Clone)]
 pub(super) struct Watching {

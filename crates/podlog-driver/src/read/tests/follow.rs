@@ -22,6 +22,38 @@ fn a_follower_sees_what_is_appended() {
 }
 
 #[test]
+fn a_look_delivers_all_that_is_there_in_large_pieces() {
+    let files = Log::new();
+    let mut written = 0;
+    let mut more = |count: usize| {
+        let lines: Vec<String> =
+            (written..written + count).map(|number| format!("{number} of many")).collect();
+        let records: Vec<String> = lines.iter().map(|line| format!("o1F {line}")).collect();
+        files.append(&log(&records.iter().map(String::as_str).collect::<Vec<_>>()));
+        written += count;
+        lines.join("\n") + "\n"
+    };
+    let expected = more(60_000);
+    let mut reader = files.reader(&selection(Mode::Exact, "follow"));
+    let (mut out, mut pieces) = (Vec::new(), Vec::new());
+    loop {
+        let before = out.len();
+        let state = reader.read_chunk(&mut out).expect("a log");
+        if state == ReadState::CaughtUp {
+            break;
+        }
+        pieces.push(out.len() - before);
+    }
+    assert_eq!(String::from_utf8(out).expect("text"), expected);
+    assert!(pieces.len() > 5 && pieces.iter().all(|piece| *piece >= MAX_OUTPUT), "behind: {pieces:?}");
+    // Caught up, it waits for nothing: not for more, and not for a time.
+    for count in [1, 1, 2, 700, 1, 3000, 5] {
+        let expected = more(count);
+        assert_eq!(drained(&mut reader), expected, "{count}");
+    }
+}
+
+#[test]
 fn a_follower_survives_every_kind_of_rotation() {
     for mode in [Mode::Exact, Mode::Upstream] {
         let files = Log::new();
