@@ -149,9 +149,11 @@ async fn refused(pod: &str, code: u16, body: NodeBody) -> ApiError {
 /// options beyond Kubernetes is passed on.
 fn stream(call: Call, response: Response<NodeBody>, held: Held) -> Answer {
     // What lasts as long as the stream is kept small: the permit has done its work when the stream begins.
-    let Call { permit: _, headers, upgrade, path, .. } = call;
-    let held = (path.into_boxed_str(), held);
+    let Call { permit: _, headers, upgrade, path, audit, .. } = call;
     let upgrade = upgrade.filter(Upgrade::is_websocket);
+    // The answer to a wish for a WebSocket is over when the stream begins, which is to be noted to its end.
+    let audit = audit.filter(|_| upgrade.is_some());
+    let held = (path.into_boxed_str(), (held, audit));
     let (parts, body) = response.into_parts();
     let coding = if upgrade.is_none() { Coding::negotiate(&headers) } else { Coding::PlainText };
     let stream = coding.encode(relay_body(body, held, |(path, _), error| {

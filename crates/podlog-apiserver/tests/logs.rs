@@ -17,10 +17,11 @@ use podlog_api::{Compatibility, Object};
 use podlog_apiserver::{AuditConfig, AuditLogConfig};
 use podlog_serving::pki::{CertificateRequest, KeyPairFiles};
 use podlog_serving::{
-    Body, Handler, Limits, NodeBody, NodeClient, NodeClientConfig, Peer, Server, ServerTls, Verify,
-    stream_body, text_body,
+    Body, Connection, Dialer, Handler, Limits, NodeBody, NodeClient, NodeClientConfig, Peer, Server,
+    ServerTls, Verify, stream_body, text_body,
 };
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -176,6 +177,20 @@ impl Scene {
         self.create("pods", "default", json!({"metadata": {"name": name}, "spec": spec})).await;
     }
 
+    /// A connection on which the administrator has asked for a WebSocket.
+    async fn websocket(&self, path: &str) -> Box<dyn Connection> {
+        let pair = KeyPairFiles::in_folder(self.cluster.folder.path(), "admin");
+        let ca = Some(self.cluster.authority.certificate_path().to_owned());
+        let port = self.cluster.server.local_addr().port();
+        let mut connection = Dialer::https(ca, Some(pair)).unwrap().dial("127.0.0.1", port).await.unwrap();
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        connection.write_all(head.as_bytes()).await.unwrap();
+        connection
+    }
+
     async fn get(&self, path: &str) -> Response<NodeBody> {
         get(&self.client, &self.cluster, path).await
     }
@@ -282,6 +297,15 @@ async fn what_lasts_is_noted_when_it_begins_and_when_it_ends() {
         drop(body);
         assert_eq!(scene.noted(&uri, 3).await, ENDED, "{uri}");
     }
+    // The same over a WebSocket, which has no answer that lasts.
+    let uri = format!("{logs}endless&follow=true&timestamps=true");
+    let mut socket = scene.websocket(&uri).await;
+    let mut read = [0; 12];
+    soon("the answer's first bytes", socket.read_exact(&mut read)).await.unwrap();
+    assert_eq!(&read, b"HTTP/1.1 101");
+    assert_eq!(scene.noted(&uri, 2).await, ["RequestReceived", "ResponseStarted 101"], "{uri} goes on");
+    drop(socket);
+    assert_eq!(scene.noted(&uri, 3).await[2], "ResponseComplete 101", "{uri}");
     // The kubelet breaks off, or it ends as it should.
     for (uri, ends_well) in [
         (format!("{logs}broken&follow=true"), false),
