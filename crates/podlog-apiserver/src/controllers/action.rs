@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use podlog_api::{ApiError, Object, resource::Resource};
 
+use super::kinds;
 use crate::registry::{Part, Propagation};
 
 /// One step towards what a controller wants.
@@ -120,6 +121,18 @@ impl Severity {
 }
 
 impl Action {
+    /// Makes a pod, and tells about it in its owner's events.
+    pub(crate) fn create_pod(pod: Object, told: Told) -> Self {
+        Action::Create { resource: kinds::pods(), object: pod, told: Some(told) }
+    }
+
+    /// Deletes a pod as it says itself, and tells about it in its owner's events.
+    pub(crate) fn delete_pod(pod: &Object, told: Told) -> Self {
+        let object = pod.clone();
+        let (resource, told) = (kinds::pods(), Some(told));
+        Action::Delete { resource, object, grace_period_seconds: None, propagation: None, told }
+    }
+
     /// Deletes as the object itself says.
     pub(crate) fn delete(resource: &'static Resource, object: &Object) -> Self {
         let object = object.clone();

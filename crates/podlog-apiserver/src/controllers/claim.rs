@@ -14,8 +14,17 @@ pub(crate) struct Claimed {
     pub(crate) actions: Vec<Action>,
 }
 
+/// The objects of kind `resource` that belong to `owner`, by `spec.selector`.
+pub(crate) fn claimed(
+    owner: &Object,
+    resource: &'static Resource,
+    objects: &dyn Objects,
+) -> Result<Claimed, ApiError> {
+    Ok(claim(owner, resource, candidates(owner, resource, objects)?))
+}
+
 /// The objects of a namespace that [`claim`] has to look at: those that `owner` manages, and those that nobody does.
-pub(crate) fn candidates(
+fn candidates(
     owner: &Object,
     resource: &'static Resource,
     objects: &dyn Objects,

@@ -143,6 +143,26 @@ pub(crate) fn available_from(pod: &Object, min_ready_seconds: i64) -> Option<Tim
     Some(plus_seconds(since, min_ready_seconds))
 }
 
+/// Whether a pod of a workload is available: ready for as long as the workload wants (`spec.minReadySeconds`).
+pub(crate) fn is_available(workload: &Object, pod: &Object, now: Timestamp) -> bool {
+    available_from(pod, min_ready_seconds(workload)).is_some_and(|from| from <= now)
+}
+
+/// How long it takes until the next of a workload's pods is available; `None` when no other is ready.
+pub(crate) fn next_available<'a>(
+    workload: &Object,
+    pods: impl IntoIterator<Item = &'a Object>,
+    now: Timestamp,
+) -> Option<std::time::Duration> {
+    let seconds = min_ready_seconds(workload);
+    let times = pods.into_iter().filter_map(|pod| available_from(pod, seconds));
+    times.filter(|time| *time > now).min().map(|time| until(time, now))
+}
+
+fn min_ready_seconds(workload: &Object) -> i64 {
+    workload.integer("/spec/minReadySeconds").unwrap_or(0)
+}
+
 /// A new pod of a template (`spec.template` of a workload), owned by `owner`.
 pub(crate) fn pod_from_template(template: &Value, owner: &Object) -> Object {
     let mut metadata = Map::new();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     action::{Action, Event, Severity, Told},
-    claim::{candidates, claim},
+    claim::claimed,
     kinds,
     objects::*,
     revision::{self, History, Revision},
@@ -55,8 +55,8 @@ impl Controller for DaemonSets {
         let Some(set) = objects.find(kinds::daemon_sets(), &key.namespace, &key.name)? else {
             return Ok(Vec::new());
         };
-        let claimed = |kind| candidates(&set, kind, objects).map(|found| claim(&set, kind, found));
-        let (pods, revisions) = (claimed(kinds::pods())?, claimed(kinds::revisions())?);
+        let pods = claimed(&set, kinds::pods(), objects)?;
+        let revisions = claimed(&set, kinds::revisions(), objects)?;
         let nodes = objects.list(kinds::nodes(), None)?;
         let history = History::of(&set, &revisions.owned);
         let mut actions = [pods.actions, revisions.actions].concat();
@@ -109,7 +109,7 @@ fn reconcile(
     let census = Census { set, revision, wanted, tolerated, on_node };
     let mut actions = if set.is_deleting() { Vec::new() } else { census.actions(now) };
     actions.extend(Action::update(kinds::daemon_sets(), Part::Status, set, census.status(now)));
-    actions.extend(census.next_available(now));
+    actions.extend(next_available(set, pods, now).map(Action::Requeue));
     actions
 }
 
@@ -148,7 +148,7 @@ impl<'a> Census<'a> {
         let allowed = max_unavailable(self.set, self.wanted.len());
         let first = |node: &&&Object| self.pods(node.name()).iter().find(|pod| is_pod_active(pod)).copied();
         let unavailable =
-            self.wanted.iter().filter(|node| first(node).is_none_or(|pod| !self.is_available(pod, now)));
+            self.wanted.iter().filter(|node| first(node).is_none_or(|pod| !is_available(self.set, pod, now)));
         let mut budget = allowed.saturating_sub(unavailable.count());
         let mut actions = Vec::new();
         for pod in self.wanted.iter().filter_map(|node| first(&node)) {
@@ -156,7 +156,7 @@ impl<'a> Census<'a> {
                 continue;
             }
             // What does not serve anyway costs nothing.
-            if !self.is_available(pod, now) {
+            if !is_available(self.set, pod, now) {
                 actions.push(self.delete(pod));
             } else if budget > 0 {
                 budget -= 1;
@@ -170,23 +170,12 @@ impl<'a> Census<'a> {
         self.on_node.get(node).map_or(&[], Vec::as_slice)
     }
 
-    fn is_available(&self, pod: &Object, now: Timestamp) -> bool {
-        available_from(pod, min_ready_seconds(self.set)).is_some_and(|from| from <= now)
-    }
-
     fn create(&self, node: &str) -> Action {
-        let object = daemon(self.set, node, self.revision);
-        Action::Create { resource: kinds::pods(), object, told: Some(self.told()) }
+        Action::create_pod(daemon(self.set, node, self.revision), self.told())
     }
 
     fn delete(&self, pod: &Object) -> Action {
-        Action::Delete {
-            resource: kinds::pods(),
-            object: pod.clone(),
-            grace_period_seconds: None,
-            propagation: None,
-            told: Some(self.told()),
-        }
+        Action::delete_pod(pod, self.told())
     }
 
     fn told(&self) -> Told {
@@ -214,7 +203,7 @@ impl<'a> Census<'a> {
         let running: Vec<&Object> = self.wanted.iter().filter_map(|node| first(&node)).collect();
         let count = |holds: &dyn Fn(&Object) -> bool| running.iter().filter(|pod| holds(pod)).count();
         let (desired, ready) = (self.wanted.len(), count(&|pod| holds(pod, "Ready")));
-        let available = count(&|pod| self.is_available(pod, now));
+        let available = count(&|pod| is_available(self.set, pod, now));
         let updated = count(&|pod| self.revision.made(pod));
         let misplaced = self
             .on_node
@@ -239,16 +228,6 @@ impl<'a> Census<'a> {
         set_count(status, "numberUnavailable", desired.saturating_sub(available) as i64);
         object
     }
-
-    fn next_available(&self, now: Timestamp) -> Option<Action> {
-        let pods = self.on_node.values().flatten();
-        let times = pods.filter_map(|pod| available_from(pod, min_ready_seconds(self.set)));
-        times.filter(|time| *time > now).min().map(|time| Action::Requeue(until(time, now)))
-    }
-}
-
-fn min_ready_seconds(set: &Object) -> i64 {
-    set.integer("/spec/minReadySeconds").unwrap_or(0)
 }
 
 /// How many nodes may be without a daemon while templates change: a number or a share, rounded up; at least one.

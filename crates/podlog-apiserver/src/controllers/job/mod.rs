@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     action::{Action, Event, Severity},
-    claim::{candidates, claim},
+    claim::claimed,
     kinds,
     objects::*,
     runner::{Change, Controller, Key, owner_key},
@@ -43,7 +43,7 @@ impl Controller for Jobs {
     fn reconcile(&self, key: &Key, objects: &dyn Objects, now: Timestamp) -> Result<Vec<Action>, ApiError> {
         match objects.find(kinds::jobs(), &key.namespace, &key.name)? {
             Some(job) => {
-                let claimed = claim(&job, kinds::pods(), candidates(&job, kinds::pods(), objects)?);
+                let claimed = claimed(&job, kinds::pods(), objects)?;
                 let mut actions = claimed.actions;
                 actions.extend(reconcile(&job, &claimed.owned, now));
                 Ok(actions)

@@ -89,14 +89,9 @@ fn finish_times<'a>(pods: &'a [Object], phase: &'a str) -> impl Iterator<Item = 
 
 /// Deletes running pods, which then do not count as failed.
 pub(super) fn delete(job: &Object, pods: &[&Object]) -> Vec<Action> {
-    let delete = |pod: &Object| Action::Delete {
-        resource: kinds::pods(),
-        object: pod.clone(),
-        grace_period_seconds: None,
-        propagation: None,
-        told: Some(Told { regarding: job.clone(), component: COMPONENT }),
-    };
-    pods.iter().flat_map(|pod| without_finalizer(pod).into_iter().chain([delete(pod)])).collect()
+    let told = || Told { regarding: job.clone(), component: COMPONENT };
+    let delete = |pod| without_finalizer(pod).into_iter().chain([Action::delete_pod(pod, told())]);
+    pods.iter().flat_map(|pod| delete(pod)).collect()
 }
 
 fn create(job: &Object, number: Option<i64>) -> Action {

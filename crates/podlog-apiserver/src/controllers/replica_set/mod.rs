@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     action::{Action, Told},
-    claim::{candidates, claim},
+    claim::claimed,
     kinds,
     objects::*,
     runner::{Change, Controller, Key, owner_key},
@@ -46,7 +46,7 @@ impl Controller for ReplicaSets {
         let Some(set) = objects.find(kinds::replica_sets(), &key.namespace, &key.name)? else {
             return Ok(Vec::new());
         };
-        let claimed = claim(&set, kinds::pods(), candidates(&set, kinds::pods(), objects)?);
+        let claimed = claimed(&set, kinds::pods(), objects)?;
         let mut actions = claimed.actions;
         actions.extend(reconcile(&set, &claimed.owned, now));
         Ok(actions)
@@ -68,41 +68,29 @@ fn reconcile(set: &Object, pods: &[Object], now: Timestamp) -> Vec<Action> {
     let active: Vec<&Object> = pods.iter().filter(|pod| is_pod_active(pod)).collect();
     let mut actions = if set.is_deleting() { Vec::new() } else { scale(set, &active, now) };
     actions.extend(Action::update(kinds::replica_sets(), Part::Status, set, with_status(set, &active, now)));
-    actions.extend(next_available(set, &active, now));
+    actions.extend(next_available(set, active, now).map(Action::Requeue));
     actions
 }
 
 fn scale(set: &Object, active: &[&Object], now: Timestamp) -> Vec<Action> {
     let wanted = usize::try_from(replicas(set)).unwrap_or(0);
-    let told = || Some(Told { regarding: set.clone(), component: COMPONENT });
+    let told = || Told { regarding: set.clone(), component: COMPONENT };
     if active.len() < wanted {
         let missing = (wanted - active.len()).min(BURST);
         let object = pod_from_template(&set.0["spec"]["template"], set);
-        let create = Action::Create { resource: kinds::pods(), object, told: told() };
-        return vec![create; missing];
+        return vec![Action::create_pod(object, told()); missing];
     }
     let surplus = (active.len() - wanted).min(BURST);
     let ranked = ranking::by_expendability(active, now);
-    ranked
-        .into_iter()
-        .take(surplus)
-        .map(|pod| Action::Delete {
-            resource: kinds::pods(),
-            object: pod.clone(),
-            grace_period_seconds: None,
-            propagation: None,
-            told: told(),
-        })
-        .collect()
+    ranked.into_iter().take(surplus).map(|pod| Action::delete_pod(pod, told())).collect()
 }
 
 fn with_status(set: &Object, active: &[&Object], now: Timestamp) -> Object {
-    let min_ready_seconds = set.integer("/spec/minReadySeconds").unwrap_or(0);
     let template = set.at("/spec/template/metadata/labels").and_then(Value::as_object);
     let count = |holds: &dyn Fn(&Object) -> bool| active.iter().filter(|pod| holds(pod)).count() as i64;
     let labeled = count(&|pod| has_labels(pod, template));
     let ready = count(&|pod| holds(pod, "Ready"));
-    let available = count(&|pod| available_from(pod, min_ready_seconds).is_some_and(|from| from <= now));
+    let available = count(&|pod| is_available(set, pod, now));
 
     let mut updated = set.clone();
     let status = updated.map_mut("status");
@@ -116,13 +104,6 @@ fn with_status(set: &Object, active: &[&Object], now: Timestamp) -> Object {
 
 fn has_labels(pod: &Object, labels: Option<&Map<String, Value>>) -> bool {
     labels.into_iter().flatten().all(|(key, value)| pod.label(key) == value.as_str())
-}
-
-/// A look at the time when the next ready pod becomes available.
-fn next_available(set: &Object, active: &[&Object], now: Timestamp) -> Option<Action> {
-    let min_ready_seconds = set.integer("/spec/minReadySeconds").unwrap_or(0);
-    let times = active.iter().filter_map(|pod| available_from(pod, min_ready_seconds));
-    times.filter(|time| *time > now).min().map(|time| Action::Requeue(until(time, now)))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     action::{Action, Told},
-    claim::{candidates, claim},
+    claim::claimed,
     kinds,
     objects::*,
     revision::{self, History, Revision},
@@ -45,8 +45,8 @@ impl Controller for StatefulSets {
         let Some(set) = objects.find(kinds::stateful_sets(), &key.namespace, &key.name)? else {
             return Ok(Vec::new());
         };
-        let claimed = |kind| candidates(&set, kind, objects).map(|found| claim(&set, kind, found));
-        let (pods, revisions) = (claimed(kinds::pods())?, claimed(kinds::revisions())?);
+        let pods = claimed(&set, kinds::pods(), objects)?;
+        let revisions = claimed(&set, kinds::revisions(), objects)?;
         let mut actions = [pods.actions, revisions.actions].concat();
         let plan = Plan::of(&set, &pods.owned, &revisions.owned, now);
         if !set.is_deleting() {
@@ -88,7 +88,8 @@ impl<'a> Plan<'a> {
             (false, false) => self.next_step(),
         };
         actions.extend(Action::update(kinds::stateful_sets(), Part::Status, self.set, self.status()));
-        actions.extend(self.next_available());
+        let next = next_available(self.set, self.pods.values().copied(), self.now);
+        actions.extend(next.map(Action::Requeue));
         actions
     }
 
@@ -168,12 +169,7 @@ impl<'a> Plan<'a> {
     }
 
     fn is_available(&self, pod: &Object) -> bool {
-        let from = available_from(pod, self.min_ready_seconds());
-        !pod.is_deleting() && from.is_some_and(|from| from <= self.now)
-    }
-
-    fn min_ready_seconds(&self) -> i64 {
-        self.set.integer("/spec/minReadySeconds").unwrap_or(0)
+        !pod.is_deleting() && is_available(self.set, pod, self.now)
     }
 
     fn create(&self, number: i64) -> Action {
@@ -193,17 +189,11 @@ impl<'a> Plan<'a> {
         if !service.is_empty() {
             spec.insert("subdomain".into(), json!(service));
         }
-        Action::Create { resource: kinds::pods(), object, told: Some(self.told()) }
+        Action::create_pod(object, self.told())
     }
 
     fn delete(&self, pod: &Object) -> Action {
-        Action::Delete {
-            resource: kinds::pods(),
-            object: pod.clone(),
-            grace_period_seconds: None,
-            propagation: None,
-            told: Some(self.told()),
-        }
+        Action::delete_pod(pod, self.told())
     }
 
     fn told(&self) -> Told {
@@ -236,11 +226,6 @@ impl<'a> Plan<'a> {
         status.insert("currentRevision".into(), json!(current.name));
         status.insert("updateRevision".into(), json!(newest.name));
         object
-    }
-
-    fn next_available(&self) -> Option<Action> {
-        let times = self.pods.values().filter_map(|pod| available_from(pod, self.min_ready_seconds()));
-        times.filter(|time| *time > self.now).min().map(|time| Action::Requeue(until(time, self.now)))
     }
 }
 
