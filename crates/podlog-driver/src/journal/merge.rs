@@ -214,7 +214,8 @@ impl Merge {
             };
             let Some(seqnum) = seqnum else { continue };
             let key = (part.series, seqnum);
-            if last.is_none_or(|(_, greatest)| key > greatest) {
+            // Of entries with one number, in copies of a file, the last comes first: forwards it comes last.
+            if last.is_none_or(|(_, greatest)| key >= greatest) {
                 last = Some((index, key));
             }
         }
