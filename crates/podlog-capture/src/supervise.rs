@@ -49,6 +49,8 @@ const REAP_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a copier may take to end when it has said that it has finished.
 const COPIER_DEADLINE: Duration = Duration::from_secs(5);
 const REAP_INTERVAL: Duration = Duration::from_millis(2);
+/// Most clients that speak to the program at a time: each has a connection, beside those that execute commands, and others must get through.
+const MAX_SPEAKERS: usize = 8;
 const UNSEEN: &str = "nobody saw how it ended: its monitor was killed";
 
 /// A running container.
@@ -66,7 +68,7 @@ pub(crate) struct Supervisor {
     /// Who waits for the log to be opened anew, in order.
     reopening: VecDeque<ClientId>,
     execs: Execs,
-    /// With whom the program's stdin ends.
+    /// Who has the program's stdin.
     speakers: BTreeSet<ClientId>,
     memory: Memory,
     /// While the last words are being written.
@@ -445,7 +447,8 @@ impl Supervisor {
         }
         if !self.clients.is_connected(id) {
             self.execs.kill_all_of(id);
-            if self.speakers.remove(&id) {
+            let Process { stdin_once, tty, .. } = self.home.process;
+            if self.speakers.remove(&id) && stdin_once && !tty {
                 self.close_stdin();
             }
         }
@@ -466,12 +469,9 @@ impl Supervisor {
                 self.clients.owe(id);
                 return None;
             }
-            Request::Stdin => match self.plumbing.inlet() {
-                Ok(inlet) => {
-                    self.hand_stdin(id, inlet);
-                    return None;
-                }
-                Err(error) => Err(reason(error)),
+            Request::Stdin => match self.hand_stdin(id) {
+                Ok(()) => return None,
+                Err(why) => Err(why),
             },
             Request::Exec(exec) => match self.execute(id, &exec, incoming.descriptors) {
                 Ok(()) => return None,
@@ -481,12 +481,16 @@ impl Supervisor {
         Some(done.map_or_else(Reply::Error, Reply::Ok))
     }
 
-    fn hand_stdin(&mut self, id: ClientId, inlet: Option<OwnedFd>) {
-        let Process { stdin_once, tty, .. } = self.home.process;
-        if stdin_once && !tty && inlet.is_some() {
+    fn hand_stdin(&mut self, id: ClientId) -> Result<(), String> {
+        if self.speakers.len() >= MAX_SPEAKERS {
+            return Err("too many clients speak to the container".to_owned());
+        }
+        let inlet = self.plumbing.inlet().map_err(reason)?;
+        if inlet.is_some() {
             self.speakers.insert(id);
         }
         self.clients.answer_with(id, &Reply::Ok(String::new()), inlet);
+        Ok(())
     }
 
     /// Has the program read the end of its stdin. The copier holds it, too.

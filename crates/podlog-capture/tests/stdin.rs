@@ -71,6 +71,18 @@ fn stdin_for_once_ends_with_the_first_who_goes() {
 }
 
 #[test]
+fn not_everybody_speaks_at_a_time() {
+    let scene = listener(false);
+    let spoken: Vec<_> = (0..8).map(|number| say(&scene, &number.to_string())).collect();
+    let refused = Reply::Error("too many clients speak to the container".to_owned());
+    assert_eq!(scene.ask(&Request::Stdin), refused);
+    assert_eq!(scene.ask(&Request::Status), Reply::Ok("running".to_owned()));
+    drop(spoken);
+    let is_free = || (scene.ask(&Request::Stdin) == done()).then_some(());
+    eventually("room", is_free);
+}
+
+#[test]
 fn who_reads_nothing_has_no_stdin() {
     let scene = Scene::script("echo up; exec sleep 1000");
     scene.start();

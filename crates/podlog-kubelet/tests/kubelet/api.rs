@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -49,7 +50,8 @@ struct State {
     events: broadcast::Sender<(String, String, Value)>,
     /// How long tokens live that come one after the other; `None`: there is one, which lives long.
     token_life: Mutex<Option<SignedDuration>>,
-    tokens: AtomicU32,
+    /// When each of those was asked for.
+    tokens: Mutex<Vec<Instant>>,
     /// Requests for tokens that failed.
     refused_tokens: AtomicU32,
     /// What is asked of the server fails.
@@ -67,7 +69,7 @@ impl Api {
             revision: Mutex::new(1),
             events: broadcast::channel(1000).0,
             token_life: Mutex::default(),
-            tokens: AtomicU32::new(0),
+            tokens: Mutex::default(),
             refused_tokens: AtomicU32::new(0),
             down: AtomicBool::new(false),
             reviews: Mutex::default(),
@@ -157,6 +159,11 @@ impl Api {
     /// From now on, tokens are called `token-1`, `token-2` and so on, and live so long.
     pub(crate) fn set_token_life(&self, seconds: i64) {
         *self.state.token_life.lock() = Some(SignedDuration::from_secs(seconds));
+    }
+
+    /// When each of those tokens was asked for.
+    pub(crate) fn tokens(&self) -> Vec<Instant> {
+        self.state.tokens.lock().clone()
     }
 
     /// How many requests for tokens have failed.
@@ -308,7 +315,11 @@ impl State {
         let Some(life) = *self.token_life.lock() else {
             return json!({"token": "a-token", "expirationTimestamp": "2099-01-01T00:00:00Z"});
         };
-        let number = self.tokens.fetch_add(1, Ordering::SeqCst) + 1;
+        let number = {
+            let mut tokens = self.tokens.lock();
+            tokens.push(Instant::now());
+            tokens.len()
+        };
         let expires = (Timestamp::now() + life).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         json!({"token": format!("token-{number}"), "expirationTimestamp": expires})
     }
