@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::kinds;
 use super::runner::Key;
+use crate::registry::Registry;
 
 /// Where controllers read objects: the registry, or a list in tests. Always the newest state, so that a controller sees what
 /// it has just written.
@@ -29,6 +30,31 @@ pub(crate) trait Objects {
         may: &dyn Fn(&[u8]) -> bool,
         keep: &dyn Fn(Object) -> Option<Object>,
     ) -> Result<Vec<Object>, ApiError>;
+}
+
+impl Objects for Registry {
+    fn find(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Object>, ApiError> {
+        Registry::find(self, resource, namespace, name)
+    }
+
+    fn list(&self, resource: &'static Resource, namespace: Option<&str>) -> Result<Vec<Object>, ApiError> {
+        Registry::list(self, resource, namespace).map(|(objects, _)| objects)
+    }
+
+    fn select(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        may: &dyn Fn(&[u8]) -> bool,
+        keep: &dyn Fn(Object) -> Option<Object>,
+    ) -> Result<Vec<Object>, ApiError> {
+        Registry::select(self, resource, namespace, may, keep)
+    }
 }
 
 /// For [`Objects::select`]: objects in which this word occurs.

@@ -258,28 +258,3 @@ fn look(
         }
     }
 }
-
-impl Objects for Registry {
-    fn find(
-        &self,
-        resource: &'static Resource,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Option<Object>, ApiError> {
-        Registry::find(self, resource, namespace, name)
-    }
-
-    fn list(&self, resource: &'static Resource, namespace: Option<&str>) -> Result<Vec<Object>, ApiError> {
-        Registry::list(self, resource, namespace).map(|(objects, _)| objects)
-    }
-
-    fn select(
-        &self,
-        resource: &'static Resource,
-        namespace: Option<&str>,
-        may: &dyn Fn(&[u8]) -> bool,
-        keep: &dyn Fn(Object) -> Option<Object>,
-    ) -> Result<Vec<Object>, ApiError> {
-        Registry::select(self, resource, namespace, may, keep)
-    }
-}
