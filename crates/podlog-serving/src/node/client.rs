@@ -35,7 +35,7 @@ pub struct NodeClientConfig {
     /// How silent nodes are found out about.
     pub liveness: Liveness,
     /// Bytes that a stream over HTTP/2 may be ahead of its reader, from 16 KiB on: what is held of it when its reader stalls,
-    /// and what comes of it in the time that it takes to the node and back. Default 47 KiB, which at a millisecond are 48 MB a
+    /// and what comes of it in the time that it takes to the node and back. Default 48 KiB less 27 bytes, which at a millisecond are 49 MB a
     /// second.
     pub stream_window: Option<u32>,
 }

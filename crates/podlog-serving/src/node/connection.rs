@@ -23,9 +23,9 @@ use crate::{Body, BodyError};
 const AGENT: &str = concat!("podlog/", env!("CARGO_PKG_VERSION"));
 /// Streams on one connection before a second one is made; Go's servers allow 250.
 const MAX_STREAMS: u16 = 100;
-/// Default of [`NodeClientConfig::stream_window`](super::NodeClientConfig). What a stream is allowed to hold, less the frame
-/// that is on its way out.
-pub(super) const STREAM_WINDOW: u32 = 47 << 10;
+/// Default of [`NodeClientConfig::stream_window`](super::NodeClientConfig): three frames as our nodes send them, a record of TLS
+/// each. With a largest frame that is on its way out, less than the 64 KiB that a stream is allowed to hold.
+pub(super) const STREAM_WINDOW: u32 = 3 * (FRAME - 9);
 /// The largest there is (RFC 9113, 6.9.1).
 const MAX_WINDOW: u32 = i32::MAX.cast_unsigned();
 /// Largest frame: the smallest that may be asked for.

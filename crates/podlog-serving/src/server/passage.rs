@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 const LITTLE: usize = 768;
 /// Chunks up to this size are accounted for to their end: a frame that is relayed. Of larger ones, which producers of our own make, the
 /// next may wait while the rest of one is sent.
-const FRAME: usize = 16 << 10;
+pub(super) const FRAME: usize = 16 << 10;
 /// Bytes beyond what is on its way to the client that the kernel takes. More than what is written at once, so that there is
 /// always something to send.
 const UNSENT: u32 = 128 << 10;

@@ -13,8 +13,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use super::Limits;
 use super::requests::CountedBody;
 
-/// Bytes of a stream that HTTP/2 holds and still takes more.
-const SEND_BUFFER: usize = 4 << 10;
+/// Bytes of a stream that HTTP/2 holds and still takes more: pieces of one chunk, which is there anyway. How much a stream gives
+/// otherwise is for [`Passage`](super::passage) to say.
+const SEND_BUFFER: usize = 64 << 10;
 
 /// A connection that is being served, to its end.
 pub(super) trait Http: Future<Output = hyper::Result<()>> + Send {

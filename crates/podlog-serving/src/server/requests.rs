@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::passage::{Passage, Share};
+use super::passage::{FRAME, Passage, Share};
 use crate::{Body, BodyError};
 
 /// Answers that are no longer than that are in buffers at once.
@@ -202,9 +202,29 @@ impl Drop for LongAnswer {
     }
 }
 
+/// What a long chunk is sent in: with the head of its frame (RFC 9113, 4.1), a record of TLS (RFC 8446, 5.1).
+const PIECE: usize = (16 << 10) - 9;
+
 struct Streaming {
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     share: Share,
+    /// What is left of a long chunk.
+    rest: Bytes,
+}
+
+impl Streaming {
+    fn begin(&mut self, chunk: Bytes) -> Bytes {
+        let chunk = self.share.give(chunk);
+        if chunk.len() <= FRAME {
+            return chunk;
+        }
+        self.rest = chunk;
+        self.piece()
+    }
+
+    fn piece(&mut self) -> Bytes {
+        self.rest.split_to(self.rest.len().min(PIECE))
+    }
 }
 
 impl CountedBody {
@@ -218,8 +238,11 @@ impl CountedBody {
         if is_stream {
             counted.iter_mut().for_each(Counted::becomes_stream);
         }
-        let stream = is_stream
-            .then(|| Streaming { cut: Box::pin(cut.clone().cancelled_owned()), share: Share::of(passage) });
+        let stream = is_stream.then(|| Streaming {
+            cut: Box::pin(cut.clone().cancelled_owned()),
+            share: Share::of(passage),
+            rest: Bytes::new(),
+        });
         let is_long = inner.size_hint().exact().is_some_and(|length| length > LONG);
         let _sending = is_long.then(|| LongAnswer::begin(&counted[1].requests));
         CountedBody { inner, _sending, stream, _counted: counted }
@@ -236,17 +259,20 @@ impl http_body::Body for CountedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let Some(stream) = &mut this.stream else { return Pin::new(&mut this.inner).poll_frame(context) };
+        if !stream.rest.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(stream.piece()))));
+        }
         if stream.share.poll_room(context).is_ready()
             && let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context)
         {
-            return Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|data| stream.share.give(data)))));
+            return Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|data| stream.begin(data)))));
         }
         ready!(stream.cut.as_mut().poll(context));
         Poll::Ready(Some(Err("the server is shutting down".into())))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.is_end_stream() && self.stream.as_ref().is_none_or(|stream| stream.rest.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
