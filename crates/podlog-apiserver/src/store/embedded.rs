@@ -18,7 +18,7 @@ use redb::backends::FileBackend;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::history::History;
+use super::history::{self, History};
 use super::shadow::Shadow;
 use super::writer::{self, Order};
 use super::{Event, EventPage, KeyValue, Page, Range, Store, StoreError, Stored, Write};
@@ -389,6 +389,7 @@ fn read_events(
 ) -> Result<EventPage, redb::Error> {
     let newest_revision = snapshot.open_table(META)?.get(REVISION)?.map_or(1, |v| v.value());
     let mut page = EventPage { events: Vec::new(), through: newest_revision };
+    let mut bytes = 0;
     let (log, versions) = (snapshot.open_table(LOG)?, snapshot.open_table(VERSIONS)?);
     for row in log.range(after.saturating_add(1)..)? {
         let (revision, entry) = row?;
@@ -396,13 +397,15 @@ fn read_events(
         if !key.starts_with(prefix) {
             continue;
         }
-        page.events.push(Arc::new(Event {
+        let event = Event {
             revision,
             key: key.to_owned(),
             value: newest(&versions, key, revision)?.map(|kv| kv.value),
             previous: newest(&versions, key, revision - 1)?.map(|kv| kv.value),
-        }));
-        if page.events.len() == limit {
+        };
+        bytes += history::size(&event);
+        page.events.push(Arc::new(event));
+        if history::is_full(&page, bytes, limit) {
             page.through = revision;
             break;
         }

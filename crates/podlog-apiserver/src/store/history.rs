@@ -7,6 +7,8 @@ use super::{Event, EventPage};
 
 const MAX_EVENTS: usize = 1024;
 const MAX_BYTES: usize = 2 << 20;
+/// A page ends with the event that makes it so large: watchers whose clients do not read hold one each.
+const PAGE_BYTES: usize = 32 << 10;
 
 /// A bounded run of consecutive events that ends at the newest revision.
 #[derive(Debug, Default)]
@@ -41,9 +43,11 @@ impl History {
         }
         let skip = usize::try_from(after + 1 - oldest).ok()?;
         let mut page = EventPage { events: Vec::new(), through: newest };
+        let mut bytes = 0;
         for event in self.events.iter().skip(skip).filter(|event| event.key.starts_with(prefix)) {
             page.events.push(event.clone());
-            if page.events.len() == limit {
+            bytes += size(event);
+            if is_full(&page, bytes, limit) {
                 page.through = event.revision;
                 break;
             }
@@ -52,7 +56,13 @@ impl History {
     }
 }
 
-fn size(event: &Event) -> usize {
+/// Whether a page of so many bytes ends.
+pub(super) fn is_full(page: &EventPage, bytes: usize, limit: usize) -> bool {
+    page.events.len() == limit || bytes >= PAGE_BYTES
+}
+
+/// Bytes of an event.
+pub(super) fn size(event: &Event) -> usize {
     // A previous value is mostly shared with the event that stored it, but that one may be forgotten first.
     event.key.len()
         + event.value.as_ref().map_or(0, |v| v.len())
@@ -81,6 +91,15 @@ mod tests {
         assert_eq!(revisions("a/", 9, 2), Some((vec![10, 12], 12)));
         assert_eq!(revisions("a/", 12, 9), Some((vec![14, 16, 18, 20], 20)));
         assert_eq!(revisions("c/", 12, 9), Some((vec![], 20)));
+    }
+
+    #[test]
+    fn pages_of_large_events_are_short() {
+        let mut history = History::default();
+        history.extend((1..=9).map(|revision| event(revision, "a", PAGE_BYTES / 3)));
+        let page = |after| history.page("a", after, 100).unwrap();
+        assert_eq!((page(0).events.len(), page(0).through), (3, 3));
+        assert_eq!((page(7).events.len(), page(7).through), (2, 9));
     }
 
     #[test]

@@ -205,7 +205,7 @@ pub trait Store: Send + Sync + 'static {
         look: &mut dyn FnMut(Stored<'_>) -> ControlFlow<()>,
     ) -> Result<u64, StoreError>;
 
-    /// Events of keys that start with `prefix`, after revision `after`, at most `limit`.
+    /// Events of keys that start with `prefix`, after revision `after`, at most `limit`; fewer where they are large.
     ///
     /// # Errors
     /// [`StoreError::Compacted`] when `after` is no longer kept, or when the storage below failed.
