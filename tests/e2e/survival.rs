@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
 
 use crate::harness::{Podlog, kubectl, text, wait_for};
 use crate::relay::Relay;
@@ -282,4 +283,38 @@ fn a_second_up_is_refused_with_the_pid_of_the_first() {
     assert_eq!(second.status.code(), Some(3));
     let said = text(&second.stderr);
     assert!(said.contains(&format!("pid {}", podlog.pid())), "{said}");
+}
+
+#[test]
+fn many_logs_are_followed_over_one_connection() {
+    const CONTAINERS: usize = 25;
+    let container = |number: usize| {
+        format!(
+            "    - {{name: c{number}, image: host, command: [/bin/sh, -c, 'echo from {number}; exec sleep 600']}}\n"
+        )
+    };
+    let containers: String = (0..CONTAINERS).map(container).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("many.yaml");
+    let manifest =
+        format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: many}}\nspec:\n  containers:\n{containers}");
+    std::fs::write(&file, manifest).unwrap();
+    let podlog = Podlog::start(&["-f", file.to_str().unwrap()]);
+    let relay = Relay::to(podlog.port());
+    let out = podlog.path("out");
+    let server = format!("--server=https://127.0.0.1:{}", relay.port);
+    let mut follower = podlog
+        .command(&["logs", "many", "--all-containers", "-f", "--max-log-requests=100", &server])
+        .stdout(std::fs::File::create(&out).unwrap())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("a line of each", || {
+        let text = std::fs::read_to_string(&out).unwrap();
+        (text.lines().count() == CONTAINERS).then_some(())
+    });
+    let connections = relay.connections.load(Ordering::SeqCst);
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    assert!(connections <= 2, "one for what is asked first, one for all logs: {connections}");
 }

@@ -1,5 +1,6 @@
 //! Requests, and what comes back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,8 +10,8 @@ use kube::client::Body;
 use podlog_api::accept::LogCoding;
 use serde_json::Value;
 
-use crate::ClientError;
 use crate::error::{ServerStatus, Subject, io_text};
+use crate::{ClientError, multiplexed};
 
 /// Bytes of an answer that is not a stream.
 const MAX_ANSWER: usize = 256 << 20;
@@ -23,6 +24,8 @@ const MAX_ERROR: usize = 1 << 20;
 #[derive(Clone)]
 pub struct Connection {
     client: kube::Client,
+    /// For more connections.
+    config: Option<Arc<kube::Config>>,
     namespace: String,
     server: String,
     request_timeout: Option<Duration>,
@@ -31,7 +34,28 @@ pub struct Connection {
 impl Connection {
     /// A connection over a client that stands already; `server` is host and port, for messages.
     pub fn new(client: kube::Client, namespace: impl Into<String>, server: impl Into<String>) -> Self {
-        Connection { client, namespace: namespace.into(), server: server.into(), request_timeout: None }
+        let (namespace, server) = (namespace.into(), server.into());
+        Connection { client, config: None, namespace, server, request_timeout: None }
+    }
+
+    /// The same, which knows how to make more connections.
+    pub(crate) fn with_config(mut self, config: kube::Config) -> Self {
+        self.config = Some(Arc::new(config));
+        self
+    }
+
+    /// Connections for so many streams at once, [`multiplexed::STREAMS`] each: with HTTP/2 where the server speaks it.
+    pub(crate) async fn for_streams(&self, streams: usize) -> Vec<Connection> {
+        let mut connections = Vec::new();
+        for _ in 0..streams.div_ceil(multiplexed::STREAMS) {
+            let client = match &self.config {
+                Some(config) => multiplexed::connect(config).await,
+                None => None,
+            };
+            let client = client.unwrap_or_else(|| self.client.clone());
+            connections.push(Connection { client, ..self.clone() });
+        }
+        connections
     }
 
     /// The same with a limit on how long an answer may take to begin.
@@ -119,7 +143,7 @@ impl Connection {
     }
 }
 
-fn request(
+pub(crate) fn request(
     method: Method,
     path: &str,
     content_type: Option<&'static str>,

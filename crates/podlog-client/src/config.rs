@@ -97,8 +97,10 @@ impl ConnectionOptions {
         finish(&mut config);
         let server = host_and_port(&config.cluster_url);
         let namespace = config.default_namespace.clone();
-        let client = kube::Client::try_from(config).map_err(|error| ClientError::Invalid(chain(&error)))?;
-        Ok(Connection::new(client, namespace, server).with_request_timeout(self.timeout()))
+        let client =
+            kube::Client::try_from(config.clone()).map_err(|error| ClientError::Invalid(chain(&error)))?;
+        let connection = Connection::new(client, namespace, server).with_config(config);
+        Ok(connection.with_request_timeout(self.timeout()))
     }
 
     fn timeout(&self) -> Option<Duration> {

@@ -12,6 +12,7 @@ mod error;
 pub mod follow;
 pub mod logs;
 pub mod manifest;
+mod multiplexed;
 mod output;
 #[cfg(test)]
 mod testing;

@@ -1,6 +1,7 @@
 //! Running the command.
 
 use std::io::Write;
+use std::iter::repeat_n;
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use super::deleted;
 use super::options::LogsOptions;
 use super::resume::{Patience, ResumingLog};
 use super::target::{Log, Logs, resolve};
+use crate::multiplexed::STREAMS;
 use crate::output::{self, Gone, Output, SharedOutput, prefix, prefixed};
 use crate::{ClientError, Connection};
 
@@ -110,7 +112,7 @@ impl Command {
     async fn copy(&self, log: &Log, output: &Output) -> Result<(), Stop> {
         let prefix = self.prefix(log);
         let say = |text: &str| self.note(text);
-        let mut body = self.open(log, &say).await.map_err(Stop::Failed)?;
+        let mut body = self.open(&self.connection, log, &say).await.map_err(Stop::Failed)?;
         let mut at_line_start = true;
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(Stop::Failed)?;
@@ -122,11 +124,13 @@ impl Command {
 
     async fn side_by_side(self, logs: Vec<Log>, output: Output) -> Result<(), ClientError> {
         let shared = SharedOutput::new(output);
+        let connections = self.connection.for_streams(logs.len()).await;
+        let connections = connections.iter().flat_map(|connection| repeat_n(connection, STREAMS));
         let command = std::sync::Arc::new(self);
         let mut tasks = JoinSet::new();
-        for log in logs {
-            let (command, shared) = (command.clone(), shared.clone());
-            tasks.spawn(async move { command.follow(&log, &shared).await });
+        for (log, connection) in logs.into_iter().zip(connections) {
+            let (command, shared, connection) = (command.clone(), shared.clone(), connection.clone());
+            tasks.spawn(async move { command.follow(&connection, &log, &shared).await });
         }
         let mut result = Ok(());
         while let Some(ended) = tasks.join_next().await {
@@ -141,11 +145,11 @@ impl Command {
         shared.close().await.and(result)
     }
 
-    async fn follow(&self, log: &Log, shared: &SharedOutput) -> Result<(), Stop> {
+    async fn follow(&self, connection: &Connection, log: &Log, shared: &SharedOutput) -> Result<(), Stop> {
         let mut lines = shared.lines(self.prefix(log));
         let say = |text: &str| self.note(text);
         let copied = async {
-            let mut body = self.open(log, &say).await.map_err(Stop::Failed)?;
+            let mut body = self.open(connection, log, &say).await.map_err(Stop::Failed)?;
             while let Some(chunk) = body.next().await {
                 lines.write(&chunk.map_err(Stop::Failed)?).await?;
                 if body.shows_unfinished() {
@@ -167,6 +171,7 @@ impl Command {
 
     async fn open<'a>(
         &'a self,
+        connection: &'a Connection,
         log: &'a Log,
         say: &'a (dyn Fn(&str) + Sync),
     ) -> Result<ResumingLog<'a>, ClientError> {
@@ -174,7 +179,7 @@ impl Command {
             start: self.options.pod_running_timeout.positive().unwrap_or_default(),
             reconnect: self.options.reconnect_timeout.positive().unwrap_or_default(),
         };
-        ResumingLog::open(&self.connection, log, patience, say).await
+        ResumingLog::open(connection, log, patience, say).await
     }
 
     fn note(&self, text: &str) {
