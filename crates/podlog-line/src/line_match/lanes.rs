@@ -61,7 +61,8 @@ pub(super) struct Lanes {
     singles: [u16; 256],
     /// Where each kind of step leads from each state. A state is the place of its row.
     steps: Box<[u16; TABLE]>,
-    row: usize,
+    /// A row has room for as many kinds as this many bits can tell.
+    row_bits: u32,
     /// By state: whether the pattern has been found if the line ends there; `None` when the line is not ASCII.
     is_found: Vec<Option<bool>>,
 }
@@ -117,15 +118,15 @@ impl Lanes {
             Some((kinds, pairs)) => (kinds, Some(pairs)),
             None => (kinds, None),
         };
-        let row = kinds.all.len().next_power_of_two();
-        let place = |state: u8| u16::try_from(usize::from(state) * row).ok();
+        let row_bits = kinds.all.len().next_power_of_two().trailing_zeros();
+        let place = |state: u8| u16::try_from(usize::from(state) << row_bits).ok();
         let mut steps = vec![0; TABLE];
         for state in 0..next.len() {
             for (kind, leads) in kinds.all.iter().enumerate() {
-                *steps.get_mut(state * row + kind)? = place(leads[state])?;
+                *steps.get_mut((state << row_bits) + kind)? = place(leads[state])?;
             }
         }
-        Some(Lanes { pairs, singles, steps: table(steps)?, row, is_found })
+        Some(Lanes { pairs, singles, steps: table(steps)?, row_bits, is_found })
     }
 
     /// Whether the pattern is found in each of these lines.
@@ -145,7 +146,7 @@ impl Lanes {
             self.advance(&mut lanes, shortest.len());
             for lane in lanes.iter_mut().filter(|lane| lane.rest.is_empty()) {
                 if let Some(found) = found.get_mut(lane.line) {
-                    *found = self.is_found[usize::from(lane.state) / self.row];
+                    *found = self.is_found[usize::from(lane.state >> self.row_bits)];
                 }
                 lane.begin(waiting.next());
             }
