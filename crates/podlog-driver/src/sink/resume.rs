@@ -64,28 +64,42 @@ pub fn content_since(path: &Path, position: &FilePosition, stream: Stream) -> io
     let Some(found) = find(&path, position)? else { return Ok(None) };
     let mut count = Count { stream, content: Content::default(), last: None };
     count.add(&records_since(&found, position.length)?);
-    for newer in newer_files(&path, &found, position)? {
-        count.add(&records_since(&newer, 0)?);
+    for newer in newer_files(&path, position)? {
+        count.add(&records_since(&open(&newer)?, 0)?);
     }
     Ok(Some(count.content))
 }
 
+/// How often the file is looked for. While somebody else renames it, it may be listed under no name, or stand under the next one by the
+/// time it is opened.
+const MAX_LOOKS: u32 = 10;
+
 /// The file, whatever its name is now.
-fn find(path: &LogPath, position: &FilePosition) -> io::Result<Option<PathBuf>> {
-    for entry in fs::read_dir(path.directory())? {
-        let entry = entry?;
-        // What goes away meanwhile was not it: nobody else removes the newest files.
-        if entry.metadata().is_ok_and(|metadata| metadata.is_file() && position.is_in(&metadata)) {
-            return Ok(Some(entry.path()));
+fn find(path: &LogPath, position: &FilePosition) -> io::Result<Option<File>> {
+    for _ in 0..MAX_LOOKS {
+        for entry in fs::read_dir(path.directory())? {
+            let entry = entry?;
+            // What goes away meanwhile was not it: nobody else removes the newest files.
+            if entry.metadata().is_ok_and(|metadata| metadata.is_file() && position.is_in(&metadata))
+                && let Ok(file) = open(&entry.path())
+                && position.is_in(&file.metadata()?)
+            {
+                return Ok(Some(file));
+            }
         }
     }
     Ok(None)
 }
 
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
 /// Files that were begun since: those rotated away behind the one that was found, and the current one, when it is another.
-fn newer_files(path: &LogPath, found: &Path, position: &FilePosition) -> io::Result<Vec<PathBuf>> {
+fn newer_files(path: &LogPath, position: &FilePosition) -> io::Result<Vec<PathBuf>> {
     let rotated = path.list()?.rotated;
-    let known = rotated.iter().position(|file| file.path == found).map_or(rotated.len(), |index| index + 1);
+    let is_it = |path: &Path| fs::metadata(path).is_ok_and(|metadata| position.is_in(&metadata));
+    let known = rotated.iter().position(|file| is_it(&file.path)).map_or(rotated.len(), |index| index + 1);
     let mut newer: Vec<PathBuf> = rotated.into_iter().skip(known).map(|file| file.path).collect();
     let current = path.current();
     match fs::metadata(&current) {
@@ -99,8 +113,7 @@ fn newer_files(path: &LogPath, found: &Path, position: &FilePosition) -> io::Res
 }
 
 /// All whole records behind `start`; a torn one is cut off.
-fn records_since(path: &Path, start: u64) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
+fn records_since(file: &File, start: u64) -> io::Result<Vec<u8>> {
     let length = file.metadata()?.len().saturating_sub(start);
     let mut records = vec![0; usize::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?];
     file.read_exact_at(&mut records, start)?;
@@ -216,6 +229,32 @@ mod tests {
                 position.length + (records * record) as u64
             );
         }
+    }
+
+    #[test]
+    fn a_file_is_found_while_somebody_renames_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("0.log");
+        let mut sink = sink(&path, u64::MAX);
+        let position = sink.position();
+        sink.write(Stream::Stdout, b"one\n", at(2)).expect("room");
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let names = [path.clone(), path.with_extension("log.20260101-000000")];
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    for (from, to) in [(0, 1), (1, 0)] {
+                        fs::rename(&names[from], &names[to]).expect("a rename");
+                        std::thread::sleep(std::time::Duration::from_micros(50));
+                    }
+                }
+            });
+            let found: Vec<_> = (0..2000).map(|_| content_since(&path, &position, Stream::Stdout)).collect();
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            for found in found {
+                assert_eq!(found.expect("a log"), Some(Content { bytes: 4, markers: 0 }));
+            }
+        });
     }
 
     #[test]
