@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use http::{Method, Version};
-use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ConfigExt};
@@ -22,9 +21,10 @@ const PING_PATIENCE: Duration = Duration::from_secs(15);
 /// Bytes that a stream, and all of a connection, may be ahead of who prints them.
 const WINDOWS: (u32, u32) = (256 << 10, 4 << 20);
 
-/// Another connection to the same server, with HTTP/2; `None` when that does not come about, or goes through a proxy.
+/// Another connection to the same server, with HTTP/2; `None` when that does not come about, goes through a proxy, or to a server
+/// that is to have another name: what kube has for these speaks HTTP/1.1.
 pub(crate) async fn connect(config: &kube::Config) -> Option<kube::Client> {
-    if config.proxy_url.is_some() {
+    if config.proxy_url.is_some() || config.tls_server_name.is_some() {
         return None;
     }
     let client = client(config).inspect_err(|error| tracing::debug!(%error, "no HTTP/2")).ok()?;
@@ -38,11 +38,9 @@ fn client(config: &kube::Config) -> Result<kube::Client, BoxError> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_connect_timeout(config.connect_timeout);
-    let mut tls = HttpsConnectorBuilder::new().with_tls_config(config.rustls_client_config()?).https_only();
-    if let Some(name) = &config.tls_server_name {
-        tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name.clone().try_into()?));
-    }
-    let connector = tls.enable_all_versions().wrap_connector(tcp);
+    let mut tls = config.rustls_client_config()?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let connector = of_kind(config.rustls_https_connector()?, (tcp, tls));
     let client: Client<_, Body> = Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .http2_initial_stream_window_size(WINDOWS.0)
@@ -54,4 +52,9 @@ fn client(config: &kube::Config) -> Result<kube::Client, BoxError> {
     let service = option_layer(config.auth_layer()?).layer(service);
     let service = config.base_uri_layer().layer(service);
     Ok(kube::Client::new(service, config.default_namespace.clone()))
+}
+
+/// A connector of the kind that kube makes.
+fn of_kind<T>(_: T, parts: impl Into<T>) -> T {
+    parts.into()
 }
