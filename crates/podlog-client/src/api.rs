@@ -162,12 +162,15 @@ fn cause_of(error: &dyn std::error::Error) -> String {
     io_text(std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error))
 }
 
-/// An answer that broke off, in kubectl's words where it has some.
+/// An answer that broke off, in kubectl's words for one over HTTP/1.1 where it has some, whatever it came over.
 pub(crate) fn broken(error: &(dyn std::error::Error + 'static)) -> ClientError {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
     let truncated = causes.any(|cause| {
         let is_eof = |io: &std::io::Error| io.kind() == std::io::ErrorKind::UnexpectedEof;
+        let is_reset =
+            |http2: &h2::Error| http2.is_reset() && http2.is_remote() || http2.get_io().is_some_and(is_eof);
         cause.downcast_ref::<std::io::Error>().is_some_and(is_eof)
+            || cause.downcast_ref::<h2::Error>().is_some_and(is_reset)
     });
     ClientError::Broken(if truncated { "unexpected EOF".into() } else { cause_of(error) })
 }
