@@ -14,6 +14,7 @@ pub mod controllers;
 mod deleted_pods;
 #[doc(hidden)]
 pub mod fuzzing;
+mod held;
 mod http;
 mod log_coding;
 mod logs;

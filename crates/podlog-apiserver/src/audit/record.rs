@@ -1,24 +1,23 @@
 //! One request, from its arrival to its end, as `audit.k8s.io/v1` events.
 
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::request::Parts;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use podlog_api::{ApiError, Attributes, RequestInfo, UserInfo, protobuf};
-use podlog_serving::{Body, BodyError, Peer, bearer_token, full_body};
+use podlog_serving::{Peer, bearer_token, full_body};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::Auditor;
 use super::policy::{Level, Stage, Verdict};
+use crate::held;
 use crate::http::{Answer, Impersonated};
 
 /// Longer names of clients are cut (`maxUserAgentLength`).
@@ -166,7 +165,7 @@ impl Record {
         }
         if is_stream {
             let record = self.clone();
-            return answer.map(|inner| Audited { inner, _record: record }.boxed_unsync());
+            return answer.map(|body| held::with_body(record, body));
         }
         match self.verdict.level {
             Level::RequestResponse => self.note_body(answer).await,
@@ -239,32 +238,6 @@ impl Drop for Record {
             self.emit(Stage::ResponseStarted, Some(status.clone()));
         }
         self.emit(Stage::ResponseComplete, Some(status));
-    }
-}
-
-/// A body that is part of what is noted.
-struct Audited {
-    inner: Body,
-    _record: Arc<Record>,
-}
-
-impl http_body::Body for Audited {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 
