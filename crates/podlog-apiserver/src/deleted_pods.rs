@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::http::{Answer, App, Call, Selection, Target, json_answer, read_limited};
 use crate::logs::{address, port};
+use crate::registry::codec;
 
 /// Nodes that are asked at the same time.
 const ASKED_AT_ONCE: usize = 32;
@@ -137,23 +138,29 @@ async fn visible(
     pods: Vec<Object>,
 ) -> Result<Vec<Object>, ApiError> {
     let Some(namespace) = target.namespace() else { return Ok(pods) };
-    let namespace = match app.registry.get(resource("namespaces")?, "", namespace) {
-        Ok(namespace) => namespace,
-        // Nobody has rights in it alone.
-        Err(error) if error.reason == Reason::NotFound => return Ok(pods),
-        Err(error) => return Err(error),
-    };
-    let (own, earlier): (Vec<_>, Vec<_>) = pods.into_iter().partition(|pod| is_of(&namespace, pod));
+    let namespaces = resource("namespaces")?;
+    // Where there is none, nobody has rights in it alone.
+    let Some(stored) = app.registry.find_stored(namespaces, "", namespace)? else { return Ok(pods) };
+    let namespace = codec::decode(namespaces, &stored.value, stored.mod_revision)?;
+    let (own, earlier): (Vec<_>, Vec<_>) =
+        pods.into_iter().partition(|pod| is_of(&namespace, stored.create_revision, pod));
     if earlier.is_empty() || !may_everywhere(app, call).await? {
         return Ok(own);
     }
     Ok([own, earlier].concat())
 }
 
-/// Whether the pod was made in this namespace, and not in one of its name before it.
-fn is_of(namespace: &Object, pod: &Object) -> bool {
+/// Whether the pod was made in this namespace, which has been there since `revision`, and not in one of its name before it.
+///
+/// Times have whole seconds: in the second in which the namespace was made, resource versions decide, which a store that was
+/// made anew begins anew. What has none (a static pod) belongs to the namespace from the second after.
+fn is_of(namespace: &Object, revision: u64, pod: &Object) -> bool {
     let created = |object: &Object| object.text("/metadata/creationTimestamp").parse::<Timestamp>().ok();
-    created(pod).zip(created(namespace)).is_some_and(|(pod, namespace)| pod >= namespace)
+    let Some((pod_created, namespace_created)) = created(pod).zip(created(namespace)) else { return false };
+    match pod.text("/metadata/resourceVersion").parse::<u64>() {
+        Ok(version) => pod_created >= namespace_created && version > revision,
+        Err(_) => pod_created > namespace_created,
+    }
 }
 
 /// Whether whoever asks may do the same in all namespaces.
@@ -179,16 +186,24 @@ mod tests {
 
     #[test]
     fn pods_belong_to_the_namespace_that_was_there_when_they_were_made() {
-        let created = |at: &str| Object::new(json!({"metadata": {"creationTimestamp": at}}));
-        let namespace = created("2026-01-02T00:00:00Z");
-        for (pod, expected) in [
-            ("2026-01-02T00:00:00Z", true),
-            ("2026-01-03T00:00:00Z", true),
-            ("2026-01-01T23:59:59Z", false),
-            ("", false),
-            ("x", false),
+        let created = |at: &str, version: &str| {
+            Object::new(json!({"metadata": {"creationTimestamp": at, "resourceVersion": version}}))
+        };
+        let namespace = created("2026-01-02T00:00:00Z", "9");
+        for (at, version, expected) in [
+            ("2026-01-02T00:00:00Z", "8", true),
+            ("2026-01-03T00:00:00Z", "8", true),
+            ("2026-01-02T00:00:00Z", "7", false),
+            ("2026-01-02T00:00:00Z", "6", false),
+            ("2026-01-03T00:00:00Z", "6", false),
+            ("2026-01-01T23:59:59Z", "8", false),
+            ("2026-01-02T00:00:01Z", "", true),
+            ("2026-01-02T00:00:00Z", "", false),
+            ("2026-01-01T23:59:59Z", "", false),
+            ("", "8", false),
+            ("x", "", false),
         ] {
-            assert_eq!(is_of(&namespace, &created(pod)), expected, "{pod}");
+            assert_eq!(is_of(&namespace, 7, &created(at, version)), expected, "{at} {version}");
         }
     }
 

@@ -54,6 +54,7 @@ impl Record {
                 "name": metadata.name, "namespace": metadata.namespace, "uid": metadata.uid,
                 "labels": metadata.labels, "annotations": annotations, "ownerReferences": metadata.owner_references,
                 "creationTimestamp": created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                "resourceVersion": metadata.resource_version,
             },
             "spec": {
                 "nodeName": spec.and_then(|spec| spec.node_name.as_ref()),

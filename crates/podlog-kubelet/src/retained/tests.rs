@@ -34,7 +34,7 @@ impl Node {
             "metadata": {
                 "name": "web", "namespace": "prod", "uid": uid, "labels": {"app": "web"},
                 "annotations": {"secret": "s", DEFAULT: "c"},
-                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "creationTimestamp": "2026-01-01T00:00:00Z", "resourceVersion": "12",
                 "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "u"}],
             },
             "spec": {
@@ -74,6 +74,8 @@ fn whose_the_logs_are_survives_and_holds_no_more() {
         let [pod] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!((pod.label("app"), pod.annotation(DEFAULT)), (Some("web"), Some("c")));
         assert_eq!(pod.text("/metadata/ownerReferences/0/name"), "r");
+        assert_eq!(pod.text("/metadata/creationTimestamp"), "2026-01-01T00:00:00Z");
+        assert_eq!(pod.text("/metadata/resourceVersion"), "12");
         assert_eq!(pod.at("/spec/containers"), Some(&json!([{"name": "c"}])));
         assert_eq!(pod.at("/spec/initContainers"), Some(&json!([{"name": "i"}])));
         assert_eq!(pod.integer("/logs/bytes"), Some(3));
