@@ -1,11 +1,12 @@
 //! Bad input, hostile output, and a machine that does not play along.
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::harness::{Podlog, kubectl, text, wait_for};
-use crate::standalone::Site;
+use crate::standalone::{Process, Site};
 
 fn run_to_end(podlog: &Podlog, kubectl: &Path, name: &str, command: &[&str]) {
     let mut arguments = vec!["run", name, "--image=host", "--restart=Never", "--command", "--"];
@@ -168,4 +169,43 @@ fn who_takes_his_time_keeps_nobody_waiting() {
     assert!(output.status.success() && said.contains("is content"), "{said}{}", text(&output.stderr));
     let grown = resident(server.0.id()).saturating_sub(before);
     assert!(grown < 100 << 20, "1,700 connections took {} MiB", grown >> 20);
+}
+
+#[test]
+fn crowds_that_say_nothing_keep_nobody_from_logs() {
+    let Some(kubectl) = kubectl() else { return };
+    // A quarter of them may be connections of clients, at either port.
+    let podlog = Podlog::start_with_files(800);
+    let count = "i=0; while :; do echo line $i; i=$((i+1)); sleep 0.1; done";
+    let run = ["run", "count", "--image=host", "--restart=Never", "--command", "--", "/bin/sh", "-c", count];
+    podlog.kubectl_ok(&kubectl, &run);
+    wait_for("the pod", || {
+        let phase = podlog.kubectl_ok(&kubectl, &["get", "pod", "count", "-o=jsonpath={.status.phase}"]);
+        (phase == "Running").then_some(())
+    });
+    let mut follow = podlog.kubectl_command(&kubectl, &["logs", "-f", "count"]);
+    let mut follow = Process(follow.stdout(std::process::Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(follow.0.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "line 0");
+    let node = ["get", "node", "node-a", "-o=jsonpath={.status.daemonEndpoints.kubeletEndpoint.Port}"];
+    let kubelet: u16 = podlog.kubectl_ok(&kubectl, &node).parse().unwrap();
+    let begun = std::time::Instant::now();
+    let mut crowd = Vec::new();
+    for port in [podlog.port(), kubelet] {
+        crowd.extend((0..300).map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).unwrap()));
+    }
+    for raw in ["/metrics", "/api/v1/nodes/node-a/proxy/metrics"] {
+        assert!(podlog.kubectl_ok(&kubectl, &["logs", "count", "--limit-bytes=6"]).starts_with("line 0"));
+        let metrics = podlog.kubectl_ok(&kubectl, &["get", "--raw", raw]);
+        let closed = metrics.lines().find_map(|line| {
+            line.strip_prefix("podlog_connections_closed_total{caller=\"unknown\"} ")?.parse::<u32>().ok()
+        });
+        assert!(closed.is_some_and(|closed| (100..=301).contains(&closed)), "{raw}: {closed:?}");
+    }
+    let took = begun.elapsed().as_millis();
+    let mut expected: u128 = 1;
+    while expected < took / 100 {
+        assert_eq!(lines.next().unwrap().unwrap(), format!("line {expected}"), "the follow broke off");
+        expected += 1;
+    }
 }

@@ -32,11 +32,34 @@ impl Podlog {
         podlog
     }
 
+    /// Starts one that may open so many files.
+    pub(crate) fn start_with_files(files: u32) -> Self {
+        let mut podlog = Podlog { home: tempfile::tempdir().unwrap(), up: None };
+        let up = podlog.up_command();
+        let mut limited = Command::new("sh");
+        limited
+            .args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")])
+            .arg(up.get_program())
+            .args(up.get_args())
+            .envs(up.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .current_dir(ROOT);
+        podlog.begin(limited);
+        podlog
+    }
+
     /// Starts `podlog up` on the same data directory and waits until it is ready.
     pub(crate) fn up(&mut self, arguments: &[&str]) {
-        let mut up = self
-            .command(&["up", "--secure-port=0", "--kubelet-port=0", "--node-name=node-a"])
-            .args(arguments)
+        let mut up = self.up_command();
+        up.args(arguments);
+        self.begin(up);
+    }
+
+    fn up_command(&self) -> Command {
+        self.command(&["up", "--secure-port=0", "--kubelet-port=0", "--node-name=node-a"])
+    }
+
+    fn begin(&mut self, mut up: Command) {
+        let mut up = up
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::from(std::fs::File::create(self.path("up.stderr")).unwrap()))

@@ -140,6 +140,7 @@ impl ApiServer {
         tasks.spawn(keeper.run(shutdown.clone()));
         tasks.close();
         let (authorizer, auditor) = (app.authorizer.clone(), app.auditor.clone());
+        let server = server.with_metrics(&app.metrics.registry);
         let serving = tokio::spawn(server.serve(Arc::new(ApiHandler(app)), shutdown.clone()));
         Ok(ApiServer { address, registry, authorizer, auditor, shutdown, serving, tasks })
     }

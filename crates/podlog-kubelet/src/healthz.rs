@@ -1,5 +1,6 @@
 //! The plain health port: `/healthz` for supervisors of this machine.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,11 +11,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// Connections at once; more wait. Nobody needs to ask more than now and then.
+/// Connections at once; for a further one the oldest is closed, which has said nothing yet: every request is answered at once.
 const MAX_CONNECTIONS: usize = 64;
+/// After an accept that failed, e.g. for want of files.
+const PAUSE: Duration = Duration::from_millis(50);
 /// For a request's head.
 const HEAD: Duration = Duration::from_secs(10);
 
@@ -25,16 +28,23 @@ pub(crate) async fn serve(address: SocketAddr, shutdown: CancellationToken) {
         Err(error) => return tracing::error!(%address, %error, "cannot listen on the health port"),
     };
     let mut connections = JoinSet::new();
+    let mut oldest = VecDeque::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
-                let Ok((tcp, _)) = accepted else { continue };
+            Some(_) = connections.join_next() => oldest.retain(|connection: &AbortHandle| !connection.is_finished()),
+            accepted = listener.accept() => {
+                let Ok((tcp, _)) = accepted else {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                };
+                if connections.len() >= MAX_CONNECTIONS && let Some(oldest) = oldest.pop_front() {
+                    oldest.abort();
+                }
                 let mut server = http1::Builder::new();
                 server.timer(TokioTimer::new()).header_read_timeout(HEAD).keep_alive(false);
                 let connection = server.serve_connection(TokioIo::new(tcp), service_fn(answer));
-                connections.spawn(async move { drop(connection.await) });
+                oldest.push_back(connections.spawn(async move { drop(connection.await) }));
             }
         }
     }
@@ -50,4 +60,38 @@ async fn answer(request: Request<Incoming>) -> Result<Response<String>, Infallib
     let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(http::header::CONTENT_TYPE, plain);
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn crowds_that_say_nothing_keep_nobody_out() {
+        let free = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(serve(address, shutdown.clone()));
+        let mut crowd = Vec::new();
+        let asked = async {
+            while crowd.len() < 2 * MAX_CONNECTIONS {
+                // It may not listen yet.
+                crowd.extend(TcpStream::connect(address).await);
+                tokio::task::yield_now().await;
+            }
+            let mut tcp = TcpStream::connect(address).await.unwrap();
+            tcp.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            tcp.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let answer = tokio::time::timeout(HEAD / 2, asked).await.expect("it has to wait");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"), "{answer}");
+        shutdown.cancel();
+        serving.await.unwrap();
+    }
 }

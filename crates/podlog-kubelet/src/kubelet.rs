@@ -142,6 +142,7 @@ impl Kubelet {
         let pods = Pods::default();
         let gate = Gate::new(&options.config, options.client_ca.as_deref(), client.as_ref(), &facts.name)?;
         let metrics = Registry::new();
+        let server = server.with_metrics(&metrics);
         let mut eviction = EvictionManager::new(context.clone(), pods.clone(), &metrics);
         eviction.prepare().await;
         let pressures = context.pressures.clone();

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::reload::Reloading;
+use crate::server::room::Stranger;
 use crate::tls::{load_roots, provider};
 use crate::{Authenticator, AuthnError, Peer, TlsError};
 
@@ -185,7 +186,14 @@ impl Authenticator for UnionAuthenticator {
         let mut errors = Vec::new();
         for member in &self.members {
             match member.authenticate(request, peer).await {
-                Ok(Some(user)) => return Ok(Some(authenticated(user))),
+                Ok(Some(user)) => {
+                    if !user.is_anonymous()
+                        && let Some(stranger) = request.extensions.get::<Stranger>()
+                    {
+                        stranger.is_introduced();
+                    }
+                    return Ok(Some(authenticated(user)));
+                }
                 Ok(None) => {}
                 Err(error) => errors.push(error.0),
             }

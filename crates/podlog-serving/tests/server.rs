@@ -300,16 +300,6 @@ async fn draining_nothing_is_immediate() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait() {
-    let world = world(Limits { max_connections: 1, ..Limits::default() }).await;
-    let first = world.tls(Http1, None).await.unwrap();
-    let second = tokio::time::timeout(Duration::from_millis(100), world.tls(Http1, None)).await;
-    assert!(second.is_err());
-    drop(first);
-    world.tls(Http1, None).await.unwrap();
-}
-
-#[tokio::test]
 async fn slow_clients_are_left_behind() {
     let short = Duration::from_millis(100);
     let limits =

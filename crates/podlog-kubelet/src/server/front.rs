@@ -95,6 +95,7 @@ impl Front {
         let mut tasks = JoinSet::new();
         let endings = watch::Sender::new(0);
         let registry = Registry::new();
+        let server = server.with_metrics(&registry);
         let (compatibility, ended) = (options.compatibility, endings.subscribe());
         let journal = options.config.container_log_journal.clone();
         let handler = FrontServer {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use http::header::CONNECTION;
 use http::{Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -23,8 +24,12 @@ use super::Limits;
 use super::passage::{Noted, Passage, hold_little};
 use super::protocol;
 use super::requests::{Counted, CountedBody, Idleness, Leaving, Requests};
+use super::room::{Guest, Seat};
 use crate::tls::ServerStream;
-use crate::{Handler, Peer, ServerTls, SparseBuffers, text_body};
+use crate::{Body, Handler, Peer, ServerTls, SparseBuffers, text_body};
+
+/// For a client that is not busy to leave; then its connection is closed.
+const PARTING: Duration = Duration::from_millis(50);
 
 /// What the connections of a server share.
 pub(super) struct Connections {
@@ -70,27 +75,36 @@ impl Connections {
     }
 
     /// Serves a connection to its end.
-    pub(super) async fn serve(self: &Arc<Self>, tcp: TcpStream, address: SocketAddr) {
+    pub(super) async fn serve(self: &Arc<Self>, tcp: TcpStream, address: SocketAddr, seat: Seat) {
         if let Err(error) = tune(&tcp, &self.limits) {
             tracing::debug!(%address, %error, "cannot set the options of a socket");
         }
         // What is large lies apart: a task has room for all that it ever holds, as long as it lives.
         let handshake = Box::pin(self.tls.handshake(tcp));
         let handshake = tokio::time::timeout(self.limits.handshake_timeout, handshake);
-        match self.shutdown.run_until_cancelled(handshake).await {
-            Some(Ok(Ok(tls))) => self.serve_http(Box::new(tls), address).await,
+        let shaken = tokio::select! {
+            shaken = self.shutdown.run_until_cancelled(handshake) => shaken,
+            () = seat.guest.asked_to_leave() => None,
+        };
+        match shaken {
+            Some(Ok(Ok(tls))) => self.serve_http(Box::new(tls), address, seat).await,
             Some(Ok(Err(error))) => tracing::debug!(%address, %error, "TLS handshake failed"),
             Some(Err(_)) => tracing::debug!(%address, "TLS handshake took too long"),
             None => {}
         }
     }
 
-    async fn serve_http(self: &Arc<Self>, tls: Box<ServerStream<TcpStream>>, address: SocketAddr) {
+    async fn serve_http(
+        self: &Arc<Self>,
+        tls: Box<ServerStream<TcpStream>>,
+        address: SocketAddr,
+        seat: Seat,
+    ) {
         let is_http2 = tls.state().alpn_protocol() == Some(b"h2");
         let client = Arc::new(Client {
             connections: self.clone(),
             peer: Peer { address, certificate_chain: certificates(&tls) },
-            active: Arc::default(),
+            seat,
             upgraded: Arc::default(),
             passage: Arc::default(),
         });
@@ -100,7 +114,8 @@ impl Connections {
             // Gone with the answer's head, while its body may last.
             Box::pin(async move { client.answer(request).await })
         });
-        let active = &client.active;
+        let guest: &Guest = &client.seat.guest;
+        let active = &guest.active;
         let serve = || match is_http2 {
             true => protocol::http2(&self.limits, io, service),
             false => protocol::http1(&self.limits, io, service),
@@ -108,6 +123,7 @@ impl Connections {
         let mut connection = SparseBuffers::for_connection(serve);
         let mut check = interval(self.limits.idle_timeout / 3);
         let mut idleness = Idleness::begins(Instant::now());
+        let mut patience = self.limits.idle_timeout;
         let mut leaving = None;
         let mut ending = false;
         loop {
@@ -136,6 +152,15 @@ impl Connections {
                     ending = true;
                     connection.as_mut().graceful_shutdown();
                 }
+                () = guest.asked_to_leave() => {
+                    if guest.can_leave() && !guest.is_known() {
+                        return;
+                    }
+                    // What crosses the word on its way is answered.
+                    (patience, ending) = (PARTING, true);
+                    check = interval_at(Instant::now() + PARTING, PARTING);
+                    connection.as_mut().graceful_shutdown();
+                }
                 now = check.tick() => {
                     if leaving.as_mut().is_some_and(|leaving| leaving.is_over(active)) {
                         return;
@@ -144,7 +169,7 @@ impl Connections {
                         tracing::debug!(%address, "a client does not read what it asked for");
                         return;
                     }
-                    if idleness.look(active, now) >= self.limits.idle_timeout {
+                    if idleness.look(active, now) >= patience {
                         if ending {
                             return;
                         }
@@ -155,6 +180,7 @@ impl Connections {
             }
         }
         // What was upgraded goes on without HTTP.
+        client.seat.stays();
         client.upgraded.none_left().await;
     }
 }
@@ -163,7 +189,7 @@ impl Connections {
 struct Client {
     connections: Arc<Connections>,
     peer: Peer,
-    active: Arc<Requests>,
+    seat: Seat,
     upgraded: Arc<Requests>,
     passage: Arc<Passage>,
 }
@@ -171,7 +197,13 @@ struct Client {
 impl Client {
     async fn answer(&self, mut request: Request<Incoming>) -> Result<Response<CountedBody>, Infallible> {
         let Connections { handler, requests, cut, .. } = &*self.connections;
-        let counted = [Counted::new(requests), Counted::new(&self.active)];
+        let guest = &self.seat.guest;
+        let counted = [Counted::new(requests), Counted::new(&guest.active)];
+        let _working = guest.works();
+        let stranger = self.seat.stranger();
+        if let Some(stranger) = &stranger {
+            request.extensions_mut().insert(stranger.clone());
+        }
         let is_http2 = request.version() == Version::HTTP_2;
         if request.extensions().get::<OnUpgrade>().is_some() {
             request.extensions_mut().insert(self.after_upgrade());
@@ -184,7 +216,10 @@ impl Client {
             response
         });
         if is_http2 && response.headers_mut().remove(CONNECTION).is_some_and(|value| value == "close") {
-            self.active.set_last();
+            guest.active.set_last();
+        }
+        if let Some(stranger) = stranger.filter(|_| lasts(&response)) {
+            stranger.is_introduced();
         }
         Ok(response.map(|body| CountedBody::new(body, counted, cut, &self.passage)))
     }
@@ -198,6 +233,12 @@ impl Client {
             ping: limits.ping,
         }
     }
+}
+
+/// Whether somebody is being served for as long as he wants.
+fn lasts(response: &Response<Body>) -> bool {
+    let is_stream = response.body().size_hint().exact().is_none() && !response.body().is_end_stream();
+    response.status() == StatusCode::SWITCHING_PROTOCOLS || response.status().is_success() && is_stream
 }
 
 /// What a stream that leaves HTTP behind is held to.

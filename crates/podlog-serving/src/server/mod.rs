@@ -4,6 +4,7 @@ pub(crate) mod connection;
 mod passage;
 mod protocol;
 pub(crate) mod requests;
+pub(crate) mod room;
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,13 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::metrics::Registry;
 use crate::{Handler, ServerTls};
 use connection::Connections;
+use room::{Room, Seat};
 
 /// Pause after an accept that failed for want of resources.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -27,8 +29,9 @@ const CUT_LINGER: Duration = Duration::from_secs(1);
 /// What a client may use of a server, and how the server ends.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at once; further ones wait to be accepted. Default 10 000, but at most a quarter of the files that the
-    /// process may open: a crowd at the door shall not keep those inside from their work.
+    /// Connections at once. For a further one another is closed: of those whose callers are unknown the oldest that comes from where
+    /// most come from, else one that is idle. While all are being served it waits. Default 10 000, but at most a quarter of the
+    /// files that the process may open: a crowd at the door shall not keep those inside from their work.
     pub max_connections: usize,
     /// Requests at once on one HTTP/2 connection. Default 250, as Go's.
     pub max_concurrent_streams: u32,
@@ -113,6 +116,7 @@ pub struct Server {
     address: SocketAddr,
     tls: ServerTls,
     limits: Limits,
+    metrics: Registry,
 }
 
 impl Server {
@@ -124,7 +128,13 @@ impl Server {
         let refused = |source| ServeError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        Ok(Server { listener, address, tls, limits })
+        Ok(Server { listener, address, tls, limits, metrics: Registry::new() })
+    }
+
+    /// Counts there what it has to turn away.
+    pub fn with_metrics(mut self, metrics: &Registry) -> Self {
+        self.metrics = metrics.clone();
+        self
     }
 
     /// Where it listens, the port in particular.
@@ -135,22 +145,19 @@ impl Server {
     /// Serves until `shutdown`, then drains: no new connections; answers of known length get `grace` to finish, streams
     /// `stream_grace` to end by themselves; what is left is cut, so that its client sees an error.
     pub async fn serve(self, handler: Arc<dyn Handler>, shutdown: CancellationToken) -> Drained {
-        let Server { listener, address, tls, limits } = self;
-        let slots = Arc::new(Semaphore::new(limits.max_connections));
+        let Server { listener, address, tls, limits, metrics } = self;
+        let room = Arc::new(Room::new(limits.max_connections, &metrics));
         let tasks = TaskTracker::new();
         let connections = Arc::new(Connections::new(handler, &tls, limits.clone(), shutdown.clone()));
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
-                accepted = accept(&listener, &slots) => accepted,
+                accepted = accept(&listener, &room) => accepted,
             };
             match accepted {
-                Ok((tcp, peer, slot)) => {
+                Ok((tcp, peer, seat)) => {
                     let connections = connections.clone();
-                    tasks.spawn(async move {
-                        connections.serve(tcp, peer).await;
-                        drop(slot);
-                    });
+                    tasks.spawn(async move { connections.serve(tcp, peer, seat).await });
                 }
                 Err(error) => pause_after(&error, address).await,
             }
@@ -160,16 +167,10 @@ impl Server {
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    if slots.available_permits() == 0 {
-        tracing::warn!("connection limit reached, new connections wait");
-    }
-    let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
+async fn accept(listener: &TcpListener, room: &Arc<Room>) -> io::Result<(TcpStream, SocketAddr, Seat)> {
     let (tcp, peer) = listener.accept().await?;
-    Ok((tcp, peer, slot))
+    let seat = room.seat(peer.ip()).await;
+    Ok((tcp, peer, seat))
 }
 
 async fn pause_after(error: &io::Error, address: SocketAddr) {
