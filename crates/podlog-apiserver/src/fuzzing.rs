@@ -51,7 +51,7 @@ pub fn key_set(document: &Value) -> usize {
 
 /// Whom a proxy's headers name.
 pub fn request_header(request: &Parts, config: &RequestHeaderConfig) -> Option<UserInfo> {
-    request_header::named(request, config)
+    request_header::named(request, config).ok().flatten()
 }
 
 /// The URL of a webhook, by its file.

@@ -1,6 +1,7 @@
 //! Users that a proxy in front of us names in headers (`k8s.io/apiserver/pkg/authentication/request/headerrequest`).
 
 use async_trait::async_trait;
+use http::HeaderValue;
 use http::request::Parts;
 use podlog_api::{UserInfo, query};
 use podlog_serving::{Authenticator, AuthnError, Peer, TlsError, X509Authenticator};
@@ -30,20 +31,21 @@ impl Authenticator for RequestHeaderAuthenticator {
         if !names.is_empty() && !names.contains(&proxy.username) {
             return Err(AuthnError(format!("subject with cn={} is not in the allowed list", proxy.username)));
         }
-        Ok(named(request, &self.config))
+        named(request, &self.config)
     }
 }
 
-pub(crate) fn named(request: &Parts, config: &RequestHeaderConfig) -> Option<UserInfo> {
-    let values = |name: &String| {
-        let values = request.headers.get_all(name.as_str());
-        values.iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect::<Vec<_>>()
+/// Whom the headers name; an error where a name cannot be read, which must not be taken for none: the request would be the proxy's.
+pub(crate) fn named(request: &Parts, config: &RequestHeaderConfig) -> Result<Option<UserInfo>, AuthnError> {
+    let values = |names: &[String]| -> Result<Vec<String>, AuthnError> {
+        names.iter().flat_map(|name| request.headers.get_all(name.as_str())).map(text).collect()
     };
-    let first = |names: &[String]| names.iter().flat_map(values).find(|value| !value.is_empty());
+    let first = |names: &[String]| Ok(values(names)?.into_iter().find(|value| !value.is_empty()));
+    let Some(username) = first(&config.username_headers)? else { return Ok(None) };
     let mut user = UserInfo {
-        username: first(&config.username_headers)?,
-        uid: first(&config.uid_headers).unwrap_or_default(),
-        groups: config.group_headers.iter().flat_map(values).collect(),
+        username,
+        uid: first(&config.uid_headers)?.unwrap_or_default(),
+        groups: values(&config.group_headers)?,
         ..UserInfo::default()
     };
     for (name, value) in &request.headers {
@@ -51,12 +53,17 @@ pub(crate) fn named(request: &Parts, config: &RequestHeaderConfig) -> Option<Use
             .extra_header_prefixes
             .iter()
             .find_map(|prefix| name.as_str().strip_prefix(prefix.to_ascii_lowercase().as_str()));
-        if let (Some(key), Ok(value)) = (key, value.to_str()) {
+        if let Some(key) = key {
             let key = query::unescape_path(key).unwrap_or_else(|| key.to_owned());
-            user.extra.entry(key).or_default().push(value.to_owned());
+            user.extra.entry(key).or_default().push(text(value)?);
         }
     }
-    Some(user)
+    Ok(Some(user))
+}
+
+fn text(value: &HeaderValue) -> Result<String, AuthnError> {
+    let text = std::str::from_utf8(value.as_bytes());
+    text.map(str::to_owned).map_err(|_| AuthnError("a header of the proxy is not UTF-8".to_owned()))
 }
 
 #[cfg(test)]
@@ -80,11 +87,17 @@ mod tests {
             .header("X-Remote-Group", "b")
             .header("X-Remote-Extra-Example.com%2fscope", "s");
         let parts = request.body(()).unwrap().into_parts().0;
-        let user = named(&parts, &config).unwrap();
+        let user = named(&parts, &config).unwrap().unwrap();
         assert_eq!((user.username.as_str(), user.uid.as_str()), ("ann", "7"));
         assert_eq!(user.groups, ["a", "b"]);
         assert_eq!(user.extra["example.com/scope"], ["s"]);
         let nobody = http::Request::builder().header("X-Remote-Group", "a").body(()).unwrap().into_parts().0;
-        assert_eq!(named(&nobody, &config), None);
+        assert_eq!(named(&nobody, &config).unwrap(), None);
+        let called = |name: &[u8]| {
+            let request = http::Request::builder().header("X-Remote-User", name).body(()).unwrap();
+            named(&request.into_parts().0, &config).map(|user| user.map(|user| user.username))
+        };
+        assert_eq!(called("jürgen".as_bytes()).unwrap().as_deref(), Some("jürgen"));
+        assert!(called(b"j\xfcrgen").is_err());
     }
 }

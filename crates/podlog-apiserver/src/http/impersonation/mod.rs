@@ -2,7 +2,7 @@
 
 mod modes;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use podlog_api::{ApiError, Attributes, UserInfo, go, query, rbac};
 use podlog_serving::{Authorizer, Refusal, authorize};
 
@@ -79,14 +79,13 @@ async fn ask(user: &UserInfo, right: &Attributes, authorizer: &dyn Authorizer) -
 }
 
 fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>, ApiError> {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-    let groups: Vec<String> =
-        headers.get_all(GROUP).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect();
-    let mut user = UserInfo { username: text(USER), uid: text(UID), groups, ..UserInfo::default() };
+    let one = |name: &str| headers.get(name).map_or(Ok(String::new()), text);
+    let groups = headers.get_all(GROUP).iter().map(text).collect::<Result<_, _>>()?;
+    let mut user = UserInfo { username: one(USER)?, uid: one(UID)?, groups, ..UserInfo::default() };
     for (name, value) in headers {
         let Some(key) = name.as_str().strip_prefix(EXTRA) else { continue };
         let key = query::unescape_path(key).unwrap_or_else(|| key.to_owned());
-        user.extra.entry(key).or_default().push(value.to_str().unwrap_or_default().to_owned());
+        user.extra.entry(key).or_default().push(text(value)?);
     }
     if user == UserInfo::default() {
         return Ok(None);
@@ -96,6 +95,13 @@ fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>, ApiError> {
         return Err(ApiError::bad_request(format!("requested {wanted} without impersonating a user name")));
     }
     Ok(Some(user))
+}
+
+/// Names may be of any script. One that cannot be read must not be taken for none: the request would be made by whoever asks.
+fn text(value: &HeaderValue) -> Result<String, ApiError> {
+    let text = std::str::from_utf8(value.as_bytes());
+    let refused = |_| ApiError::bad_request("a header that says as whom to act is not UTF-8");
+    text.map(str::to_owned).map_err(refused)
 }
 
 fn service_account(username: &str) -> Option<(&str, &str)> {
@@ -145,7 +151,7 @@ mod tests {
 
     #[test]
     fn identities() {
-        let rows: [Row<'_>; 5] = [
+        let rows: [Row<'_>; 6] = [
             (&[], None),
             (&[("impersonate-user", "bob")], Some(("bob", &["system:authenticated"]))),
             (
@@ -163,6 +169,10 @@ mod tests {
                 &[("impersonate-user", "system:anonymous")],
                 Some(("system:anonymous", &["system:unauthenticated"])),
             ),
+            (
+                &[("impersonate-user", "jürgen"), ("impersonate-group", "größte")],
+                Some(("jürgen", &["größte", "system:authenticated"])),
+            ),
         ];
         for (sent, expected) in rows {
             let mut map = HeaderMap::new();
@@ -175,6 +185,13 @@ mod tests {
                 .map(|u| (u.username.as_str(), u.groups.iter().map(String::as_str).collect::<Vec<_>>()));
             assert_eq!(found, expected.map(|(name, groups)| (name, groups.to_vec())));
         }
+        let unreadable =
+            HeaderMap::from_iter([(USER.parse().unwrap(), HeaderValue::from_bytes(b"j\xfcrgen").unwrap())]);
+        assert_eq!(
+            wanted(&unreadable).unwrap_err().code,
+            400,
+            "whoever asks does not act as themselves instead"
+        );
         let rows = [
             (
                 ("impersonate-group", "a"),
