@@ -6,10 +6,10 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 use podlog_api::selector::SelectorOperator;
-use podlog_api::{Attributes, Decision, Object, Selectors, UserInfo};
+use podlog_api::{Attributes, Decision, Object, Selectors, UserInfo, go};
 
 use crate::registry::Registry;
-use crate::registry::admission::node_restriction::{LEASE_NAMESPACE, node_of};
+use crate::registry::admission::node_restriction::{LEASE_NAMESPACE, MIRROR, node_of};
 use crate::registry::binding::pods as pods_kind;
 use crate::registry::references;
 
@@ -60,6 +60,10 @@ pub(super) fn authorize(
     else {
         return no_opinion("");
     };
+    // Pods that wait for a node are on no node, not on one without a name.
+    if node.is_empty() {
+        return no_opinion(format!("unknown node for user {}", go::quote(&user.username)));
+    }
     let asked = Asked { node, verb, subresource, namespace, name };
     match (group.as_str(), resource.as_str()) {
         ("", "nodes") => nodes(&asked),
@@ -170,7 +174,8 @@ fn related(
     kind: &str,
     relates: impl Fn(&Object) -> bool,
 ) -> Decision {
-    let proves = |pod: &Object| runs_on(pod, asked.node) && relates(pod);
+    // Mirrors are made by nodes, so they prove nothing.
+    let proves = |pod: &Object| runs_on(pod, asked.node) && pod.annotation(MIRROR).is_none() && relates(pod);
     let need = [asked.node, kind, asked.namespace, asked.name].map(str::to_owned);
     let known = proofs.0.lock().get(&need).cloned();
     let known = known.and_then(|pod| registry.find(pods_kind(), asked.namespace, &pod).ok().flatten());
@@ -309,6 +314,36 @@ mod tests {
         for (question, selector, expected) in rows {
             assert_eq!(says(&registry, &proofs, question, selector), expected, "{question} {selector}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_has_the_name_of_no_node_and_who_makes_up_pods_sees_nothing() {
+        let registry = Registry::new(Arc::new(RedbStore::in_memory().unwrap()));
+        crate::bootstrap::ensure(&registry).await.unwrap();
+        let accounts = find("", "v1", "serviceaccounts").unwrap();
+        let account = Object::new(json!({"metadata": {"name": "default"}}));
+        registry.create(accounts, "default", account).await.unwrap();
+        let volumes = json!([{"name": "v", "secret": {"secretName": "s"}}]);
+        let containers = json!([{"name": "c", "image": "i"}]);
+        let waiting =
+            json!({"metadata": {"name": "waiting"}, "spec": {"containers": containers, "volumes": volumes}});
+        let mirror = json!({"metadata": {"name": "mirror", "annotations": {MIRROR: "x"}},
+            "spec": {"nodeName": "n1", "containers": containers, "volumes": volumes}});
+        for pod in [waiting, mirror] {
+            registry.create(pods_kind(), "default", Object::new(pod)).await.unwrap();
+        }
+        let proofs = Proofs::default();
+        let nameless = UserInfo {
+            username: "system:node:".into(),
+            groups: vec!["system:nodes".into()],
+            ..UserInfo::default()
+        };
+        for question in ["get secrets default s", "get pods default waiting", "patch nodes/status - n1"] {
+            let decision = authorize(&registry, &proofs, &nameless, &attributes(question, ""));
+            assert_eq!(decision, Decision::NoOpinion("unknown node for user \"system:node:\"".into()));
+        }
+        let said = says(&registry, &proofs, "get secrets default s", "");
+        assert_eq!(said, "no relationship found between node 'n1' and this object");
     }
 
     #[tokio::test]

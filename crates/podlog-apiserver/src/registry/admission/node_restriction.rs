@@ -9,7 +9,10 @@ use serde_json::Value;
 
 use crate::registry::{Part, Registry, references};
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
+/// The annotation of a pod that a kubelet has from a file.
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Which claims a pod has devices by.
+const CLAIMS: &str = "/status/resourceClaimStatuses";
 /// Where the leases of nodes are.
 pub(crate) const LEASE_NAMESPACE: &str = "kube-node-lease";
 
@@ -37,6 +40,9 @@ pub(super) fn create(
         }
         "Node" if object.name() != node => {
             refuse(format!("node \"{node}\" is not allowed to modify node \"{}\"", object.name()))
+        }
+        "Node" if !object.array("/metadata/ownerReferences").is_empty() => {
+            refuse(format!("node \"{node}\" is not allowed to modify ownerReferences"))
         }
         "Node" => match forbidden_labels(object, None).as_str() {
             "" => Ok(()),
@@ -69,11 +75,18 @@ pub(super) fn update(
         "Pod" if new.at("/metadata/labels") != old.at("/metadata/labels") => {
             refuse(format!("node \"{node}\" cannot update labels through pod status"))
         }
+        "Pod" if new.at(CLAIMS) != old.at(CLAIMS) => {
+            refuse(format!("node \"{node}\" cannot update resource claim statues"))
+        }
         "Node" if old.name() != node => {
             refuse(format!("node \"{node}\" is not allowed to modify node \"{}\"", old.name()))
         }
         "Node" if new.at("/spec/taints") != old.at("/spec/taints") => {
             refuse(format!("node \"{node}\" is not allowed to modify taints"))
+        }
+        // Garbage collection would delete it, and the next of its name has no taints.
+        "Node" if new.at("/metadata/ownerReferences") != old.at("/metadata/ownerReferences") => {
+            refuse(format!("node \"{node}\" is not allowed to modify ownerReferences"))
         }
         "Node" => match forbidden_labels(new, Some(old)).as_str() {
             "" => Ok(()),
@@ -183,8 +196,10 @@ fn reference(pod: &Object) -> Option<&'static str> {
     if volumes.iter().any(projects) {
         return Some("clustertrustbundles");
     }
-    let claims = volumes.iter().any(|volume| volume.get("persistentVolumeClaim").is_some());
-    claims.then_some("persistentvolumeclaims")
+    if volumes.iter().any(|volume| volume.get("persistentVolumeClaim").is_some()) {
+        return Some("persistentvolumeclaims");
+    }
+    (!pod.array("/spec/resourceClaims").is_empty()).then_some("resourceclaims")
 }
 
 fn own_uid(registry: &Registry, node: &str) -> Result<String, ApiError> {
@@ -283,6 +298,21 @@ mod tests {
         assert!(update(&user, pods, Part::Main, &pod("n1"), &pod("n1")).is_err());
         assert!(update(&user, pods, Part::EphemeralContainers, &pod("n1"), &pod("n1")).is_err());
         assert!(update(&user, pods, Part::Status, &pod("n2"), &pod("n2")).is_err());
+        let mut claimed = pod("n1");
+        claimed.0["status"] =
+            json!({"resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "theirs"}]});
+        assert!(update(&user, pods, Part::Status, &claimed, &pod("n1")).is_err());
+        assert!(update(&user, pods, Part::Status, &claimed, &claimed).is_ok());
+        let mut owned = node("n1");
+        owned
+            .metadata_mut()
+            .insert("ownerReferences".into(), json!([{"kind": "Node", "name": "none", "uid": "u"}]));
+        for part in [Part::Main, Part::Status] {
+            let why = said(update(&user, nodes, part, &owned, &node("n1")));
+            assert_eq!(why, "node \"n1\" is not allowed to modify ownerReferences");
+            assert!(update(&user, nodes, part, &owned, &owned).is_ok());
+        }
+        assert!(create(&user, nodes, &owned).is_err());
         assert!(delete(&user, pods, &pod("n1")).is_ok());
         assert!(delete(&user, pods, &pod("n2")).is_err());
         assert!(create(&user, leases, &lease("kube-node-lease", "n1")).is_ok());
@@ -344,6 +374,10 @@ mod tests {
             (
                 with("/spec/volumes", json!([{"persistentVolumeClaim": {"claimName": "c"}}])),
                 refers("persistentvolumeclaims"),
+            ),
+            (
+                with("/spec/resourceClaims", json!([{"name": "gpu", "resourceClaimName": "theirs"}])),
+                refers("resourceclaims"),
             ),
             (
                 with("/spec/volumes", json!([{"projected": {"sources": [{"clusterTrustBundle": {}}]}}])),
