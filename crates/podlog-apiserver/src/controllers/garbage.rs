@@ -123,11 +123,14 @@ fn has_finalizer(object: &Object, finalizer: &str) -> bool {
     object.array("/metadata/finalizers").iter().any(|known| known == finalizer)
 }
 
-/// The key of an owner, if its kind is served.
+/// The key of an owner, if its kind is served. What is in no namespace cannot say in which its owner is.
 fn owner_key(object: &Object, owner: &Value) -> Option<Key> {
     let text = |key: &str| owner[key].as_str().unwrap_or_default();
     let resource = resource::by_api_version(text("apiVersion"), text("kind"))?;
     let namespace = if resource.namespaced { object.namespace() } else { "" };
+    if resource.namespaced && namespace.is_empty() {
+        return None;
+    }
     Some(Key { kind: Some(resource.schema), ..Key::named(namespace, text("name")) })
 }
 
@@ -144,7 +147,7 @@ enum Owner {
 
 fn look_up(object: &Object, owner: &Value, objects: &dyn Objects) -> Result<Owner, ApiError> {
     let Some(key) = owner_key(object, owner) else {
-        // Of a kind that we do not know nothing can be said, so nothing is deleted.
+        // Of what cannot be looked up nothing can be said, so nothing is deleted.
         return Ok(Owner::Solid);
     };
     let found = match resource_of(&key) {
@@ -344,6 +347,18 @@ mod tests {
         ];
         for (objects, expected) in rows {
             assert_eq!(look(kinds::replica_sets(), "a", objects.clone()), expected, "{objects:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_no_namespace_does_not_go_with_an_owner_that_is_in_one() {
+        let mut node = object("Node", "n", json!([owner("a")]), Value::Null);
+        node.metadata_mut().remove("namespace");
+        let key = Key { kind: Some(kinds::nodes().schema), ..Key::named("", "n") };
+        for owners in [vec![], vec![object("ReplicaSet", "a", json!([]), Value::Null)]] {
+            let listed = Listed([vec![node.clone()], owners].concat());
+            let collector = GarbageCollector::default();
+            assert_eq!(collector.reconcile(&key, &listed, Timestamp::UNIX_EPOCH).unwrap(), []);
         }
     }
 
