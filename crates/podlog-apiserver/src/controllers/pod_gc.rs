@@ -41,10 +41,15 @@ impl Controller for PodGc {
             let newly = change.previous.is_none_or(|previous| previous.text("/spec/nodeName").is_empty());
             return Ok(if bound && newly { vec![Key::of(change.object)] } else { Vec::new() });
         }
+        let (name, mut missing) = (change.object.name(), self.missing.lock());
         if !change.is_deletion {
+            missing.remove(name);
             return Ok(Vec::new());
         }
-        pods_on(objects, change.object.name())
+        // From now on, whatever became of one of its name before.
+        missing.insert(name.to_owned(), Instant::now());
+        drop(missing);
+        pods_on(objects, name)
     }
 
     fn reconcile(&self, key: &Key, objects: &dyn Objects, now: Timestamp) -> Result<Vec<Action>, ApiError> {
@@ -108,7 +113,32 @@ mod tests {
             panic!("{late:?}")
         };
         assert_eq!(object.0["status"]["phase"], "Failed");
-        let done = Object::new(json!({"kind": "Pod", "status": {"phase": "Succeeded"}}));
+        let done =
+            Object::new(json!({"metadata": {"name": "p"}, "kind": "Pod", "status": {"phase": "Succeeded"}}));
         assert_eq!(decide(&done, QUARANTINE, now).len(), 1);
+    }
+
+    #[test]
+    fn a_node_that_came_back_is_missed_from_when_it_went_last() {
+        let collector = PodGc::default();
+        let pod =
+            json!({"kind": "Pod", "metadata": {"name": "p", "namespace": "ns"}, "spec": {"nodeName": "n"}});
+        let pods = Listed(vec![Object::new(pod)]);
+        let key = Key::named("ns", "p");
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let long_ago = Instant::now().checked_sub(QUARANTINE).unwrap();
+        let node = Object::new(json!({"kind": "Node", "metadata": {"name": "n"}}));
+        let happens = |is_deletion| {
+            let (resource, object) = (kinds::nodes(), &node);
+            collector.keys(&Change { resource, object, previous: None, is_deletion }, &pods).unwrap()
+        };
+        let waits = || matches!(collector.reconcile(&key, &pods, now).unwrap()[..], [Action::Requeue(_)]);
+        collector.missing.lock().insert("n".into(), long_ago);
+        assert!(!waits());
+        assert_eq!(happens(false), []);
+        assert!(waits());
+        collector.missing.lock().insert("n".into(), long_ago);
+        assert_eq!(happens(true), std::slice::from_ref(&key));
+        assert!(waits());
     }
 }
