@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::http::{Answer, App, Call, Selection, Target, json_answer, read_limited};
 use crate::logs::{address, port};
 use crate::registry::codec;
+use crate::store::KeyValue;
 
 /// Nodes that are asked at the same time.
 const ASKED_AT_ONCE: usize = 32;
@@ -139,15 +140,21 @@ async fn visible(
 ) -> Result<Vec<Object>, ApiError> {
     let Some(namespace) = target.namespace() else { return Ok(pods) };
     let namespaces = resource("namespaces")?;
-    // Where there is none, nobody has rights in it alone.
-    let Some(stored) = app.registry.find_stored(namespaces, "", namespace)? else { return Ok(pods) };
-    let namespace = codec::decode(namespaces, &stored.value, stored.mod_revision)?;
-    let (own, earlier): (Vec<_>, Vec<_>) =
-        pods.into_iter().partition(|pod| is_of(&namespace, stored.create_revision, pod));
+    let stored = app.registry.find_stored(namespaces, "", namespace)?;
+    let decode = |stored: &KeyValue| codec::decode(namespaces, &stored.value, stored.mod_revision);
+    let there = stored.as_ref().map(decode).transpose()?;
+    let (own, earlier) = split(there.as_ref().zip(stored.map(|stored| stored.create_revision)), pods);
     if earlier.is_empty() || !may_everywhere(app, call).await? {
         return Ok(own);
     }
     Ok([own, earlier].concat())
+}
+
+/// The pods of the namespace, and those of namespaces of its name before it. Where there is none, it is one of those before: rights
+/// in it may outlive it for a moment.
+fn split(namespace: Option<(&Object, u64)>, pods: Vec<Object>) -> (Vec<Object>, Vec<Object>) {
+    pods.into_iter()
+        .partition(|pod| namespace.is_some_and(|(namespace, revision)| is_of(namespace, revision, pod)))
 }
 
 /// Whether the pod was made in this namespace, which has been there since `revision`, and not in one of its name before it.
@@ -204,6 +211,11 @@ mod tests {
             ("x", "", false),
         ] {
             assert_eq!(is_of(&namespace, 7, &created(at, version)), expected, "{at} {version}");
+        }
+        let pods = vec![created("2026-01-03T00:00:00Z", "8"), created("2026-01-01T00:00:00Z", "3")];
+        for (namespace, own, earlier) in [(Some((&namespace, 7)), 1, 1), (None, 0, 2)] {
+            let (of_it, before) = split(namespace, pods.clone());
+            assert_eq!((of_it.len(), before.len()), (own, earlier));
         }
     }
 
