@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 
 use super::super::action::Action;
 use super::super::kinds;
-use super::super::objects::{Objects, created, plus_seconds};
+use super::super::objects::{Objects, condition, created, plus_seconds};
 use super::super::runner::{Change, Controller, Key};
 use super::{add_condition, has, is_issued, rules, usages};
 use crate::registry::Part;
@@ -110,20 +110,38 @@ fn permissions(
         }
         KUBELET_SERVING if by_itself && rules::kubelet_serving(asked, &usages).is_ok() => {
             let name = asked.common_name.trim_start_matches("system:node:");
-            let node = objects.find(kinds::nodes(), "", name)?;
-            permissions.extend(node.is_some_and(|node| is_at(&node, asked)).then_some(SELF_SERVING));
+            let nodes = objects.list(kinds::nodes(), None)?;
+            let (own, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.name() == name);
+            let is_its_own =
+                own.iter().any(|node| is_at(node, asked)) && !others.iter().any(|node| has_one(node, asked));
+            permissions.extend(is_its_own.then_some(SELF_SERVING));
         }
         _ => {}
     }
     Ok(permissions)
 }
 
-/// Whether the node has every address and name that is asked for.
+/// Whether the node has every address and name that is asked for, and none is one of the API server's names.
 fn is_at(node: &Object, asked: &SigningRequest) -> bool {
-    let known: Vec<&str> =
-        node.array("/status/addresses").iter().filter_map(|address| address["address"].as_str()).collect();
+    let known: Vec<&str> = addresses(node).collect();
     let addresses = asked.addresses.iter().map(ToString::to_string);
+    let is_of_the_server = |name: &String| name.split('.').next() == Some("kubernetes");
     asked.dns_names.iter().cloned().chain(addresses).all(|wanted| known.contains(&wanted.as_str()))
+        && !asked.dns_names.iter().any(is_of_the_server)
+}
+
+/// Whether a name or address that is asked for is another's: a node says itself which it has. Nobody answers for a node that is not
+/// ready, and loopback is where several may be.
+fn has_one(other: &Object, asked: &SigningRequest) -> bool {
+    let is_ready = condition(other, "Ready").is_some_and(|ready| ready["status"] == "True");
+    let known: Vec<&str> = addresses(other).filter(|_| is_ready).collect();
+    let addresses = asked.addresses.iter().filter(|address| !address.is_loopback());
+    asked.dns_names.iter().any(|wanted| other.name() == wanted || known.contains(&wanted.as_str()))
+        || addresses.map(ToString::to_string).any(|wanted| known.contains(&wanted.as_str()))
+}
+
+fn addresses(node: &Object) -> impl Iterator<Item = &str> {
+    node.array("/status/addresses").iter().filter_map(|address| address["address"].as_str())
 }
 
 fn requester(request: &Object) -> UserInfo {
@@ -156,6 +174,17 @@ mod tests {
             )])
         };
         let here = node(&["10.0.0.1", "n1"]);
+        let beside = |name: &str, addresses: &[&str], ready: &str| {
+            let addresses: Vec<Value> =
+                addresses.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
+            let conditions = json!([{"type": "Ready", "status": ready}]);
+            let other = Object::new(json!({"kind": "Node", "metadata": {"name": name},
+                "status": {"addresses": addresses, "conditions": conditions}}));
+            Listed(vec![
+                node(&["10.0.0.1", "127.0.0.1", "n1", "kubernetes.default", "n3"]).0.remove(0),
+                other,
+            ])
+        };
         let client = ["digital signature", "client auth"];
         let server = ["digital signature", "server auth"];
         let request = |user: &str, signer: &str, usages: [&str; 2]| {
@@ -167,7 +196,62 @@ mod tests {
         let mut serving = asked.clone();
         serving.addresses = vec!["10.0.0.1".parse().unwrap()];
         serving.dns_names = vec!["n1".into()];
+        let with = |address: &str, name: &str| {
+            let mut asked = serving.clone();
+            asked.addresses = vec![address.parse().unwrap()];
+            asked.dns_names = vec![name.into()];
+            asked
+        };
         let rows = [
+            (
+                "system:node:n1",
+                KUBELET_SERVING,
+                server,
+                &serving,
+                &beside("n2", &["10.0.0.2"], "True"),
+                vec![SELF_SERVING],
+            ),
+            (
+                "system:node:n1",
+                KUBELET_SERVING,
+                server,
+                &serving,
+                &beside("n2", &["10.0.0.1"], "True"),
+                vec![],
+            ),
+            ("system:node:n1", KUBELET_SERVING, server, &serving, &beside("n2", &["n1"], "True"), vec![]),
+            (
+                "system:node:n1",
+                KUBELET_SERVING,
+                server,
+                &serving,
+                &beside("n2", &["10.0.0.1"], "Unknown"),
+                vec![SELF_SERVING],
+            ),
+            (
+                "system:node:n1",
+                KUBELET_SERVING,
+                server,
+                &with("127.0.0.1", "n1"),
+                &beside("n2", &["127.0.0.1"], "True"),
+                vec![SELF_SERVING],
+            ),
+            (
+                "system:node:n1",
+                KUBELET_SERVING,
+                server,
+                &with("10.0.0.1", "n3"),
+                &beside("n3", &[], "Unknown"),
+                vec![],
+            ),
+            (
+                "system:node:n1",
+                KUBELET_SERVING,
+                server,
+                &with("10.0.0.1", "kubernetes.default"),
+                &beside("n2", &[], "True"),
+                vec![],
+            ),
             ("system:node:n1", KUBELET_CLIENT, client, &asked, &here, vec![SELF_CLIENT, CLIENT]),
             ("system:bootstrap:x", KUBELET_CLIENT, client, &asked, &here, vec![CLIENT]),
             ("system:bootstrap:x", KUBELET_CLIENT, server, &asked, &here, vec![]),
