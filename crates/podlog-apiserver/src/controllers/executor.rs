@@ -40,8 +40,7 @@ impl Executor {
                     self.update(resource, part, object, &mut written).await?;
                 }
                 Action::Delete { resource, object, grace_period_seconds, propagation, told } => {
-                    let preconditions =
-                        Preconditions { uid: Some(object.uid().into()), ..Preconditions::default() };
+                    let preconditions = same(&object);
                     let options = DeleteOptions {
                         grace_period_seconds,
                         preconditions,
@@ -51,7 +50,7 @@ impl Executor {
                 }
                 Action::Bind { pod, node } => {
                     let context = WriteContext::default();
-                    self.registry.bind(&context, pod.namespace(), pod.name(), &node).await?;
+                    self.registry.bind(&context, pod.namespace(), pod.name(), &node, &same(&pod)).await?;
                 }
                 Action::Event(event) => self.recorder.record(event).await,
                 Action::Requeue(delay) => again = Some(again.map_or(delay, |known| known.min(delay))),
@@ -152,4 +151,9 @@ impl Executor {
         let Told { regarding, component } = told;
         self.recorder.record(Event { regarding, severity, reason, message, component }).await;
     }
+}
+
+/// The object that was decided about, and not another one of its name.
+fn same(object: &Object) -> Preconditions {
+    Preconditions { uid: Some(object.uid().to_owned()), resource_version: None }
 }

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use podlog_api::accept::Endpoint;
-use podlog_api::{ApiError, Attributes, Object, Selectors, resource};
-use podlog_serving::authorize;
+use podlog_api::{ApiError, Attributes, Object, resource};
 use serde_json::json;
 
 use super::answer::{self, Answer};
 use super::list_options::Version;
 use super::{App, Call, Target, discovery, health, list, options, watch, write};
 use crate::registry::codec::too_large_version;
-use crate::registry::{Part, certificates, scale};
+use crate::registry::{Part, Preconditions, scale};
 use crate::{deleted_pods, logs, node_proxy, reviews, streams};
 
 /// Answers a request that is allowed.
@@ -89,21 +88,8 @@ async fn object(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, 
         (None, "delete") => write::delete(registry, call, target).await,
         (None, "update") => write::update(registry, call, target, Part::Main).await,
         (None, "patch") => write::patch(registry, call, target, Part::Main).await,
-        (Some("approval"), "update") => {
-            may_decide(app, call, target, "approve").await?;
-            write::update(registry, call, target, Part::Approval).await
-        }
-        (Some("approval"), "patch") => {
-            may_decide(app, call, target, "approve").await?;
-            write::patch(registry, call, target, Part::Approval).await
-        }
-        (Some("status"), "update" | "patch") if certificates::is_request(target.resource) => {
-            may_decide(app, call, target, "sign").await?;
-            match target.verb.as_str() {
-                "update" => write::update(registry, call, target, Part::Status).await,
-                _ => write::patch(registry, call, target, Part::Status).await,
-            }
-        }
+        (Some("approval"), "update") => write::update(registry, call, target, Part::Approval).await,
+        (Some("approval"), "patch") => write::patch(registry, call, target, Part::Approval).await,
         (Some("status"), "update") => write::update(registry, call, target, Part::Status).await,
         (Some("status"), "patch") => write::patch(registry, call, target, Part::Status).await,
         (Some("ephemeralcontainers"), "update") => {
@@ -128,31 +114,6 @@ fn is_known(app: &App, version: Version) -> Result<(), ApiError> {
     }
 }
 
-/// Whoever approves or signs a request for a certificate needs to be allowed to do so for its signer, by name or for all of
-/// the signer's domain (`plugin/pkg/admission/certificates`).
-async fn may_decide(app: &App, call: &Call, target: &Target, verb: &str) -> Result<(), ApiError> {
-    let request = app.registry.get(target.resource, "", &target.name)?;
-    let signer = request.text("/spec/signerName");
-    let domain = signer.split('/').next().unwrap_or_default();
-    for name in [signer.to_owned(), format!("{domain}/*")] {
-        let attributes = Attributes::Resource {
-            verb: verb.to_owned(),
-            group: target.resource.group.to_owned(),
-            version: "*".to_owned(),
-            resource: "signers".to_owned(),
-            subresource: String::new(),
-            namespace: String::new(),
-            name,
-            selectors: Selectors::default(),
-        };
-        if authorize(app.authorizer.as_ref(), call.user(), &attributes).await.is_ok() {
-            return Ok(());
-        }
-    }
-    let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
-    Err(ApiError::forbidden(target.resource.group, target.resource.plural, &target.name, why))
-}
-
 /// Lists can be long: they are read, filtered and encoded off the async threads.
 async fn list_off_thread(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, ApiError> {
     let registry = app.registry.clone();
@@ -167,7 +128,9 @@ async fn bind(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, Ap
     call.wanted(Endpoint::Plain)?;
     let context = call.write_context()?;
     let binding = body(call, target).await?;
-    app.registry.bind(&context, &target.namespace, &target.name, binding.text("/target/name")).await?;
+    check_name(target, &binding)?;
+    let (node, meant) = (binding.text("/target/name"), Preconditions::of(&binding));
+    app.registry.bind(&context, &target.namespace, &target.name, node, &meant).await?;
     write::success(call, json!(null), StatusCode::CREATED)
 }
 
@@ -175,11 +138,21 @@ async fn evict(app: &Arc<App>, call: &Call, target: &Target) -> Result<Answer, A
     call.wanted(Endpoint::Plain)?;
     let mut context = call.write_context()?;
     let eviction = body(call, target).await?;
+    check_name(target, &eviction)?;
     let wanted = Object::new(eviction.at("/deleteOptions").cloned().unwrap_or_else(|| json!({})));
     context.dry_run |= wanted.array("/dryRun").iter().any(|value| value == "All");
     let options = options::from_object(&wanted)?;
     app.registry.evict(&context, &target.namespace, &target.name, &options).await?;
     write::success(call, json!(null), StatusCode::CREATED)
+}
+
+/// What says which pod it is about says the same as the path.
+fn check_name(target: &Target, object: &Object) -> Result<(), ApiError> {
+    if object.name().is_empty() || object.name() == target.name {
+        return Ok(());
+    }
+    let kind = target.subresource.map_or("", |subresource| subresource.kind);
+    Err(ApiError::bad_request(format!("name in URL does not match name in {kind} object")))
 }
 
 async fn body(call: &Call, target: &Target) -> Result<Object, ApiError> {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::options::{self, Selection};
 use super::{Call, Target, list};
-use crate::registry::{Deleted, Ownership, Part, Registry, WriteContext, metadata, scale};
+use crate::registry::{Deleted, Ownership, Part, Preconditions, Registry, WriteContext, metadata, scale};
 
 const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
 /// Server-side apply.
@@ -60,6 +60,9 @@ pub(crate) async fn update(
     let (object, code) = match updated {
         Err(error) if error.reason == Reason::NotFound && creates_on_update(target, &object) => {
             call.demand("create").await?;
+            // Whoever means a certain object does not want another one.
+            let none = Object::new(json!({"metadata": {"name": target.name}}));
+            Preconditions::of(&object).check(resource, &none)?;
             let made = registry.create_as(&context, resource, &target.namespace, object).await?;
             (made, StatusCode::CREATED)
         }
@@ -125,6 +128,13 @@ async fn apply(registry: &Registry, call: &Call, target: &Target, part: Part) ->
     let (object, code) = match updated {
         Err(error) if error.reason == Reason::NotFound && part == Part::Main => {
             call.demand("create").await?;
+            if !config.uid().is_empty() {
+                let why = format_args!(
+                    "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                    config.uid()
+                );
+                return Err(ApiError::conflict(resource.group, resource.plural, &target.name, why));
+            }
             let object = ownership::apply(resource, &Object::new(json!({})), &config, &writer, conflicts)?;
             (registry.create_as(&context, resource, &target.namespace, object).await?, StatusCode::CREATED)
         }

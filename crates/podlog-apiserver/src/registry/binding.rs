@@ -4,7 +4,7 @@ use podlog_api::resource::{self, Resource};
 use podlog_api::{ApiError, Object};
 use serde_json::{Value, json};
 
-use super::{DeleteOptions, Deleted, Part, Registry, WriteContext, metadata};
+use super::{DeleteOptions, Deleted, Part, Preconditions, Registry, WriteContext, metadata};
 
 /// Pods, which every API server has.
 pub(crate) fn pods() -> &'static Resource {
@@ -12,18 +12,23 @@ pub(crate) fn pods() -> &'static Resource {
 }
 
 impl Registry {
-    /// Gives a pod to a node, as a scheduler does through `pods/binding`.
+    /// Gives a pod to a node, as a scheduler does through `pods/binding`, if it is the one that was `meant`.
     ///
     /// # Errors
-    /// 404 when there is no such pod, 409 when it has a node or is being deleted.
+    /// 404 when there is no such pod, 409 when it is another one, has a node, waits behind a gate or is being deleted.
     pub async fn bind(
         &self,
         context: &WriteContext,
         namespace: &str,
         pod: &str,
         node: &str,
+        meant: &Preconditions,
     ) -> Result<Object, ApiError> {
-        self.update_as(context, pods(), namespace, pod, Part::Binding, |object| assign(object, node)).await
+        let assign = |object: &mut Object| {
+            meant.check(pods(), object)?;
+            assign(object, node)
+        };
+        self.update_as(context, pods(), namespace, pod, Part::Binding, assign).await
     }
 
     /// Deletes a pod as `pods/eviction` does. There are no disruption budgets to keep.
@@ -49,6 +54,9 @@ fn assign(pod: &mut Object, node: &str) -> Result<(), ApiError> {
     let taken = pod.text("/spec/nodeName");
     if !taken.is_empty() {
         return refuse(format!("pod {} is already assigned to node {taken:?}", pod.name()));
+    }
+    if !pod.array("/spec/schedulingGates").is_empty() {
+        return refuse(format!("pod {} has non-empty .spec.schedulingGates", pod.name()));
     }
     pod.map_mut("spec").insert("nodeName".into(), json!(node));
     let now = metadata::time(jiff::Timestamp::now());

@@ -119,17 +119,12 @@ pub(super) fn prepare_update(resource: &Resource, new: &mut Object, old: &Object
             old.name()
         )));
     }
-    let wanted = super::Preconditions { uid: given(new.uid()), resource_version: None };
-    wanted.check(resource, old)?;
+    super::Preconditions { resource_version: None, ..super::Preconditions::of(new) }.check(resource, old)?;
     if !new.resource_version().is_empty() && new.resource_version() != old.resource_version() {
         return Err(ApiError::modified(resource.group, resource.plural, old.name()));
     }
     keep(new, old);
     Ok(())
-}
-
-fn given(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
 }
 
 const KEPT: &[&str] = &[

@@ -13,8 +13,14 @@ pub struct Preconditions {
 }
 
 impl Preconditions {
+    /// What an object that a client sends says about the one that it means.
+    pub(crate) fn of(object: &Object) -> Self {
+        let given = |text: &str| Some(text).filter(|text| !text.is_empty()).map(str::to_owned);
+        Preconditions { uid: given(object.uid()), resource_version: given(object.resource_version()) }
+    }
+
     /// Checks them; texts as `Preconditions.Check` of `k8s.io/apiserver/pkg/storage`.
-    pub(super) fn check(&self, resource: &Resource, object: &Object) -> Result<(), ApiError> {
+    pub(crate) fn check(&self, resource: &Resource, object: &Object) -> Result<(), ApiError> {
         let rows = [
             ("UID", &self.uid, object.uid()),
             ("ResourceVersion", &self.resource_version, object.resource_version()),

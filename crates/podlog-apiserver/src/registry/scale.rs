@@ -4,6 +4,8 @@ use podlog_api::resource::Resource;
 use podlog_api::{ApiError, Object, validation};
 use serde_json::{Value, json};
 
+use super::Preconditions;
+
 /// The `Scale` of a workload.
 pub(crate) fn of(workload: &Object) -> Object {
     let metadata = workload.at("/metadata");
@@ -34,11 +36,12 @@ fn spec(replicas: i64) -> Value {
 /// Puts a changed `Scale` into its workload.
 ///
 /// # Errors
-/// 409 when it was made from another version, 422 when it asks for less than nothing.
+/// 409 when it was made from another version, or another workload of the name, 422 when it asks for less than nothing.
 pub(crate) fn apply(resource: &Resource, workload: &mut Object, scale: &Object) -> Result<(), ApiError> {
     if !scale.resource_version().is_empty() && scale.resource_version() != workload.resource_version() {
         return Err(ApiError::modified(resource.group, resource.plural, workload.name()));
     }
+    Preconditions { resource_version: None, ..Preconditions::of(scale) }.check(resource, workload)?;
     let causes = validation::subresource("io.k8s.api.autoscaling.v1.Scale", scale);
     if !causes.is_empty() {
         return Err(ApiError::invalid("autoscaling", "Scale", scale.name(), causes));

@@ -238,10 +238,20 @@ async fn pods_get_an_account_a_token_and_a_node() {
     );
 
     let context = WriteContext::default();
-    let bound = registry.bind(&context, "default", "web", "n1").await.unwrap();
+    let another = Preconditions { uid: Some("another".into()), resource_version: None };
+    let refused = code(registry.bind(&context, "default", "web", "n1", &another).await);
+    assert_eq!(
+        refused.2,
+        format!(
+            "Operation cannot be fulfilled on pods \"web\": Precondition failed: UID in precondition: another, UID in object meta: {}",
+            made.uid()
+        )
+    );
+    let this = Preconditions { uid: Some(made.uid().into()), resource_version: None };
+    let bound = registry.bind(&context, "default", "web", "n1", &this).await.unwrap();
     assert_eq!(bound.text("/spec/nodeName"), "n1");
     assert_eq!(bound.text("/status/conditions/0/type"), "PodScheduled");
-    assert_eq!(code(registry.bind(&context, "default", "web", "n2").await).0, 409);
+    assert_eq!(code(registry.bind(&context, "default", "web", "n2", &this).await).0, 409);
     let marked = registry.delete(pods, "default", "web", DeleteOptions::default()).await.unwrap();
     assert_eq!(marked.integer("/metadata/deletionGracePeriodSeconds"), Some(30));
     let at_once = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
@@ -333,4 +343,55 @@ async fn batches_are_no_longer_than_wanted_and_leave_nothing_out() {
         }
         assert_eq!((lengths, names.as_str()), (expected, "abcde"), "{bytes}");
     }
+}
+
+/// Lets one signer's requests be approved; while it is asked about the first, that request becomes another signer's.
+struct OneSigner(Registry);
+
+#[async_trait::async_trait]
+impl Authorizer for OneSigner {
+    async fn authorize(
+        &self,
+        _: &UserInfo,
+        right: &podlog_api::Attributes,
+    ) -> Result<podlog_api::Decision, podlog_serving::AuthzError> {
+        let podlog_api::Attributes::Resource { name, .. } = right else { panic!("{right:?}") };
+        if name != "small.test/signer" {
+            return Ok(podlog_api::Decision::NoOpinion(String::new()));
+        }
+        let requests = kind("certificates.k8s.io/v1", "CertificateSigningRequest");
+        self.0.delete(requests, "", "r", DeleteOptions::default()).await.unwrap();
+        self.0.create(requests, "", signing_request("great.test/signer")).await.unwrap();
+        Ok(podlog_api::Decision::Allow(String::new()))
+    }
+}
+
+fn signing_request(signer: &str) -> Object {
+    use base64::Engine;
+    let pem = base64::engine::general_purpose::STANDARD.encode(include_str!("../http/tests/master.csr"));
+    let spec = json!({"signerName": signer, "request": pem, "usages": ["client auth"]});
+    Object::new(json!({"metadata": {"name": "r"}, "spec": spec}))
+}
+
+#[tokio::test]
+async fn what_is_approved_is_what_was_decided_about() {
+    let registry = registry().await;
+    let requests = kind("certificates.k8s.io/v1", "CertificateSigningRequest");
+    registry.create(requests, "", signing_request("small.test/signer")).await.unwrap();
+    let context = WriteContext {
+        user: Some(UserInfo { username: "approver".into(), ..UserInfo::default() }),
+        authorizer: Some(Arc::new(OneSigner(registry.clone()))),
+        ..WriteContext::default()
+    };
+    let approve = |object: &mut Object| {
+        object.0["status"] = json!({"conditions": [{"type": "Approved", "status": "True", "reason": "r"}]});
+        Ok(())
+    };
+    let done = registry.update_as(&context, requests, "", "r", Part::Approval, approve).await;
+    assert_eq!(
+        code(done).2,
+        "certificatesigningrequests.certificates.k8s.io \"r\" is forbidden: user not permitted to approve requests with \
+         signerName \"great.test/signer\""
+    );
+    assert!(registry.get(requests, "", "r").unwrap().array("/status/conditions").is_empty());
 }

@@ -89,6 +89,7 @@ impl Registry {
         new: &mut Object,
         old: &Object,
     ) -> Result<(), ApiError> {
+        admission::decide(context, resource, part, old).await?;
         metadata::prepare_update(resource, new, old)?;
         strategy::prepare_update(resource, part, new, old);
         if matches!(part, Part::Main | Part::EphemeralContainers) {

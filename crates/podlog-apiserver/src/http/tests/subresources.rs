@@ -237,3 +237,70 @@ async fn who_may_only_read_from_a_kubelet_runs_nothing_there() {
     assert!(refused.text().contains(r#"cannot create resource \"nodes/proxy\""#), "{}", refused.text());
     assert_eq!(app.send("POST", path, &[bob], "").await.code, 403);
 }
+
+#[tokio::test]
+async fn who_means_a_certain_object_gets_no_other() {
+    let app = server().await;
+    let template = json!({"metadata": {"labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let workloads = "/apis/apps/v1/namespaces/default/deployments";
+    let spec = json!({"selector": {"matchLabels": {"a": "b"}}, "template": template});
+    assert_eq!(app.post(workloads, json!({"metadata": {"name": "w"}, "spec": spec})).await.code, 201);
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let uid = app.post(pods, pod).await.json()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let meant = |name: &str, uid: &str| json!({"name": name, "uid": uid});
+    let bound = |metadata: Value| json!({"metadata": metadata, "target": {"kind": "Node", "name": "n"}});
+    let none = "Precondition failed: UID in precondition: u, UID in object meta: ";
+    let (roles, apply) =
+        ("/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles/r", "application/apply-patch+yaml");
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": meant("r", "u"), "rules": []});
+    let rows = [
+        ("PUT", roles.to_owned(), JSON.1, role.clone(), (409, none)),
+        (
+            "PATCH",
+            format!("{roles}?fieldManager=m"),
+            apply,
+            role,
+            (409, "uid mismatch: the provided object specified uid u, and no existing object was found"),
+        ),
+        (
+            "PUT",
+            format!("{workloads}/w/scale"),
+            JSON.1,
+            json!({"metadata": meant("w", "u"), "spec": {"replicas": 3}}),
+            (409, none),
+        ),
+        ("POST", format!("{pods}/p/binding"), JSON.1, bound(meant("p", "u")), (409, none)),
+        (
+            "POST",
+            format!("{pods}/p/binding"),
+            JSON.1,
+            bound(json!({"name": "p", "resourceVersion": "1"})),
+            (409, "ResourceVersion in precondition: 1"),
+        ),
+        (
+            "POST",
+            format!("{pods}/p/binding"),
+            JSON.1,
+            bound(meant("q", &uid)),
+            (400, "name in URL does not match name in Binding object"),
+        ),
+        (
+            "POST",
+            format!("{pods}/p/eviction"),
+            JSON.1,
+            json!({"metadata": {"name": "q"}}),
+            (400, "name in URL does not match name in Eviction object"),
+        ),
+        ("POST", format!("{pods}/p/binding"), JSON.1, bound(meant("p", &uid)), (201, "")),
+    ];
+    for (method, path, content_type, body, (code, words)) in rows {
+        let headers = [ADMIN, ("content-type", content_type)];
+        let answer = app.send(method, &path, &headers, body.to_string()).await;
+        let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+        assert!(answer.code == code && message.contains(words), "{method} {path} {body}: {}", answer.text());
+    }
+    assert_eq!(app.get(roles).await.code, 404);
+    assert_eq!(app.get(&format!("{workloads}/w/scale")).await.json()["spec"]["replicas"], 1);
+}

@@ -39,6 +39,20 @@ pub(super) async fn create(
 }
 
 /// May refuse a change.
+/// May refuse whoever writes to the object, whether or not anything changes. It is asked again when another state of the object, or
+/// another object of its name, is to be changed.
+pub(super) async fn decide(
+    context: &WriteContext,
+    resource: &'static Resource,
+    part: Part,
+    old: &Object,
+) -> Result<(), ApiError> {
+    match super::certificates::is_request(resource) {
+        true => certificates::may_decide(context, resource, part, old).await,
+        false => Ok(()),
+    }
+}
+
 pub(super) async fn update(
     registry: &Registry,
     context: &WriteContext,
