@@ -8,10 +8,12 @@ use serde_json::json;
 use super::{
     Ownership, Part, Registry, WriteContext, admission, certificates, codec, keys, metadata, strategy,
 };
-use crate::store::{Change, Expected, StoreError, Write};
+use crate::store::{Change, Expected, KeyValue, StoreError, Unchanged, Write};
 
 /// Names that are tried when a generated one is taken.
 const GENERATED_NAMES: usize = 8;
+/// Attempts before a namespace that changes all the time is given up.
+const ATTEMPTS: usize = 32;
 
 impl Registry {
     /// Creates an object on behalf of the control plane.
@@ -63,6 +65,7 @@ impl Registry {
         let owners = object.metadata_mut().remove("managedFields");
         metadata::prepare_create(resource, namespace, &mut object, now)?;
         defaults::apply(resource, &mut object);
+        let namespace = admission::namespace_of(self, resource, &object)?;
         admission::create(self, context, resource, &mut object).await?;
         strategy::prepare_create(resource, &mut object);
         if certificates::is_request(resource) {
@@ -81,34 +84,43 @@ impl Registry {
         if !causes.is_empty() {
             return Err(ApiError::invalid(resource.group, resource.kind, object.name(), causes));
         }
-        let key = keys::object(resource, namespace, object.name());
-        let change = Change::Put(codec::encode(resource, &object));
-        let revision = self.write_new(context, resource, key, change).await.map_err(|e| match e {
-            StoreError::Conflict(_) => {
-                ApiError::already_exists(resource.group, resource.plural, object.name())
-            }
-            other => codec::store_error(other),
-        })?;
-        if let Some(revision) = revision {
+        if let Some(revision) = self.write_new(context, resource, &object, namespace).await? {
             object.metadata_mut().insert("resourceVersion".into(), json!(revision.to_string()));
         }
         Ok(object)
     }
 
+    /// Writes the object, unless its namespace has begun to go meanwhile, or is another one: what is written into a namespace that
+    /// has been emptied would stay behind, for the next of the name.
     async fn write_new(
         &self,
         context: &WriteContext,
         resource: &Resource,
-        key: String,
-        change: Change,
-    ) -> Result<Option<u64>, StoreError> {
+        object: &Object,
+        namespace: Option<KeyValue>,
+    ) -> Result<Option<u64>, ApiError> {
+        let key = keys::object(resource, object.namespace(), object.name());
+        let taken = || ApiError::already_exists(resource.group, resource.plural, object.name());
         if context.dry_run {
-            return match self.store.get(&key)? {
-                Some(found) => Err(StoreError::Conflict(Some(found))),
-                None => Ok(None),
-            };
+            let found = self.store.get(&key).map_err(codec::store_error)?;
+            return found.map_or(Ok(None), |_| Err(taken()));
         }
-        let ttl = strategy::ttl(resource);
-        self.store.write(Write { key, expected: Expected::Absent, change, ttl }).await.map(Some)
+        let change = Change::Put(codec::encode(resource, object));
+        let (mut there, expected, ttl) = (namespace.clone(), Expected::Absent, strategy::ttl(resource));
+        for _ in 0..ATTEMPTS {
+            let beside = there.map(|kv| Unchanged { key: kv.key, mod_revision: kv.mod_revision });
+            let write = Write { key: key.clone(), expected, beside, change: change.clone(), ttl };
+            match self.store.write(write).await {
+                Ok(revision) => return Ok(Some(revision)),
+                Err(StoreError::Conflict(_)) => return Err(taken()),
+                Err(StoreError::Overtaken) => there = admission::namespace_of(self, resource, object)?,
+                Err(other) => return Err(codec::store_error(other)),
+            }
+            let made = |namespace: &Option<KeyValue>| namespace.as_ref().map(|kv| kv.create_revision);
+            if made(&there) != made(&namespace) {
+                return Err(ApiError::not_found("", "namespaces", object.namespace()));
+            }
+        }
+        Err(ApiError::modified("", "namespaces", object.namespace()))
     }
 }

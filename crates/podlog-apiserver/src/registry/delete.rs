@@ -101,7 +101,8 @@ impl Registry {
                 return Ok(Deleted { object, gone });
             }
             let expected = Expected::ModRevision(stored.mod_revision);
-            let write = Write { key: key.clone(), expected, change, ttl: strategy::ttl(resource) };
+            let ttl = strategy::ttl(resource);
+            let write = Write { key: key.clone(), expected, beside: None, change, ttl };
             match self.store.write(write).await {
                 Ok(revision) => {
                     object.metadata_mut().insert("resourceVersion".into(), json!(revision.to_string()));

@@ -46,13 +46,14 @@ fn old_name<'a>(kind: &Resource, key: &'a str) -> Option<&'a str> {
 }
 
 async fn rename(store: &dyn Store, old: KeyValue, key: String) -> Result<(), StoreError> {
-    let put = Write { key, expected: Expected::Absent, change: Change::Put(old.value), ttl: None };
+    let change = Change::Put(old.value);
+    let put = Write { key, expected: Expected::Absent, beside: None, change, ttl: None };
     match store.write(put).await {
         Ok(_) | Err(StoreError::Conflict(_)) => {}
         Err(error) => return Err(error),
     }
     let expected = Expected::ModRevision(old.mod_revision);
-    store.write(Write { key: old.key, expected, change: Change::Delete, ttl: None }).await?;
+    store.write(Write { key: old.key, expected, beside: None, change: Change::Delete, ttl: None }).await?;
     Ok(())
 }
 
@@ -63,7 +64,8 @@ mod tests {
 
     async fn put(store: &RedbStore, key: &str, value: &'static str) {
         let change = Change::Put(value.into());
-        store.write(Write { key: key.into(), expected: Expected::Absent, change, ttl: None }).await.unwrap();
+        let expected = Expected::Absent;
+        store.write(Write { key: key.into(), expected, beside: None, change, ttl: None }).await.unwrap();
     }
 
     #[tokio::test]

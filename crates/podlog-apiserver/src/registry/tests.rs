@@ -306,6 +306,7 @@ async fn what_kubernetes_own_server_wrote_in_protobuf_is_read_and_becomes_json()
     let write = Write {
         key: "/registry/deployments/prod/d".into(),
         expected: Expected::Absent,
+        beside: None,
         change: Change::Put(value.into()),
         ttl: None,
     };
@@ -342,6 +343,77 @@ async fn batches_are_no_longer_than_wanted_and_leave_nothing_out() {
             names.extend(batch.iter().map(|stored| stored.key.rsplit('/').next().unwrap()));
         }
         assert_eq!((lengths, names.as_str()), (expected, "abcde"), "{bytes}");
+    }
+}
+
+/// What becomes of a namespace while somebody decides about an object in it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Meanwhile {
+    Nothing,
+    Labelled,
+    Marked,
+    Gone,
+    MadeAnew,
+}
+
+/// Allows everything, when it has let something happen.
+struct Decides(Registry, Meanwhile);
+
+#[async_trait::async_trait]
+impl Authorizer for Decides {
+    async fn authorize(
+        &self,
+        _: &UserInfo,
+        _: &podlog_api::Attributes,
+    ) -> Result<podlog_api::Decision, podlog_serving::AuthzError> {
+        let (registry, namespaces) = (&self.0, kind("v1", "Namespace"));
+        let change = async |part, change: fn(&mut Object)| {
+            let change = |object: &mut Object| {
+                change(object);
+                Ok(())
+            };
+            registry.update_with(namespaces, "", "n", part, change).await.unwrap();
+        };
+        if self.1 == Meanwhile::Labelled {
+            change(Part::Main, |n| n.0["metadata"]["labels"]["a"] = json!("b")).await;
+        }
+        if matches!(self.1, Meanwhile::Marked | Meanwhile::Gone | Meanwhile::MadeAnew) {
+            registry.delete(namespaces, "", "n", DeleteOptions::default()).await.unwrap();
+        }
+        if matches!(self.1, Meanwhile::Gone | Meanwhile::MadeAnew) {
+            change(Part::Finalize, |n| n.0["spec"]["finalizers"] = json!([])).await;
+        }
+        if self.1 == Meanwhile::MadeAnew {
+            let namespace = Object::new(json!({"metadata": {"name": "n"}}));
+            registry.create(namespaces, "", namespace).await.unwrap();
+        }
+        Ok(podlog_api::Decision::Allow(String::new()))
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_left_behind_in_a_namespace_that_went_while_it_was_made() {
+    for (meanwhile, expected) in [
+        (Meanwhile::Nothing, 0),
+        (Meanwhile::Labelled, 0),
+        (Meanwhile::Marked, 403),
+        (Meanwhile::Gone, 404),
+        (Meanwhile::MadeAnew, 404),
+    ] {
+        let registry = registry().await;
+        let namespace = Object::new(json!({"metadata": {"name": "n"}}));
+        registry.create(kind("v1", "Namespace"), "", namespace).await.unwrap();
+        let context = WriteContext {
+            user: Some(UserInfo { username: "mallory".into(), ..UserInfo::default() }),
+            authorizer: Some(Arc::new(Decides(registry.clone(), meanwhile))),
+            ..WriteContext::default()
+        };
+        let bindings = kind("rbac.authorization.k8s.io/v1", "RoleBinding");
+        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"});
+        let binding = Object::new(json!({"metadata": {"name": "b"}, "roleRef": role}));
+        let made = registry.create_as(&context, bindings, "n", binding).await;
+        assert_eq!(made.as_ref().err().map_or(0, |error| error.code), expected, "{meanwhile:?}: {made:?}");
+        assert_eq!(registry.find(bindings, "n", "b").unwrap().is_some(), made.is_ok(), "{meanwhile:?}");
     }
 }
 

@@ -133,7 +133,8 @@ impl Registry {
             Change::Put(codec::encode(resource, new))
         };
         let expected = Expected::ModRevision(stored.mod_revision);
-        let write = Write { key: stored.key.clone(), expected, change, ttl: strategy::ttl(resource) };
+        let ttl = strategy::ttl(resource);
+        let write = Write { key: stored.key.clone(), expected, beside: None, change, ttl };
         let revision = self.store.write(write).await?;
         new.metadata_mut().insert("resourceVersion".into(), json!(revision.to_string()));
         Ok(())

@@ -15,6 +15,6 @@ mod writer;
 
 pub use embedded::{RedbStore, Retention};
 pub use types::{
-    Change, Event, EventPage, Expected, KeyValue, Page, Range, Store, StoreError, Stored, Write,
+    Change, Event, EventPage, Expected, KeyValue, Page, Range, Store, StoreError, Stored, Unchanged, Write,
 };
 pub use watcher::Watcher;

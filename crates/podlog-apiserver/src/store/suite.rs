@@ -18,13 +18,15 @@ fn put(key: &str, expected: Expected, value: &str) -> Write {
     Write {
         key: key.into(),
         expected,
+        beside: None,
         change: Change::Put(Bytes::copy_from_slice(value.as_bytes())),
         ttl: None,
     }
 }
 
 fn remove(key: &str, revision: u64) -> Write {
-    Write { key: key.into(), expected: Expected::ModRevision(revision), change: Change::Delete, ttl: None }
+    let expected = Expected::ModRevision(revision);
+    Write { key: key.into(), expected, beside: None, change: Change::Delete, ttl: None }
 }
 
 async fn create(store: &dyn Store, key: &str, value: &str) -> u64 {
@@ -79,6 +81,16 @@ async fn writes_compare_before_they_swap() {
         assert_eq!(create(&*store, "/a", "again").await, 5);
         assert_eq!(store.get("/a").unwrap().unwrap().create_revision, 5);
         assert_eq!(store.revision(), 5);
+
+        let beside = |key: &str, mod_revision| Write {
+            beside: Some(Unchanged { key: key.into(), mod_revision }),
+            ..put("/c", Expected::Absent, "1")
+        };
+        assert_eq!(store.write(beside("/a", 3)).await, Err(StoreError::Overtaken));
+        assert_eq!(store.write(beside("/b", 3)).await, Err(StoreError::Overtaken));
+        assert_eq!(store.get("/c"), Ok(None));
+        assert_eq!(store.write(beside("/a", 5)).await, Ok(6));
+        assert!(matches!(store.write(beside("/a", 3)).await, Err(StoreError::Conflict(Some(_)))));
     }
 }
 

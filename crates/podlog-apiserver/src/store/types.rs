@@ -87,6 +87,16 @@ pub enum Expected {
     ModRevision(u64),
 }
 
+impl Expected {
+    /// Whether it is true of what is there.
+    pub(super) fn holds(self, current: Option<&KeyValue>) -> bool {
+        match self {
+            Expected::Absent => current.is_none(),
+            Expected::ModRevision(revision) => current.is_some_and(|kv| kv.mod_revision == revision),
+        }
+    }
+}
+
 /// What a write does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -96,6 +106,15 @@ pub enum Change {
     Delete,
 }
 
+/// Another key that must not have changed since it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unchanged {
+    /// The key.
+    pub key: String,
+    /// Its `mod_revision` when it was read.
+    pub mod_revision: u64,
+}
+
 /// One compare-and-swap.
 #[derive(Clone, Debug)]
 pub struct Write {
@@ -103,6 +122,8 @@ pub struct Write {
     pub key: String,
     /// What must be true before.
     pub expected: Expected,
+    /// What must be true besides, e.g. that the namespace of a new object is as it was.
+    pub beside: Option<Unchanged>,
     /// What happens then.
     pub change: Change,
     /// How long the key stays unless it is written again; `None` for as long as nobody removes it. A hint to stores that
@@ -139,6 +160,9 @@ pub enum StoreError {
     /// Caused by another writer: [`Expected`] did not hold; carries what is there instead.
     #[error("the key is not as expected")]
     Conflict(Option<KeyValue>),
+    /// Caused by another writer: the key [beside](Write::beside) has changed.
+    #[error("what was written beside has changed")]
+    Overtaken,
     /// Caused by a reader that was away for too long.
     #[error("revision {requested} is older than {oldest}, the oldest that is kept")]
     Compacted {
@@ -222,7 +246,7 @@ pub trait Store: Send + Sync + 'static {
     /// Carries out one write and answers with its revision once it is durable and reads show it.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when it was not as expected, [`StoreError::Full`], or when the storage below failed. After
+    /// [`StoreError::Conflict`] or [`StoreError::Overtaken`] when it was not as expected, [`StoreError::Full`], or when the storage below failed. After
     /// anything but a conflict it is unknown whether the write happened.
     async fn write(&self, write: Write) -> Result<u64, StoreError>;
 

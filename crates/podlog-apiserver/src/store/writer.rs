@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::embedded::{
     COMPACTED, LOG, META, Opened, Purpose, REVISION, Retention, Shared, VERSIONS, Versions, newest, prepare,
 };
-use super::{Change, Event, Expected, KeyValue, StoreError, Write};
+use super::{Change, Event, KeyValue, StoreError, Unchanged, Write};
 
 /// What callers ask of the writer.
 pub(super) enum Order {
@@ -89,8 +89,14 @@ fn commit(shared: &Shared, writes: &[Write]) -> Result<Vec<Result<u64, StoreErro
         let mut results = Vec::with_capacity(writes.len());
         for write in writes {
             let current = newest(&versions, &write.key, u64::MAX)?;
-            if !holds(write.expected, current.as_ref()) {
+            if !write.expected.holds(current.as_ref()) {
                 results.push(Err(StoreError::Conflict(current)));
+                continue;
+            }
+            if let Some(Unchanged { key, mod_revision }) = &write.beside
+                && newest(&versions, key, u64::MAX)?.is_none_or(|kv| kv.mod_revision != *mod_revision)
+            {
+                results.push(Err(StoreError::Overtaken));
                 continue;
             }
             revision += 1;
@@ -105,13 +111,6 @@ fn commit(shared: &Shared, writes: &[Write]) -> Result<Vec<Result<u64, StoreErro
     shared.history.write().extend(events);
     shared.revision.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
     Ok(results)
-}
-
-fn holds(expected: Expected, current: Option<&KeyValue>) -> bool {
-    match expected {
-        Expected::Absent => current.is_none(),
-        Expected::ModRevision(revision) => current.is_some_and(|kv| kv.mod_revision == revision),
-    }
 }
 
 fn store(

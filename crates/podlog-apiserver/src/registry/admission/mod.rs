@@ -15,6 +15,8 @@ use podlog_api::{ApiError, Object};
 
 use super::{Part, Registry, WriteContext};
 
+pub(super) use namespace::namespace_of;
+
 /// May refuse a new object, or complete it.
 pub(super) async fn create(
     registry: &Registry,
@@ -22,7 +24,6 @@ pub(super) async fn create(
     resource: &'static Resource,
     object: &mut Object,
 ) -> Result<(), ApiError> {
-    namespace::exists(registry, resource, object)?;
     if let Some(user) = &context.user {
         node_restriction::create(registry, user, resource, object)?;
     }
@@ -38,7 +39,6 @@ pub(super) async fn create(
     Ok(())
 }
 
-/// May refuse a change.
 /// May refuse whoever writes to the object, whether or not anything changes. It is asked again when another state of the object, or
 /// another object of its name, is to be changed.
 pub(super) async fn decide(
@@ -53,6 +53,7 @@ pub(super) async fn decide(
     }
 }
 
+/// May refuse a change.
 pub(super) async fn update(
     registry: &Registry,
     context: &WriteContext,

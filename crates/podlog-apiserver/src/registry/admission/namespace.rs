@@ -4,21 +4,29 @@
 use podlog_api::resource::{self, Resource};
 use podlog_api::{ApiError, Cause, Object};
 
-use crate::registry::Registry;
+use crate::registry::{Registry, codec};
+use crate::store::KeyValue;
 
 /// Namespaces without which a cluster does not work.
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 
-pub(super) fn exists(registry: &Registry, kind: &Resource, object: &Object) -> Result<(), ApiError> {
+/// The namespace that a new object is to be in, as it is stored.
+pub(in crate::registry) fn namespace_of(
+    registry: &Registry,
+    kind: &Resource,
+    object: &Object,
+) -> Result<Option<KeyValue>, ApiError> {
     let name = object.namespace();
     if !kind.namespaced {
-        return Ok(());
+        return Ok(None);
     }
     let namespaces = resource::find("", "v1", "namespaces").ok_or_else(ApiError::no_such_path)?;
-    let namespace = registry.get(namespaces, "", name)?;
+    let stored = registry.find_stored(namespaces, "", name)?;
+    let stored = stored.ok_or_else(|| ApiError::not_found(namespaces.group, namespaces.plural, name))?;
+    let namespace = codec::decode(namespaces, &stored.value, stored.mod_revision)?;
     let terminating = namespace.is_deleting() || namespace.text("/status/phase") == "Terminating";
     if !terminating {
-        return Ok(());
+        return Ok(Some(stored));
     }
     let mut error = ApiError::forbidden(
         kind.group,

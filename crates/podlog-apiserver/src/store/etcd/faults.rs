@@ -17,7 +17,8 @@ async fn connect(etcd: &Etcd) -> std::sync::Arc<EtcdStore> {
 
 fn create(number: usize, value: Vec<u8>) -> Write {
     let key = format!("/registry/pods/{number:04}");
-    Write { key, expected: Expected::Absent, change: Change::Put(Bytes::from(value)), ttl: None }
+    let change = Change::Put(Bytes::from(value));
+    Write { key, expected: Expected::Absent, beside: None, change, ttl: None }
 }
 
 fn count(store: &EtcdStore) -> usize {
@@ -52,7 +53,7 @@ async fn a_full_etcd_says_so_and_goes_on_when_there_is_room() {
     for number in 0..written {
         let key = format!("/registry/pods/{number:04}");
         let expected = Expected::ModRevision(store.get(&key).unwrap().unwrap().mod_revision);
-        store.write(Write { key, expected, change: Change::Delete, ttl: None }).await.unwrap();
+        store.write(Write { key, expected, beside: None, change: Change::Delete, ttl: None }).await.unwrap();
         assert!(watcher.next().await.unwrap().value.is_none());
     }
     let revision = store.revision().to_string();

@@ -159,7 +159,7 @@ impl EtcdStore {
             (Change::Put(_), Some(ttl)) => self.leases.for_key(&self.shared.client, ttl).await?,
             _ => 0,
         };
-        let request = transaction(self.shared.names.in_etcd(&write.key), write, lease);
+        let request = transaction(&self.shared.names, write, lease);
         let answer = match self.shared.client.txn(request).await {
             Err(CallError::Full) => return self.written_though_full(write).await,
             other => other?,
@@ -175,6 +175,7 @@ impl EtcdStore {
                 Ok(found.mod_revision)
             }
             (Change::Delete, None) if answer.is_repeated => Ok(at),
+            _ if write.expected.holds(found.as_ref()) => Err(StoreError::Overtaken),
             _ => Err(StoreError::Conflict(found)),
         };
         Ok((outcome, at))
@@ -313,17 +314,14 @@ pub(super) async fn newest(client: &Client, names: &Names) -> Result<u64, CallEr
     Ok(revision_of(client.range(request).await?.header.as_ref()))
 }
 
-fn transaction(key: Bytes, write: &Write, lease: i64) -> TxnRequest {
+fn transaction(names: &Names, write: &Write, lease: i64) -> TxnRequest {
+    let key = names.in_etcd(&write.key);
     let expected = match write.expected {
         Expected::Absent => 0,
-        Expected::ModRevision(revision) => signed(revision),
+        Expected::ModRevision(revision) => revision,
     };
-    let compare = Compare {
-        result: CompareResult::Equal.into(),
-        target: CompareTarget::Mod.into(),
-        key: key.clone(),
-        target_union: Some(TargetUnion::ModRevision(expected)),
-    };
+    let mut compare = vec![is_at(key.clone(), expected)];
+    compare.extend(write.beside.iter().map(|beside| is_at(names.in_etcd(&beside.key), beside.mod_revision)));
     let change = match &write.change {
         Change::Put(value) => {
             Request::RequestPut(PutRequest { key: key.clone(), value: value.clone(), lease })
@@ -334,7 +332,16 @@ fn transaction(key: Bytes, write: &Write, lease: i64) -> TxnRequest {
     };
     let read = Request::RequestRange(RangeRequest { key, ..RangeRequest::default() });
     let operation = |request| vec![RequestOp { request: Some(request) }];
-    TxnRequest { compare: vec![compare], success: operation(change), failure: operation(read) }
+    TxnRequest { compare, success: operation(change), failure: operation(read) }
+}
+
+fn is_at(key: Bytes, mod_revision: u64) -> Compare {
+    Compare {
+        result: CompareResult::Equal.into(),
+        target: CompareTarget::Mod.into(),
+        key,
+        target_union: Some(TargetUnion::ModRevision(signed(mod_revision))),
+    }
 }
 
 /// What a transaction found that was not as expected.

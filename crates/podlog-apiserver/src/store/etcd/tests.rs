@@ -18,7 +18,7 @@ use crate::store::{Change, Expected, Range, Retention, Store, StoreError, Watche
 
 fn put(key: &str, expected: Expected, value: &str) -> Write {
     let value = Bytes::copy_from_slice(value.as_bytes());
-    Write { key: key.into(), expected, change: Change::Put(value), ttl: None }
+    Write { key: key.into(), expected, beside: None, change: Change::Put(value), ttl: None }
 }
 
 async fn connect(config: &EtcdConfig) -> Arc<EtcdStore> {
