@@ -76,7 +76,7 @@ async fn what_was_asked_of_an_etcd_that_stood_still_happens_once() {
     store.write(create(0, b"before".to_vec())).await.unwrap();
     let mut watcher = Watcher::new(store.clone(), "/registry/".into(), store.revision());
     for turn in 0..3 {
-        etcd.signal(0, "STOP");
+        etcd.pause(0);
         let begin = Instant::now();
         let numbers = 10 * turn + 1..10 * turn + 6;
         let writes: Vec<_> = numbers
@@ -89,7 +89,7 @@ async fn what_was_asked_of_an_etcd_that_stood_still_happens_once() {
         assert!(store.get("/registry/pods/0000").unwrap().is_some(), "reads need no etcd");
         tokio::time::sleep(STILL).await;
         assert!(writes.iter().all(|write| !write.is_finished()), "nobody has answered");
-        etcd.signal(0, "CONT");
+        etcd.resume(0);
         for write in writes {
             write.await.unwrap().unwrap();
         }

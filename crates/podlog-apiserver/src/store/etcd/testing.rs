@@ -105,8 +105,26 @@ impl Etcd {
         member.process = Some(process);
     }
 
-    /// Sends a signal to a member, e.g. `STOP`.
-    pub(crate) fn signal(&self, index: usize, signal: &str) {
+    /// Has a member stand still.
+    pub(crate) fn pause(&self, index: usize) {
+        self.signal(index, "STOP");
+        let threads = format!("/proc/{}/task", self.members[index].process.as_ref().unwrap().id());
+        let is_still = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+        // Threads stop one after the other, the first when it is its turn: until then all work on.
+        while !std::fs::read_dir(&threads)
+            .unwrap()
+            .all(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).is_ok_and(is_still))
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Has it go on.
+    pub(crate) fn resume(&self, index: usize) {
+        self.signal(index, "CONT");
+    }
+
+    fn signal(&self, index: usize, signal: &str) {
         let process = self.members[index].process.as_ref().unwrap();
         let pid = process.id().to_string();
         assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
