@@ -4,6 +4,8 @@
 //! turn. tokio-rustls, whose meaning this has, keeps 4 KiB for each, and asks the kernel for no more at a time.
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod tests;
 
 use std::cell::RefCell;
@@ -35,8 +37,6 @@ pub(crate) type ClientStream<T> = TlsStream<T, UnbufferedClientConnection>;
 /// A connection with TLS. What the peer sends is only believed to be complete once it has said so.
 pub(crate) struct TlsStream<T, S> {
     io: T,
-    /// Came, and is not complete; a part may be decrypted already.
-    kept: Queue,
     /// Decrypted, and not asked for yet.
     opened: Queue,
     tls: Protocol<S>,
@@ -45,11 +45,16 @@ pub(crate) struct TlsStream<T, S> {
 /// TLS without the connection.
 struct Protocol<S> {
     session: S,
+    /// Came, and is not complete; a part may be decrypted already. rustls knows places in it, so it is shown all of it, from the
+    /// first byte, whatever it is asked for.
+    kept: Vec<u8>,
     /// Encrypted, and not sent yet.
     sealed: Queue,
     /// The peer has said that nothing more comes.
     is_over: bool,
-    /// We have said so.
+    /// The peer has broken the rules: nothing it sends counts any more, and nothing is said to it but why.
+    is_broken: bool,
+    /// We have said that nothing more comes.
     has_closed: bool,
 }
 
@@ -99,18 +104,17 @@ struct Scratch {
 
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> TlsStream<T, S> {
     pub(crate) fn new(io: T, session: S) -> Self {
-        let tls = Protocol { session, sealed: Queue::default(), is_over: false, has_closed: false };
-        TlsStream { io, kept: Queue::default(), opened: Queue::default(), tls }
+        TlsStream { io, opened: Queue::default(), tls: Protocol::new(session) }
     }
 
     /// Shakes hands. There is no limit on how long that takes.
     pub(crate) async fn handshake(&mut self) -> io::Result<()> {
+        // A client's first words come by themselves.
+        self.tls.open(&mut [], |_| {})?;
         poll_fn(|context| self.poll_handshake(context)).await
     }
 
     fn poll_handshake(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A client's first words come by themselves.
-        self.tls.open(&mut [], |_| {})?;
         loop {
             ready!(self.poll_send(context))?;
             if !self.tls.session.state().is_handshaking() {
@@ -137,24 +141,23 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> TlsStream<T, S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
-        let TlsStream { io, kept, opened, tls } = self;
+        let TlsStream { io, opened, tls } = self;
         let received = SCRATCH.with_borrow_mut(|Scratch { came, .. }| {
-            let before = kept.rest().len();
+            let before = tls.kept.len();
             if came.len() < before + READ {
                 came.resize(before + READ, 0);
             }
             let mut room = ReadBuf::new(&mut came[before..before + READ]);
             ready!(Pin::new(io).poll_read(context, &mut room))?;
             let count = room.filled().len();
-            came[..before].copy_from_slice(kept.rest());
+            came[..before].copy_from_slice(&tls.kept);
             let came = &mut came[..before + count];
             let done = tls.open(came, |plain| {
                 let fits = plain.len().min(buffer.remaining());
                 buffer.put_slice(&plain[..fits]);
                 opened.push(&plain[fits..]);
             })?;
-            kept.clear();
-            kept.push(&came[done..]);
+            tls.keep(&came[done..]);
             Poll::Ready(Ok(count))
         });
         if received.is_ready() && !self.tls.sealed.is_empty() {
@@ -162,7 +165,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> TlsStream<T, S> {
             let _ = self.poll_send(context);
         }
         match received {
-            Poll::Ready(Ok(_)) if self.kept.rest().len() > MAX_KEPT => {
+            Poll::Ready(Ok(_)) if self.tls.kept.len() > MAX_KEPT => {
+                self.tls.is_broken = true;
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "message buffer full")))
             }
             received => received,
@@ -199,8 +203,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> TlsStream<T, S> {
 }
 
 impl<S: Session> Protocol<S> {
-    /// Decrypts what came, as far as it is complete; answers with how many bytes are done with.
+    fn new(session: S) -> Self {
+        let (kept, sealed) = (Vec::new(), Queue::default());
+        Protocol { session, kept, sealed, is_over: false, is_broken: false, has_closed: false }
+    }
+
+    /// Without memory for nothing.
+    fn keep(&mut self, rest: &[u8]) {
+        self.kept = rest.to_vec();
+    }
+
+    /// Decrypts what came and was kept, as far as it is complete; answers with how many bytes are done with.
     fn open(&mut self, came: &mut [u8], mut take: impl FnMut(&[u8])) -> io::Result<usize> {
+        if self.is_broken {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let mut done = 0;
         loop {
             let UnbufferedStatus { mut discard, state } = self.session.process(&mut came[done..]);
@@ -227,6 +244,7 @@ impl<S: Session> Protocol<S> {
                 }
                 Ok(_) => false,
                 Err(error) => {
+                    self.is_broken = true;
                     self.encode_alert();
                     return Err(invalid(error));
                 }
@@ -240,7 +258,8 @@ impl<S: Session> Protocol<S> {
 
     /// Why the peer is refused.
     fn encode_alert(&mut self) {
-        if self.session.state().wants_write()
+        // What is to be said comes before anything is looked for in what came.
+        while self.session.state().wants_write()
             && let Ok(ConnectionState::EncodeTlsData(mut alert)) = self.session.process(&mut []).state
         {
             self.sealed.encode(&mut alert);
@@ -265,8 +284,11 @@ impl<S: Session> Protocol<S> {
         sealed: &mut Vec<u8>,
         work: impl Fn(&mut WriteTraffic<'_, S::Data>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> io::Result<usize> {
+        if self.is_broken || self.has_closed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         loop {
-            match self.session.process(&mut []).state.map_err(invalid)? {
+            match self.session.process(&mut self.kept).state.map_err(invalid)? {
                 ConnectionState::WriteTraffic(mut traffic) => {
                     let first = work(&mut traffic, sealed);
                     let Err(EncryptError::InsufficientSize(size)) = first else {
@@ -357,9 +379,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> AsyncWrite for TlsStream<T, 
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.tls.has_closed {
-            self.tls.has_closed = true;
             // Without TLS yet, there is nobody to be told.
             let _ = self.tls.close();
+            self.tls.has_closed = true;
         }
         ready!(self.poll_send(context))?;
         match ready!(Pin::new(&mut self.io).poll_shutdown(context)) {
