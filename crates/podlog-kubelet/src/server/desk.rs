@@ -12,7 +12,7 @@ use podlog_serving::metrics::Registry;
 use podlog_serving::{Body, Permit, stream_body, text_body};
 use tokio::sync::watch;
 
-use super::ending::Ending;
+use super::ending::{Asking, Ending};
 use super::framing::Framing;
 use super::hints::{Watched, Watching};
 use super::hub::{Hub, Shareable, Source};
@@ -170,7 +170,7 @@ async fn serve(
         instance,
         compatibility: desk.compatibility,
         journal: reading.journal().map(|_| desk.journal.socket.clone()),
-        asked: None,
+        asking: Asking::default(),
     };
     let source = Source { ending, watching: desk.watching(&reading, path) };
     let stream =

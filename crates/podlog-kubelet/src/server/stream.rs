@@ -134,6 +134,7 @@ impl LogStream {
                 return Ok(None);
             }
             if state == ReadState::LimitReached || (self.can_share() && begun.elapsed() >= JOIN_AGAIN) {
+                self.source.ending.rest();
                 return Ok(Some(state));
             }
             ended = self.wait(next_look, &mut hints, sender).await?;

@@ -10,6 +10,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use podlog_api::Compatibility;
 use podlog_kubelet::config::KubeletConfiguration;
+use podlog_kubelet::runtime::ContainerRuntime;
 use podlog_kubelet::{ApiConnection, Kubelet, KubeletOptions};
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
 use podlog_serving::{
@@ -24,6 +25,8 @@ pub(crate) struct Bench {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) api: Api,
     pub(crate) runtime: Arc<FakeRuntime>,
+    /// What the kubelet has in its place.
+    pub(crate) seen: Option<Arc<dyn ContainerRuntime>>,
     pub(crate) config: KubeletConfiguration,
     pub(crate) compatibility: Compatibility,
     kubelet: Option<Kubelet>,
@@ -41,6 +44,7 @@ impl Bench {
         Bench {
             api: Api::start().await,
             runtime: FakeRuntime::new(),
+            seen: None,
             config: KubeletConfiguration::default(),
             compatibility: Compatibility::default(),
             kubelet: None,
@@ -78,7 +82,8 @@ impl Bench {
             client_ca: Some(self.authority.certificate_path().to_owned()),
             api_server: Some(ApiConnection { client: self.api.client(), address: self.api.address }),
         };
-        self.kubelet = Some(Kubelet::start(options, self.runtime.clone()).await.unwrap());
+        let runtime = self.seen.clone().unwrap_or_else(|| self.runtime.clone());
+        self.kubelet = Some(Kubelet::start(options, runtime).await.unwrap());
     }
 
     pub(crate) async fn stop(&mut self) {

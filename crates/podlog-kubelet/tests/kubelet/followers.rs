@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::bench::Bench;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn running() -> Bench {
     let bench = Bench::new().await;
@@ -23,13 +23,19 @@ async fn running() -> Bench {
     bench
 }
 
-async fn run_pod(bench: &Bench, pod: &str, container: &str) {
+pub(crate) async fn run_pod(bench: &Bench, pod: &str, container: &str) {
     let containers = json!([{"name": container, "image": "x", "command": ["run"]}]);
     bench.api.create_pod(pod, json!({"restartPolicy": "Never", "containers": containers}));
     bench.wait_phase(pod, "Running").await;
 }
 
-async fn open(client: &NodeClient, port: u16, pod: &str, container: &str, query: &str) -> NodeBody {
+pub(crate) async fn open(
+    client: &NodeClient,
+    port: u16,
+    pod: &str,
+    container: &str,
+    query: &str,
+) -> NodeBody {
     let path = format!("/containerLogs/default/{pod}/{container}?follow=true{query}");
     let response =
         timeout(PATIENCE, client.get("127.0.0.1", port, &path, Verify::Ca)).await.unwrap().unwrap();
@@ -43,7 +49,7 @@ async fn chunk(body: &mut NodeBody) -> Option<Bytes> {
 }
 
 /// Reads until so many bytes have come.
-async fn read_to(body: &mut NodeBody, length: usize) -> String {
+pub(crate) async fn read_to(body: &mut NodeBody, length: usize) -> String {
     let mut text = Vec::new();
     while text.len() < length {
         text.extend_from_slice(&chunk(body).await.expect("more"));
@@ -57,7 +63,7 @@ async fn readings(bench: &Bench) -> usize {
     line.unwrap().parse().unwrap()
 }
 
-async fn wait_readings(bench: &Bench, count: usize) {
+pub(crate) async fn wait_readings(bench: &Bench, count: usize) {
     timeout(PATIENCE, async {
         while readings(bench).await != count {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -5,6 +5,7 @@
 
 mod api;
 mod bench;
+mod cri_socket;
 mod followers;
 mod front;
 mod journal;
@@ -16,6 +17,7 @@ mod pods;
 mod probes;
 mod retained;
 mod runtime;
+mod slow_runtime;
 mod table;
 mod troubles;
 mod volumes;
