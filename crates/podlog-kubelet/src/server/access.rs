@@ -86,6 +86,9 @@ impl Gate {
                 return Err(unauthorized());
             }
         };
+        if !is_plain(request.uri.path()) {
+            return Err(Refused { code: StatusCode::NOT_FOUND, text: "404: Page Not Found".into() });
+        }
         let verb = verb(&request.method, request.uri.path());
         let subresources = subresources(request.uri.path());
         for subresource in subresources {
@@ -130,6 +133,21 @@ fn undecided(user: &UserInfo, verb: &str, subresource: &str) -> Refused {
     let text =
         format!("Authorization error (user={user}, verb={verb}, resource=nodes, subresource={subresource})");
     Refused { code: StatusCode::INTERNAL_SERVER_ERROR, text }
+}
+
+/// Whether everybody who reads a path reads the same: servers decode and shorten paths, each in its way, and what is asked for
+/// is what was allowed only if none of that changes its first part, which says what it is.
+fn is_plain(path: &str) -> bool {
+    let Some((first, rest)) = path.strip_prefix('/').map(|path| path.split_once('/').unwrap_or((path, "")))
+    else {
+        return false;
+    };
+    let leads_elsewhere = |part: &str| {
+        let decoded = part.to_ascii_lowercase().replace("%2e", ".");
+        matches!(decoded.as_str(), "." | "..") || decoded.contains("%2f")
+    };
+    let is_first_plain = !first.contains('%') && (!first.is_empty() || path == "/");
+    is_first_plain && !leads_elsewhere(first) && !rest.split('/').any(leads_elsewhere)
 }
 
 /// The verb that a method stands for; empty for others, which nobody may. Whoever runs commands creates something, also where
@@ -209,6 +227,30 @@ mod tests {
             ("/logs/messages", "log"),
         ] {
             assert_eq!(subresources(path).join(" "), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_that_others_read_otherwise_are_none() {
+        for (path, expected) in [
+            ("/", true),
+            ("/pods", true),
+            ("/pods/", true),
+            ("/logs/a%20b/..c", true),
+            ("/containerLogs//web/c", true),
+            ("", false),
+            ("*", false),
+            ("//exec/ns/pod/c", false),
+            ("///exec/ns/pod/c", false),
+            ("/./exec/ns/pod/c", false),
+            ("/%65xec/ns/pod/c", false),
+            ("/pods%2f../exec/ns/pod/c", false),
+            ("/pods/../exec/ns/pod/c", false),
+            ("/pods/%2E%2e/exec/ns/pod/c", false),
+            ("/pods/.%2e%2Fexec", false),
+            ("/logs/.", false),
+        ] {
+            assert_eq!(is_plain(path), expected, "{path}");
         }
     }
 

@@ -83,6 +83,10 @@ const PATHS: &[&str] = &[
     "stats",
 ];
 
+/// Methods that are counted by name.
+const METHODS: &[Method] =
+    &[Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
+
 impl LogServer {
     pub(crate) fn new(
         context: Arc<Context>,
@@ -116,7 +120,7 @@ impl LogServer {
 
     async fn route(&self, parts: &Parts, permit: Permit, upgrade: Option<Upgrade>) -> Response<Body> {
         let path = parts.uri.path();
-        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let segments: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
         let debugging = self.context.config.enable_debugging_handlers;
         match segments.as_slice() {
             [
@@ -229,10 +233,12 @@ impl Handler for LogServer {
     async fn handle(&self, request: Request<hyper::body::Incoming>, peer: Peer) -> Response<Body> {
         let (mut parts, _body) = request.into_parts();
         let upgrade = Upgrade::of(&mut parts);
-        let first = parts.uri.path().trim_start_matches('/').split('/').next().unwrap_or_default();
+        let first = parts.uri.path().split('/').nth(1).unwrap_or_default();
         let path = if PATHS.contains(&first) { first } else { "other" };
         let long = if matches!(path, "exec" | "attach" | "portForward") { "true" } else { "false" };
-        let labels = [parts.method.as_str(), path, "readwrite", long];
+        // Whoever it is may come up with names.
+        let method = if METHODS.contains(&parts.method) { parts.method.as_str() } else { "other" };
+        let labels = [method, path, "readwrite", long];
         self.metrics.requests.with(&labels).increment();
         let _inflight = self.metrics.inflight.with(&labels).hold();
         let begun = Instant::now();

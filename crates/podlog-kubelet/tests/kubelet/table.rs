@@ -128,6 +128,31 @@ async fn methods_become_verbs() {
     }
 }
 
+/// Servers decode and shorten paths, each in its way: what was allowed is what is asked for.
+#[tokio::test]
+async fn paths_that_can_be_read_otherwise_are_none() {
+    let bench = Bench::new().await;
+    running(&bench).await;
+    let admin = bench.dialer(Some("admin"));
+    for path in
+        ["//exec/default/web/c?command=id&output=1", "/%65xec/default/web/c", "/pods/../exec/default/web/c"]
+    {
+        let answer = bench.send(&admin, "GET", path, None).await;
+        assert_eq!(answer, (404, "404: Page Not Found".to_owned()), "{path}");
+    }
+    assert_eq!(bench.send(&bench.dialer(None), "GET", "//pods", None).await.0, 401);
+    // Nor do names that somebody comes up with become numbers to be kept.
+    for method in ["BREW", "WHEN"] {
+        bench.send(&admin, method, "/healthz", None).await;
+    }
+    let (_, metrics) = bench.get("/metrics").await;
+    let counted = metrics
+        .lines()
+        .find(|line| line.starts_with("kubelet_http_requests_total") && line.contains(r#"method="other""#));
+    assert!(counted.is_some_and(|line| line.ends_with(" 2")), "{counted:?}");
+    assert!(!metrics.contains("BREW"));
+}
+
 #[tokio::test]
 async fn tokens_are_the_api_servers_business() {
     let bench = Bench::new().await;
