@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use http::request::Parts;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo as ApiUser};
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec, SubjectAccessReviewStatus,
+};
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
 use podlog_api::{Attributes, Decision, UserInfo};
@@ -127,14 +129,20 @@ impl Authorizer for WebhookAuthorizer {
         };
         let api = Api::<SubjectAccessReview>::all(self.client.clone());
         let status = ask(&api, &review).await.map_err(AuthzError)?.status.unwrap_or_default();
-        let reason = status.reason.unwrap_or_default();
-        let (decision, life) = match (status.allowed, status.denied) {
-            (true, _) => (Decision::Allow(reason), self.allowed_life),
-            (false, Some(true)) => (Decision::Deny(reason), self.refused_life),
-            (false, _) => (Decision::NoOpinion(reason), self.refused_life),
-        };
+        let decision = decision(status);
+        let life = if matches!(decision, Decision::Allow(_)) { self.allowed_life } else { self.refused_life };
         self.answers.put(question, decision.clone(), life);
         Ok(decision)
+    }
+}
+
+/// What a review says; who is denied is not allowed, whatever else it says.
+fn decision(status: SubjectAccessReviewStatus) -> Decision {
+    let reason = status.reason.unwrap_or_default();
+    match (status.denied, status.allowed) {
+        (Some(true), _) => Decision::Deny(reason),
+        (_, true) => Decision::Allow(reason),
+        (_, false) => Decision::NoOpinion(reason),
     }
 }
 
@@ -194,5 +202,20 @@ mod tests {
             answers.put(i.to_string(), 3, Duration::from_secs(60));
         }
         assert!(answers.0.lock().len() <= REMEMBERED);
+    }
+
+    #[test]
+    fn who_is_denied_is_not_allowed() {
+        for (allowed, denied, expected) in [
+            (true, None, Decision::Allow("why".into())),
+            (true, Some(false), Decision::Allow("why".into())),
+            (true, Some(true), Decision::Deny("why".into())),
+            (false, Some(true), Decision::Deny("why".into())),
+            (false, None, Decision::NoOpinion("why".into())),
+        ] {
+            let reason = Some("why".to_owned());
+            let status = SubjectAccessReviewStatus { allowed, denied, reason, evaluation_error: None };
+            assert_eq!(decision(status), expected, "{allowed} {denied:?}");
+        }
     }
 }
