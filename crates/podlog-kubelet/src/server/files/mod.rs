@@ -33,6 +33,7 @@ use crate::runtime::{ContainerId, ContainerRuntime};
 use declared::Declared;
 use follow::{Follow, Piece};
 use root::ContainerRoot;
+pub(super) use root::open_found;
 use select::Lines;
 use tail::Tail;
 

@@ -3,11 +3,15 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, open, openat, openat2};
 use rustix::process::{Gid, Uid, geteuid};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
 
 /// File systems whose files are the kernel's answers and not files: proc, sysfs, cgroup and cgroup2, debugfs, tracefs,
 /// securityfs, bpf, pstore, efivarfs, configfs, SELinux (`linux/magic.h`).
@@ -30,8 +34,8 @@ const MAX_STATUS: u64 = 64 * 1024;
 
 /// The root of a container, and whose rights count there.
 pub(super) struct ContainerRoot {
-    /// `/proc/<pid>` of its first process: stays that one's, whoever gets the number later.
-    process: OwnedFd,
+    /// `/proc/<pid>/stat` of its first process: stays that one's, whoever gets the number later.
+    process: File,
     root: OwnedFd,
     user: User,
 }
@@ -41,6 +45,7 @@ struct User {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
+    capabilities: CapabilitySet,
 }
 
 impl ContainerRoot {
@@ -53,13 +58,13 @@ impl ContainerRoot {
         open_below(&process, "status")?.take(MAX_STATUS).read_to_string(&mut status)?;
         let user =
             User::parse(&status).ok_or_else(|| io::Error::other("the process does not say whose it is"))?;
-        Ok(ContainerRoot { process, root, user })
+        Ok(ContainerRoot { process: open_below(&process, "stat")?, root, user })
     }
 
     /// Takes from this thread, for good, all rights on files that the container's first process does not have.
     pub(super) fn become_its_user(&self) -> io::Result<()> {
         let (own, user) = (geteuid(), &self.user);
-        if own.as_raw() == user.uid {
+        if own.as_raw() == user.uid && !own.is_root() {
             return Ok(());
         }
         let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
@@ -67,7 +72,14 @@ impl ContainerRoot {
         set_thread_groups(&groups)?;
         set_thread_res_gid(gid, gid, gid)?;
         set_thread_res_uid(uid, uid, uid)?;
-        Ok(())
+        // Root may read everything only as far as it was left that: in a container it mostly was not.
+        let own = capabilities(None)?;
+        let kept = CapabilitySets {
+            effective: own.effective & user.capabilities,
+            permitted: own.permitted & user.capabilities,
+            inheritable: CapabilitySet::empty(),
+        };
+        Ok(set_capabilities(None, kept)?)
     }
 
     /// Opens a file: no link and no `..` leads out of the root, and nothing but a regular file is ever opened, as opening
@@ -94,9 +106,7 @@ impl ContainerRoot {
 
     /// Whether the container's first process is there.
     pub(super) fn is_alive(&self) -> bool {
-        open_below(&self.process, "stat")
-            .and_then(|mut stat| stat.read(&mut [0]))
-            .is_ok_and(|bytes| bytes > 0)
+        self.process.read_at(&mut [0], 0).is_ok_and(|bytes| bytes > 0)
     }
 }
 
@@ -107,12 +117,17 @@ fn open_below(directory: &OwnedFd, name: &str) -> io::Result<File> {
 fn open_in(root: impl AsFd, path: &str) -> io::Result<File> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let found = openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
-    let kind = FileType::from_raw_mode(fstat(&found)?.st_mode);
+    open_found(&found)
+}
+
+/// Opens what was found (`O_PATH`) if it is a regular file.
+pub(in super::super) fn open_found(found: &OwnedFd) -> io::Result<File> {
+    let kind = FileType::from_raw_mode(fstat(found)?.st_mode);
     if kind != FileType::RegularFile {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     // Magic numbers have 32 bits.
-    if OF_THE_KERNEL.contains(&(fstatfs(&found)?.f_type as u32)) {
+    if OF_THE_KERNEL.contains(&(fstatfs(found)?.f_type as u32)) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not on a file system for files"));
     }
     let itself = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
@@ -125,10 +140,12 @@ impl User {
         let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let last = |name: &str| line(name)?.split_whitespace().last()?.parse().ok();
         let groups = line("Groups").unwrap_or_default().split_whitespace();
+        let effective = line("CapEff").and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
         Some(User {
             uid: last("Uid")?,
             gid: last("Gid")?,
             groups: groups.map(|gid| gid.parse().ok()).collect::<Option<_>>()?,
+            capabilities: CapabilitySet::from_bits_retain(effective.unwrap_or_default()),
         })
     }
 }
@@ -210,6 +227,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("roots.log"), "secret").unwrap();
         fs::write(folder.path().join("all.log"), "fine").unwrap();
+        fs::write(folder.path().join("others.log"), "secret").unwrap();
         use std::os::unix::fs::PermissionsExt;
         let chmod = |name: &str, mode| {
             fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
@@ -217,24 +235,41 @@ mod tests {
         chmod("", 0o755);
         chmod("roots.log", 0o600);
         chmod("all.log", 0o644);
+        chmod("others.log", 0o600);
         let pid = i32::try_from(std::process::id()).unwrap();
         let mut root = ContainerRoot::open(pid).unwrap();
         assert!(root.is_alive());
-        root.user = User { uid: 12345, gid: 12345, groups: vec![] };
-        let path = folder.path().to_str().unwrap().to_owned();
-        let read = std::thread::spawn(move || {
-            root.become_its_user().unwrap();
-            ["roots.log", "all.log"]
-                .map(|name| root.open_file(&format!("{path}/{name}")).map_err(|error| error.kind()).err())
-        });
-        assert_eq!(read.join().unwrap(), [Some(io::ErrorKind::PermissionDenied), None]);
+        let (path, denied) = (folder.path().to_str().unwrap(), Some(io::ErrorKind::PermissionDenied));
+        let others = rustix::fs::chown(folder.path().join("others.log"), Some(Uid::from_raw(1)), None);
+        others.unwrap();
+        for (uid, capabilities, expected) in [
+            (12345, CapabilitySet::all(), [denied, None, denied]),
+            (1, CapabilitySet::empty(), [denied, None, None]),
+            (0, CapabilitySet::empty(), [None, None, denied]),
+            (0, CapabilitySet::DAC_OVERRIDE, [None, None, None]),
+        ] {
+            root.user = User { uid, gid: uid, groups: vec![], capabilities };
+            let root = &root;
+            let read = std::thread::scope(|scope| {
+                let thread = scope.spawn(|| {
+                    root.become_its_user().unwrap();
+                    assert!(root.is_alive());
+                    ["roots.log", "all.log", "others.log"].map(|name| {
+                        root.open_file(&format!("{path}/{name}")).map_err(|error| error.kind()).err()
+                    })
+                });
+                thread.join().unwrap()
+            });
+            assert_eq!(read, expected, "{uid} {capabilities:?}");
+        }
         assert!(fs::read(folder.path().join("roots.log")).is_ok(), "other threads keep theirs");
     }
 
     #[test]
     fn processes_say_whose_they_are() {
-        let status = "Name:\tsh\nUid:\t0\t1\t2\t3\nGid:\t4\t5\t6\t7\nGroups:\t8 9 \nNSpid:\t1\n";
-        assert_eq!(User::parse(status), Some(User { uid: 3, gid: 7, groups: vec![8, 9] }));
+        let status = "Name:\tsh\nUid:\t0\t1\t2\t3\nGid:\t4\t5\t6\t7\nGroups:\t8 9 \nNSpid:\t1\nCapEff:\t0000000000000003\n";
+        let capabilities = CapabilitySet::CHOWN | CapabilitySet::DAC_OVERRIDE;
+        assert_eq!(User::parse(status), Some(User { uid: 3, gid: 7, groups: vec![8, 9], capabilities }));
         assert_eq!(User::parse("Uid:\tx\n"), None);
     }
 }
