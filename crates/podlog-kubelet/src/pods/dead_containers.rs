@@ -52,7 +52,7 @@ fn dead_by_container(containers: &[Container]) -> HashMap<(&str, &str), Vec<&Con
         instances.entry((pod, &container.name)).or_default().push(container);
     }
     for instances in instances.values_mut() {
-        instances.sort_by_key(|container| Reverse((container.created_at, container.attempt)));
+        instances.sort_by_key(|container| Reverse((container.attempt, container.created_at)));
         instances.remove(0);
         instances.retain(|container| container.state == ContainerState::Exited);
     }

@@ -43,6 +43,8 @@ impl Default for Pods {
 
 struct Known {
     id: PodId,
+    /// How many were known before it.
+    number: u64,
     wanted: watch::Sender<Wanted>,
     wake: Arc<Notify>,
 }
@@ -51,10 +53,9 @@ impl Pods {
     /// A pod by namespace and name.
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         let known = self.known.lock();
-        let mut same =
-            known.values().filter(|known| known.id.namespace == namespace && known.id.name == name);
-        // A pod may be gone while its successor of the same name is there already.
-        let found = same.clone().find(|known| !known.wanted.borrow().removed).or_else(|| same.next())?;
+        let same = known.values().filter(|known| known.id.namespace == namespace && known.id.name == name);
+        // A pod may be gone while its successor of the same name is there already, or is gone as well.
+        let found = same.max_by_key(|known| (!known.wanted.borrow().removed, known.number))?;
         Some(found.wanted.borrow().pod.clone())
     }
 
@@ -120,6 +121,8 @@ pub(crate) struct PodManager {
     /// Uids of the API's pods when they were listed last; `None` before.
     listed: Option<HashSet<String>>,
     workers: JoinSet<String>,
+    /// Pods that were known so far.
+    count: u64,
     shutdown: CancellationToken,
     /// State of each container when it was listed last.
     states: HashMap<ContainerId, ContainerState>,
@@ -140,6 +143,7 @@ impl PodManager {
             manifests: None,
             listed: None,
             workers: JoinSet::new(),
+            count: 0,
             shutdown,
             states: HashMap::new(),
             owners: HashMap::new(),
@@ -274,7 +278,8 @@ impl PodManager {
             worker.run(shutdown).await;
             uid
         });
-        known.insert(id.uid.clone(), Known { id, wanted: sender, wake });
+        known.insert(id.uid.clone(), Known { id, number: self.count, wanted: sender, wake });
+        self.count += 1;
     }
 
     /// Ends and removes what is left of pods that were deleted while nobody was looking, once all sources have said what
@@ -364,4 +369,31 @@ fn bare_pod(id: &PodId) -> Pod {
     pod.metadata.deletion_grace_period_seconds = Some(30);
     pod.status = Some(PodStatus { phase: Some("Running".into()), ..PodStatus::default() });
     pod
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_that_of_the_last_who_has_it() {
+        let pods = Pods::default();
+        let find = || pods.find("default", "web").and_then(|pod| pod.metadata.uid.clone());
+        let remove = |uid: &str| {
+            let known = pods.known.lock();
+            known[uid].wanted.send_modify(|wanted| wanted.removed = true);
+        };
+        assert_eq!(find(), None);
+        // In a map, whose order is not theirs.
+        let uids: Vec<String> = (0..20).map(|number| format!("u{number}")).collect();
+        for (number, uid) in (0..).zip(&uids) {
+            let id = PodId { namespace: "default".into(), name: "web".into(), uid: uid.clone() };
+            let wanted = Wanted { pod: Arc::new(bare_pod(&id)), removed: false, ending: None };
+            let wanted = watch::Sender::new(wanted);
+            pods.known.lock().insert(uid.clone(), Known { id, number, wanted, wake: Arc::default() });
+            assert_eq!(find().as_ref(), Some(uid), "it is not gone");
+            remove(uid);
+            assert_eq!(find().as_ref(), Some(uid), "all are gone");
+        }
+    }
 }

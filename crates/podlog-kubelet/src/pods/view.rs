@@ -42,10 +42,10 @@ impl PodView {
         }
     }
 
-    /// Sorts what was found.
+    /// Sorts what was found: by number, since clocks may be set back.
     pub(crate) fn new(mut sandboxes: Vec<PodSandbox>, mut containers: Vec<ContainerStatus>) -> Self {
-        sandboxes.sort_by_key(|sandbox| Reverse((sandbox.created_at, sandbox.config.attempt)));
-        containers.sort_by_key(|status| Reverse((status.container.created_at, status.container.attempt)));
+        sandboxes.sort_by_key(|sandbox| Reverse((sandbox.config.attempt, sandbox.created_at)));
+        containers.sort_by_key(|status| Reverse((status.container.attempt, status.container.created_at)));
         PodView { sandboxes, containers, ips: None }
     }
 
@@ -80,5 +80,24 @@ impl PodView {
     pub(crate) fn is_stopped(&self) -> bool {
         self.alive().next().is_none()
             && self.sandboxes.iter().all(|sandbox| sandbox.state == SandboxState::NotReady)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::pods::testing::{ended, running};
+
+    #[test]
+    fn the_newest_has_the_highest_number_whatever_the_clock_says() {
+        let mut containers = vec![running("c", 2), ended("c", 0, 1), ended("c", 1, 1)];
+        for (container, second) in containers.iter_mut().zip([10, 30, 20]) {
+            container.container.created_at = Timestamp::from_second(second).expect("a time");
+        }
+        let view = PodView::new(Vec::new(), containers);
+        let attempts: Vec<u32> = view.instances("c").map(|status| status.container.attempt).collect();
+        assert_eq!(attempts, [2, 1, 0]);
     }
 }

@@ -211,11 +211,11 @@ impl FrontServer {
         let (namespace, pod, container) = names(&segments).ok()?;
         let options = self.desk.options(query).ok()?;
         let wanted = PodId { namespace: namespace.to_owned(), name: pod.to_owned(), uid: String::new() };
-        let found = self.find(&wanted).await?;
         let extensions = &options.extensions;
         if extensions.deleted || extensions.file.is_some() {
             return None;
         }
+        let found = self.find(&wanted).await?;
         let choice = match extensions.instance {
             Some(asked) => choose_instance(&found, container, asked),
             None => choose(&found, container, options.previous),
@@ -230,18 +230,27 @@ impl FrontServer {
         Some(answer.unwrap_or_else(|(code, text)| plain(code, text)))
     }
 
-    /// What the runtime has of a pod.
+    /// What the runtime has of a pod. What is left of one of the same name before it is nobody's who may read the logs of this
+    /// one: its namespace may be another one of that name.
     async fn find(&self, pod: &PodId) -> Option<Found> {
         let runtime = &self.desk.runtime;
         let found = Found::read(&**runtime, pod).await;
-        found.inspect_err(|error| tracing::warn!(%error, "cannot ask the runtime for a log: passed on")).ok()
+        let found =
+            found.inspect_err(|error| tracing::warn!(%error, "cannot ask the runtime for a log: passed on"));
+        let found = found.ok()??;
+        let is_meant = found.is_alive || self.pod(pod).await?.metadata.uid.as_ref() == Some(&found.uid);
+        is_meant.then_some(found)
     }
 
     /// The instance that the pod's status names.
     async fn instance_by_status(&self, pod: &PodId, container: &str, previous: bool) -> Option<String> {
-        let api = Api::<Pod>::namespaced(self.pods.clone(), &pod.namespace);
-        let status = api.get(&pod.name).await.ok()?.status?;
+        let status = self.pod(pod).await?.status?;
         container_id(&pod.name, &status, container, previous).ok()
+    }
+
+    /// The pod of that name, as the API server has it.
+    async fn pod(&self, pod: &PodId) -> Option<Pod> {
+        Api::namespaced(self.pods.clone(), &pod.namespace).get(&pod.name).await.ok()
     }
 
     async fn pass_on(&self, request: Request<Incoming>) -> Response<Body> {

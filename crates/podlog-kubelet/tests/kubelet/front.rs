@@ -81,3 +81,32 @@ async fn logs_come_from_the_front_and_all_else_from_behind() {
     assert!(behind, "the kubelet behind asked about its caller");
     front.shutdown().await;
 }
+
+/// Its name may be all that they have in common: the namespace may be another one of that name, too.
+#[tokio::test]
+async fn what_is_left_of_a_pod_is_not_its_successors() {
+    let mut bench = Bench::new().await;
+    let front = front(&bench).await;
+    let (client, address) = (bench.client(Some("admin")), front.local_addr());
+    let spec =
+        json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "x", "command": ["run"]}]});
+    bench.api.create_pod("web", spec.clone());
+    bench.wait_phase("web", "Running").await;
+    bench.runtime.log("c", &["one"]);
+    bench.runtime.end("c", 0);
+    bench.wait_phase("web", "Succeeded").await;
+    let path = "/containerLogs/default/web/c";
+    assert_eq!(get(&client, address, path).await, (200, "one\n".to_owned()));
+    assert_eq!(counted(&client, address, "front").await, 1);
+    bench.stop().await;
+    assert_eq!(
+        get(&client, address, path).await,
+        (200, "one\n".to_owned()),
+        "it does not depend on the kubelet"
+    );
+    bench.api.force_delete_pod("web");
+    bench.api.create_pod("web", spec);
+    let (code, text) = get(&client, address, path).await;
+    assert!(code == 502 && text.contains("cannot reach the kubelet behind"), "{code} {text}");
+    front.shutdown().await;
+}

@@ -4,10 +4,15 @@ use std::cmp::Reverse;
 
 use super::super::choose::nth;
 use crate::pods::{PodId, labels};
-use crate::runtime::{Container, ContainerId, ContainerRuntime, ContainerState, RuntimeError};
+use crate::runtime::{Container, ContainerId, ContainerRuntime, ContainerState, RuntimeError, SandboxState};
 
-/// The containers of the newest pod of a name.
-pub(super) struct Found(Vec<Container>);
+/// The newest pod of a name that the runtime has.
+pub(super) struct Found {
+    pub(super) uid: String,
+    /// Whether its sandbox is still there: if not, one of the same name may have taken its place.
+    pub(super) is_alive: bool,
+    containers: Vec<Container>,
+}
 
 /// The outcome.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,27 +26,32 @@ pub(super) enum Choice {
 }
 
 impl Found {
-    /// Asks the runtime.
-    pub(super) async fn read(runtime: &dyn ContainerRuntime, pod: &PodId) -> Result<Self, RuntimeError> {
+    /// Asks the runtime. `None` when it has no such pod.
+    pub(super) async fn read(
+        runtime: &dyn ContainerRuntime,
+        pod: &PodId,
+    ) -> Result<Option<Self>, RuntimeError> {
         let is_of = |owner: &PodId| owner.namespace == pod.namespace && owner.name == pod.name;
         let sandboxes = runtime.list_pod_sandboxes(Some((labels::POD_NAME, &pod.name))).await?.into_iter();
         let owned = sandboxes
-            .filter_map(|sandbox| Some((labels::owner(&sandbox.config.labels)?, sandbox.created_at)));
-        let newest = owned.filter(|(owner, _)| is_of(owner)).max_by_key(|(_, created)| *created);
-        let Some((owner, _)) = newest else { return Ok(Found(Vec::new())) };
+            .filter_map(|sandbox| Some((labels::owner(&sandbox.config.labels)?, sandbox)))
+            .filter(|(owner, _)| is_of(owner));
+        let Some((owner, sandbox)) = owned.max_by_key(|(_, sandbox)| sandbox.created_at) else {
+            return Ok(None);
+        };
         let containers = runtime.list_containers(Some((labels::POD_UID, &owner.uid))).await?;
-        Ok(Found(containers))
+        Ok(Some(Found { uid: owner.uid, is_alive: sandbox.state == SandboxState::Ready, containers }))
     }
 }
 
 /// Chooses. What was only created has not said anything yet.
 pub(super) fn choose(found: &Found, container: &str, previous: bool) -> Choice {
     let mut instances: Vec<&Container> = found
-        .0
+        .containers
         .iter()
         .filter(|instance| instance.name == container && instance.state != ContainerState::Created)
         .collect();
-    instances.sort_by_key(|instance| Reverse((instance.created_at, instance.attempt)));
+    instances.sort_by_key(|instance| Reverse((instance.attempt, instance.created_at)));
     match (instances.as_slice(), previous) {
         ([], _) => Choice::Unknown,
         ([newest, ..], _) if newest.state == ContainerState::Unknown => Choice::Unknown,
@@ -56,7 +66,7 @@ pub(super) fn choose(found: &Found, container: &str, previous: bool) -> Choice {
 /// Chooses by number among those that the runtime knows.
 pub(super) fn choose_instance(found: &Found, container: &str, asked: i64) -> Choice {
     let instances: Vec<&Container> = found
-        .0
+        .containers
         .iter()
         .filter(|instance| instance.name == container && instance.state != ContainerState::Created)
         .collect();
@@ -83,11 +93,12 @@ mod tests {
                 name: "c".into(),
                 attempt: number as u32,
                 state: *state,
-                created_at: Timestamp::from_second(number as i64).unwrap(),
+                // The clock is set back again and again.
+                created_at: Timestamp::from_second(-(number as i64)).unwrap(),
                 labels: [].into(),
                 annotations: [].into(),
             });
-            let found = Found(instances.collect());
+            let found = Found { uid: "u".into(), is_alive: true, containers: instances.collect() };
             assert_eq!(choose(&found, "c", previous), expected, "{states:?} {previous}");
             assert_eq!(choose(&found, "other", previous), Choice::Unknown);
             let last = states.iter().rposition(|state| *state != Created);
