@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use podlog_api::Object;
 use podlog_api::deleted_pods::Wanted;
 use podlog_serving::metrics::{Counters, Registry};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
@@ -68,18 +69,23 @@ struct Shared {
     removed: OnceLock<Counters>,
 }
 
-/// By time of deletion, then uid.
-type Key = (Timestamp, String);
+/// By time of deletion, then in the order in which they were told. The time is that since the machine was started
+/// ([`since_boot`]): nobody sets that clock.
+type Key = (SignedDuration, u64);
 
 #[derive(Default)]
 struct Index {
     pods: BTreeMap<Key, Kept>,
     bytes: u64,
+    /// Pods that were told of.
+    count: u64,
 }
 
+#[derive(Clone)]
 struct Kept {
     id: PodId,
     bytes: u64,
+    deleted_at: Timestamp,
 }
 
 /// Why logs are given up, as the metric says it.
@@ -104,18 +110,18 @@ impl RetainedLogs {
     /// Finds what was kept before, and gives up what is too much or too old by now.
     pub(crate) fn open(layout: Layout, budget: Budget) -> Self {
         layout.finish_removals();
-        let mut index = Index::default();
-        for id in layout.logged_pods() {
-            let directory = layout.pod_logs(&id);
-            let Some(deleted_at) = Record::read(&directory).and_then(|record| record.deleted_at) else {
-                continue;
-            };
-            let bytes = Contents::read(&directory).bytes();
-            index.insert((deleted_at, id.uid.clone()), Kept { id, bytes });
+        let mut found: Vec<Kept> =
+            layout.logged_pods().into_iter().filter_map(|id| kept(&layout, id)).collect();
+        found.sort_by_key(|kept| kept.deleted_at);
+        let (mut index, now, since_boot) = (Index::default(), Timestamp::now(), since_boot());
+        for kept in found {
+            // A clock that was ahead says that it is to be deleted in future.
+            let age = now.duration_since(kept.deleted_at).max(SignedDuration::ZERO);
+            index.insert(since_boot - age, kept);
         }
         let shared = Shared { layout, budget, index: Mutex::new(index), removed: OnceLock::new() };
         let logs = RetainedLogs { shared: Arc::new(shared) };
-        logs.sweep(Timestamp::now());
+        logs.sweep(since_boot);
         logs
     }
 
@@ -146,7 +152,7 @@ impl RetainedLogs {
         let mut sweeps = interval(SWEEP);
         while shutdown.run_until_cancelled(sweeps.tick()).await.is_some() {
             let logs = self.clone();
-            let swept = tokio::task::spawn_blocking(move || logs.sweep(Timestamp::now())).await;
+            let swept = tokio::task::spawn_blocking(move || logs.sweep(since_boot())).await;
             if let Err(error) = swept {
                 tracing::error!(%error, "giving up logs of deleted pods failed");
             }
@@ -166,24 +172,24 @@ impl RetainedLogs {
 
     /// Keeps the logs of a pod that is gone, as far as the budget goes.
     pub(crate) fn keep(&self, id: &PodId) {
-        let now = Timestamp::now();
+        let (deleted_at, now) = (Timestamp::now(), since_boot());
         let directory = self.shared.layout.pod_logs(id);
         let bytes = Contents::read(&directory).bytes();
         if bytes == 0 || self.shared.budget.is_nothing() {
             return self.shared.layout.remove_logs(id);
         }
         let record = Record::read(&directory).unwrap_or_else(|| Record::unknown(id));
-        if let Err(error) = record.deleted(now).write(&directory) {
-            tracing::warn!(pod = %id, %error, "cannot keep the logs of a deleted pod");
-            return self.shared.layout.remove_logs(id);
+        // A full disk may be what the pod has ended of. The next kubelet finds a pod that nobody wants, and tries again.
+        if let Err(error) = record.deleted(deleted_at).write(&directory) {
+            tracing::warn!(pod = %id, %error, "cannot write down that a pod is deleted whose logs are kept");
         }
-        self.shared.index.lock().insert((now, id.uid.clone()), Kept { id: id.clone(), bytes });
+        self.shared.index.lock().insert(now, Kept { id: id.clone(), bytes, deleted_at });
         self.sweep(now);
     }
 
     /// The deleted pods whose logs are here.
     pub(crate) fn uids(&self) -> HashSet<String> {
-        self.shared.index.lock().pods.keys().map(|(_, uid)| uid.clone()).collect()
+        self.shared.index.lock().pods.values().map(|kept| kept.id.uid.clone()).collect()
     }
 
     /// A deleted pod: the one of this uid, or the one that was deleted last.
@@ -196,18 +202,18 @@ impl RetainedLogs {
 
     /// What is there of deleted pods, in the words of [`podlog_api::deleted_pods`], last deleted first.
     pub(crate) fn list(&self, wanted: &Wanted) -> Vec<Object> {
-        let kept: Vec<PodId> = {
+        let kept: Vec<Kept> = {
             let index = self.shared.index.lock();
-            let ids = index.pods.values().rev().map(|kept| &kept.id);
-            ids.filter(|id| wanted.is(&id.namespace, &id.name)).cloned().collect()
+            let newest_first = index.pods.values().rev();
+            newest_first.filter(|kept| wanted.is(&kept.id.namespace, &kept.id.name)).cloned().collect()
         };
-        kept.iter().filter_map(|id| self.describe(id)).collect()
+        kept.iter().map(|kept| self.describe(kept)).collect()
     }
 
-    fn describe(&self, id: &PodId) -> Option<Object> {
+    fn describe(&self, Kept { id, deleted_at, .. }: &Kept) -> Object {
         let directory = self.shared.layout.pod_logs(id);
-        let record = Record::read(&directory)?;
-        Some(record.describe(id, &Contents::read(&directory)))
+        let record = Record::read(&directory).unwrap_or_else(|| Record::unknown(id));
+        record.deleted(*deleted_at).describe(id, &Contents::read(&directory))
     }
 
     /// Deletes logs of deleted pods, the oldest first, until so many bytes are free or none are left. Returns how many bytes
@@ -223,18 +229,18 @@ impl RetainedLogs {
     }
 
     /// Gives up what is older than allowed, or more.
-    fn sweep(&self, now: Timestamp) {
+    fn sweep(&self, now: SignedDuration) {
         while let Some((kept, reason)) = self.next_to_go(now) {
             self.remove(&kept, reason);
         }
     }
 
-    fn next_to_go(&self, now: Timestamp) -> Option<(Kept, Reason)> {
+    fn next_to_go(&self, now: SignedDuration) -> Option<(Kept, Reason)> {
         let budget = &self.shared.budget;
         let mut index = self.shared.index.lock();
         let (deleted_at, _) = index.pods.keys().next()?;
         let age = SignedDuration::try_from(budget.max_age).unwrap_or(SignedDuration::MAX);
-        let reason = if now.duration_since(*deleted_at) >= age {
+        let reason = if now - *deleted_at >= age {
             Reason::Age
         } else if index.bytes > budget.max_bytes || index.pods.len() > budget.max_pods {
             Reason::Size
@@ -253,20 +259,35 @@ impl RetainedLogs {
     }
 }
 
+/// The logs of a pod that was deleted before, if they are.
+fn kept(layout: &Layout, id: PodId) -> Option<Kept> {
+    let directory = layout.pod_logs(&id);
+    let deleted_at = Record::read(&directory)?.deleted_at?;
+    Some(Kept { bytes: Contents::read(&directory).bytes(), id, deleted_at })
+}
+
+/// How long the machine has been running, time asleep included.
+fn since_boot() -> SignedDuration {
+    let time = clock_gettime(ClockId::Boottime);
+    SignedDuration::new(time.tv_sec, i32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
 impl Index {
-    fn insert(&mut self, key: Key, kept: Kept) {
+    /// `at` is the time since boot.
+    fn insert(&mut self, at: SignedDuration, kept: Kept) {
         self.take(&kept.id);
         self.bytes += kept.bytes;
-        self.pods.insert(key, kept);
+        self.count += 1;
+        self.pods.insert((at, self.count), kept);
     }
 
     fn take(&mut self, id: &PodId) -> Option<Kept> {
-        let key = self.pods.keys().find(|(_, uid)| *uid == id.uid)?.clone();
-        self.take_at(&key)
+        let (key, _) = self.pods.iter().find(|(_, kept)| kept.id.uid == id.uid)?;
+        self.take_at(&key.clone())
     }
 
     fn take_oldest(&mut self) -> Option<Kept> {
-        let key = self.pods.keys().next()?.clone();
+        let key = *self.pods.keys().next()?;
         self.take_at(&key)
     }
 

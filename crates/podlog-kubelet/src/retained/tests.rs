@@ -123,12 +123,58 @@ fn what_is_too_old_goes_and_what_is_needed_is_given_up() {
     }
     assert_eq!((logs.give_up(0), logs.give_up(11)), (0, 20));
     assert_eq!(node.uids(&logs), ["u3"]);
-    let in_a_minute = Timestamp::now() + SignedDuration::from_secs(60);
+    let in_a_minute = since_boot() + SignedDuration::from_secs(60);
     logs.sweep(in_a_minute);
     assert_eq!(node.uids(&logs), ["u3"]);
     logs.sweep(in_a_minute + SignedDuration::from_secs(3600));
     assert!(node.uids(&logs).is_empty() && !node.directory("u3").exists());
     assert_eq!(logs.give_up(u64::MAX), 0);
+}
+
+/// The clock may have been set since a pod was deleted, and again before the next one is.
+#[test]
+fn clocks_that_are_set_delete_nothing_and_keep_nothing_for_ever() {
+    let node = Node::new();
+    let logs = node.open(ALL);
+    for uid in ["u1", "u2", "u3"] {
+        let id = node.pod(&logs, uid, 10);
+        logs.keep(&id);
+    }
+    drop(logs);
+    let set = |uid: &str, deleted_at: &str| {
+        let path = node.directory(uid).join("pod.json");
+        let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        record["deletedAt"] = json!(deleted_at);
+        fs::write(path, record.to_string()).unwrap();
+    };
+    set("u1", "2999-01-01T00:00:00Z");
+    set("u2", "2998-01-01T00:00:00Z");
+    set("u3", "1970-01-01T00:00:00Z");
+    let logs = node.open(Budget { max_pods: 2, ..ALL });
+    assert_eq!(node.uids(&logs), ["u1", "u2"]);
+    let id = node.pod(&logs, "u4", 10);
+    logs.keep(&id);
+    assert_eq!(node.uids(&logs), ["u4", "u1"], "what is deleted now is deleted last");
+    assert_eq!(logs.find("prod", "web", None), Some(id));
+    logs.sweep(since_boot() + SignedDuration::from_secs(3600));
+    assert!(node.uids(&logs).is_empty());
+}
+
+#[test]
+fn logs_are_kept_that_no_record_can_be_written_for() {
+    let node = Node::new();
+    let logs = node.open(ALL);
+    let id = node.pod(&logs, "u1", 10);
+    let record = node.directory("u1").join("pod.json");
+    fs::remove_file(&record).unwrap();
+    fs::create_dir(&record).unwrap();
+    logs.keep(&id);
+    let found = logs.list(&Wanted::default());
+    let [pod] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((pod.name(), pod.integer("/logs/bytes")), ("web", Some(10)));
+    assert!(!pod.text("/logs/deletedAt").is_empty());
+    assert_eq!(pod.text("/metadata/creationTimestamp"), "", "nobody is told what is not known");
+    assert_eq!(logs.give_up(1), 10);
 }
 
 #[test]
