@@ -11,6 +11,7 @@ mod thread;
 mod writer;
 
 use std::collections::HashMap;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -172,16 +173,18 @@ impl Keeper {
                         let waited = Instant::now();
                         let Some(left) = self.rotate(ready).await else { return };
                         rotator = left;
-                        pace.rotated(Instant::now());
-                        rotated.notify_one();
-                        tracing::debug!(container = self.id.0, size, took = ?waited.elapsed(), ?pace, "a log was rotated");
+                        if let Left::Soon(_) = rotator {
+                            pace.rotated(Instant::now());
+                            rotated.notify_one();
+                            tracing::debug!(container = self.id.0, size, took = ?waited.elapsed(), ?pace, "a log was rotated");
+                        }
                     }
                 },
                 // Not by a hint: it may be full before one comes.
                 Ok(None) if !was_there => sleep(UNWATCHED).await,
                 Ok(None) => {
-                    // Somebody has taken the file away: the runtime makes a new one.
-                    if self.reopen().await == Told::No {
+                    // Somebody has taken the file away, or its directory: the runtime makes a new one.
+                    if self.has_ended().await || self.put_back(path).await == Told::No {
                         return;
                     }
                     sleep(RETRY).await;
@@ -192,6 +195,15 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Has the runtime make the file anew; its directory, which it does not make, too.
+    async fn put_back(&self, path: &Path) -> Told {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory) {
+            tracing::warn!(container = self.id.0, %error, "cannot make the directory of a log");
+        }
+        self.reopen().await
     }
 
     /// Where the container's log is; `None` when it has none or is gone.

@@ -86,25 +86,26 @@ impl LogRotator {
     /// # Errors
     /// When files cannot be made or renamed; the log is then as it was.
     pub fn rotate(&mut self, at: Timestamp) -> io::Result<()> {
-        let prepared = self.path.prepared();
-        let mode = fs::metadata(self.path.current())?.permissions().mode() & 0o777;
+        // It takes its mark along, before the file may get another.
+        self.leaving = None;
+        let leaving = Leaving::begin(&self.path.current())?;
+        self.put_another(&leaving.file, at).inspect_err(|_| {
+            let _ = fs::remove_file(self.path.prepared());
+        })?;
+        attributes::mark_rotated(&leaving.file);
+        self.leaving = Some(leaving);
+        Ok(())
+    }
+
+    /// Puts an empty file in the place of `current`, which gets a name of its own.
+    fn put_another(&self, current: &File, at: Timestamp) -> io::Result<()> {
+        let (prepared, mode) = (self.path.prepared(), current.metadata()?.permissions().mode() & 0o777);
         let _ = fs::remove_file(&prepared);
-        self.leaving = Some(Leaving::begin(&self.path.current())?);
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&prepared)?;
-        let writer = self.leaving.as_ref().and_then(|leaving| attributes::writer(&leaving.file));
-        let _ = writer.map(|writer| attributes::mark_writer(&file, &writer));
-        let placed = file
-            .set_permissions(fs::Permissions::from_mode(mode))
-            .and_then(|()| name_by_age(&self.path, at))
-            .and_then(|()| fs::rename(&prepared, self.path.current()));
-        match (&placed, &self.leaving) {
-            (Ok(()), Some(leaving)) => attributes::mark_rotated(&leaving.file),
-            _ => {
-                let _ = fs::remove_file(&prepared);
-                self.leaving = None;
-            }
-        }
-        placed
+        let _ = attributes::writer(current).map(|writer| attributes::mark_writer(&file, &writer));
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        name_by_age(&self.path, at)?;
+        fs::rename(&prepared, self.path.current())
     }
 
     /// The writer refuses to go on in the new file: the newest file that was rotated away takes its place back, if nothing
@@ -349,6 +350,34 @@ mod tests {
         log.append("b\n");
         rotator.undo().expect("nothing to do");
         assert_eq!(log.names().len(), 2);
+    }
+
+    /// As on a disk that was full.
+    #[test]
+    fn a_rotation_after_one_that_failed_is_as_any_other() {
+        let log = Log::new();
+        log.append("a\n");
+        let mut rotator = LogRotator::open(log.path(), limits(5)).expect("a log");
+        let prepared = LogPath::new(&log.path()).prepared();
+        fs::create_dir(&prepared).expect("in the way");
+        rotator.rotate(at(0)).expect_err("in the way");
+        let file = File::open(log.path()).expect("a file");
+        assert!(!attributes::is_being_left(&file));
+        fs::remove_dir(&prepared).expect("not in the way");
+        for second in 1..3 {
+            let file = File::open(log.path()).expect("a file");
+            rotator.rotate(at(second)).expect("rotated");
+            assert!(attributes::is_being_left(&file) || !attributes_are_kept(&log));
+            log.append("b\n");
+        }
+        assert_eq!(log.names().len(), 3);
+    }
+
+    /// Whether the file system has any.
+    fn attributes_are_kept(log: &Log) -> bool {
+        let file = log.append("");
+        attributes::mark_writer(&file, "x");
+        attributes::writer(&file).is_some()
     }
 
     #[test]
