@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -14,10 +14,12 @@ use tokio::sync::mpsc;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
-use super::manifest::pod;
+use super::manifest::{SEEN, annotation, pod};
 
 /// How often the files are looked at: whether they have changed costs a few system calls.
 const LOOK: Duration = Duration::from_secs(1);
+/// A file that was changed no longer ago may be changed again without that being seen: some file systems count whole seconds.
+const UNSETTLED: Duration = Duration::from_secs(2);
 /// Largest manifest that is read.
 const MAX_BYTES: u64 = 3 << 20;
 
@@ -28,7 +30,7 @@ pub(crate) struct Directory {
     look: Duration,
     /// What each file asks for. A file that has become wrong goes on asking for what it asked for last.
     pods: BTreeMap<PathBuf, Arc<Pod>>,
-    /// The files as they were read last.
+    /// The files as they were read last; `None` where they may be others by now.
     stamps: Option<Stamps>,
 }
 
@@ -60,7 +62,9 @@ impl Directory {
         let has_changed = self.stamps.as_ref() != Some(&stamps);
         if has_changed {
             self.read();
-            self.stamps = Some(stamps);
+            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let settled = since_epoch.saturating_sub(UNSETTLED);
+            self.stamps = stamps.iter().all(|stamp| stamp.changed < settled).then_some(stamps);
         }
         has_changed
     }
@@ -90,14 +94,23 @@ impl Directory {
             }
         };
         match pod(&text, file, &self.node, Timestamp::now()) {
-            // The moment at which it was seen is no change.
-            Ok(new) => Some(old.filter(|old| old.metadata.uid == new.metadata.uid).unwrap_or(Arc::new(new))),
+            Ok(new) => Some(old.filter(|old| is_same(old, &new)).unwrap_or(Arc::new(new))),
             Err(error) => {
                 tracing::warn!(file = %file.display(), %error, "the manifest of a static pod is not usable");
                 old
             }
         }
     }
+}
+
+/// Whether nothing has changed but the moment at which it was seen.
+fn is_same(old: &Pod, new: &Pod) -> bool {
+    let mut seen_before = new.clone();
+    let moment = annotation(old, SEEN).map(str::to_owned);
+    if let (Some(annotations), Some(moment)) = (&mut seen_before.metadata.annotations, moment) {
+        annotations.insert(SEEN.to_owned(), moment);
+    }
+    *old == seen_before
 }
 
 /// The files of a directory that may be manifests, by name; or the file itself.
@@ -127,12 +140,24 @@ fn read_text(file: &Path) -> io::Result<String> {
 }
 
 /// What tells one state of the directory from the next.
-type Stamps = Vec<(PathBuf, u64, u64, Option<SystemTime>)>;
+type Stamps = Vec<Stamp>;
+
+#[derive(PartialEq)]
+struct Stamp {
+    file: PathBuf,
+    number: u64,
+    bytes: u64,
+    /// Since 1970. Unlike the time of modification, nobody sets it.
+    changed: Duration,
+}
 
 fn stamps(path: &Path) -> Stamps {
     let stamp = |file: PathBuf| {
         let metadata = fs::metadata(&file).ok()?;
-        Some((file, metadata.ino(), metadata.len(), metadata.modified().ok()))
+        let (seconds, nanoseconds) = (metadata.ctime(), metadata.ctime_nsec());
+        let changed =
+            Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).unwrap_or_default());
+        Some(Stamp { number: metadata.ino(), bytes: metadata.len(), changed, file })
     };
     files(path).into_iter().filter_map(stamp).collect()
 }
@@ -147,6 +172,40 @@ mod tests {
         format!(
             "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{{name: c, image: {image}}}]}}}}"
         )
+    }
+
+    /// A uid that the manifest itself gives stays what it is when the rest changes.
+    #[test]
+    fn whoever_gives_a_uid_may_change_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut directory = Directory::new(folder.path().into(), "n".into(), LOOK);
+        let mut read = |image: &str| {
+            let text = manifest("a", image).replace("name: a}", "name: a, uid: given}");
+            fs::write(folder.path().join("a.yaml"), text).unwrap();
+            directory.has_changed();
+            directory.pods.values().next().unwrap().clone()
+        };
+        let [first, second, third] = ["one", "two", "two"].map(&mut read);
+        assert_eq!(
+            (first.metadata.uid.as_deref(), &first.metadata.uid),
+            (Some("given"), &second.metadata.uid)
+        );
+        assert_eq!(second.spec.as_ref().unwrap().containers[0].image.as_deref(), Some("two"));
+        assert!(Arc::ptr_eq(&second, &third));
+    }
+
+    #[test]
+    fn a_file_that_is_changed_twice_at_once_is_read_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut directory = Directory::new(folder.path().into(), "n".into(), LOOK);
+        for _ in 0..20 {
+            for image in ["one", "two"] {
+                fs::write(folder.path().join("a.yaml"), manifest("a", image)).unwrap();
+                directory.has_changed();
+                let pod = directory.pods.values().next().unwrap();
+                assert_eq!(pod.spec.as_ref().unwrap().containers[0].image.as_deref(), Some(image));
+            }
+        }
     }
 
     #[tokio::test]

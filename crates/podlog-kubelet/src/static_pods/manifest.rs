@@ -15,7 +15,8 @@ pub(super) const SOURCE: &str = "kubernetes.io/config.source";
 pub(super) const HASH: &str = "kubernetes.io/config.hash";
 /// Of a mirror: the hash of what it shows.
 pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
-const SEEN: &str = "kubernetes.io/config.seen";
+/// When a manifest was read.
+pub(super) const SEEN: &str = "kubernetes.io/config.seen";
 
 /// Why a file is no static pod.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
