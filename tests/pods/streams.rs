@@ -107,7 +107,9 @@ pub(crate) async fn commands_in_containers(cluster: &Cluster) {
             text(&output.stderr)
         );
         let shell = command(&["exec", "commanded", "-c", "c", "-it", "--", "sh"]);
-        let script = "test -t 0 && echo $((6 * 7)); busybox stty size; echo err >&2; exit 5\n";
+        // The size of a terminal may come after its first prompt.
+        let script = "n=0; until [ $n = 100 ] || [ \"$(busybox stty size 2>&1)\" = '31 97' ]; do n=$((n + 1)); sleep 0.1; done; \
+            test -t 0 && echo $((6 * 7)); busybox stty size; echo err >&2; exit 5\n";
         let (code, said) = apart(move || in_terminal(shell, PROMPTS, script)).await;
         let said: Vec<&str> = said.lines().map(str::trim_end).collect();
         let answers: Vec<&&str> = said.iter().filter(|line| ["42", "31 97", "err"].contains(line)).collect();

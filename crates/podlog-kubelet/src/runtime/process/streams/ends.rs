@@ -6,13 +6,18 @@ use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::channels::Outflow;
 use super::descriptor::{self, Descriptor};
 use super::remote::{Input, Sizes};
 use crate::runtime::Streams;
+
+/// For a client to say how large its terminal is. kubectl does so at once; who never does waits no longer than this.
+const FIRST_SIZE: Duration = Duration::from_millis(250);
 
 /// Where the command reads from.
 pub(super) enum Inward {
@@ -97,10 +102,48 @@ async fn feed(to: &Descriptor, stdin: Option<&mut tokio::sync::mpsc::Receiver<by
     }
 }
 
+/// Gives a terminal the size of the client's before anything runs in it, if the client says that soon.
+pub(super) async fn first_size(terminal: &Descriptor, sizes: Option<&mut Sizes>) {
+    let Some(sizes) = sizes else { return };
+    if let Ok(Some(size)) = timeout(FIRST_SIZE, sizes.next()).await {
+        terminal.set_size(size);
+    }
+}
+
 /// Passes on the sizes of the client's terminal.
 pub(super) async fn resize(terminal: &Descriptor, sizes: Option<&mut Sizes>) {
     let Some(sizes) = sizes else { return };
     while let Some(size) = sizes.next().await {
         terminal.set_size(size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_runs_in_a_terminal_before_it_has_its_size_or_none_has_come() {
+        let size = |terminal: &OwnedFd| {
+            let size = rustix::termios::tcgetwinsize(terminal).unwrap();
+            (size.ws_row, size.ws_col)
+        };
+        let (ours, theirs) = descriptor::terminal().unwrap();
+        let (client, from) = mpsc::channel(1);
+        let (mut sizes, begun) = (Sizes::new(from), Instant::now());
+        first_size(&ours, Some(&mut sizes)).await;
+        assert_eq!((begun.elapsed(), size(&theirs)), (FIRST_SIZE, (0, 0)));
+        client.send(Bytes::from(r#"{"Width":97,"Height":31}"#)).await.unwrap();
+        let begun = Instant::now();
+        first_size(&ours, Some(&mut sizes)).await;
+        assert_eq!((begun.elapsed(), size(&theirs)), (Duration::ZERO, (31, 97)));
+        drop(client);
+        first_size(&ours, Some(&mut sizes)).await;
+        first_size(&ours, None).await;
+        assert_eq!((begun.elapsed(), size(&theirs)), (Duration::ZERO, (31, 97)));
     }
 }

@@ -4,15 +4,15 @@ use podlog_container::ContainerDir;
 use podlog_container::control::{Exec, Reply, Request, Stdio};
 use tokio_util::sync::CancellationToken;
 
-use super::ends::{self, Inward, Outward};
-use super::remote::{Outcome, Remote};
+use super::ends::{self, Inward, Outward, first_size};
+use super::remote::{Input, Outcome, Remote};
 use crate::runtime::Streams;
 use crate::runtime::process::control::Connection;
 
 /// Runs a command, and tells the client how it ended. When the client goes, so do the command's streams: it reads an end, writes
 /// into nothing, or its terminal hangs up. What it makes of that is its own business, as with other runtimes.
 pub(super) async fn serve(dir: &ContainerDir, command: &[String], wanted: Streams, mut remote: Remote) {
-    let begun = match Execution::begin(dir, command, wanted).await {
+    let begun = match Execution::begin(dir, command, wanted, &mut remote.input).await {
         Ok(begun) => begun,
         Err(why) => {
             let why = format!("error executing command in container: {why}");
@@ -58,8 +58,16 @@ struct Execution {
 }
 
 impl Execution {
-    async fn begin(dir: &ContainerDir, command: &[String], wanted: Streams) -> Result<Self, String> {
+    async fn begin(
+        dir: &ContainerDir,
+        command: &[String],
+        wanted: Streams,
+        input: &mut Input,
+    ) -> Result<Self, String> {
         let (inward, outward, theirs) = ends::make(wanted).map_err(|error| error.to_string())?;
+        if let Inward::Terminal(terminal) = &inward {
+            first_size(terminal, input.sizes.as_mut()).await;
+        }
         let stdio = match wanted {
             Streams { tty: true, .. } => Stdio::Terminal,
             Streams { stdin: true, .. } => Stdio::All,

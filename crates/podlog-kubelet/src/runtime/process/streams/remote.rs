@@ -165,7 +165,7 @@ struct Size {
 }
 
 impl Sizes {
-    fn new(from: mpsc::Receiver<Bytes>) -> Self {
+    pub(super) fn new(from: mpsc::Receiver<Bytes>) -> Self {
         Sizes { from, unread: Vec::new() }
     }
 
