@@ -84,7 +84,7 @@ pub fn spawn_all(registry: &Registry, config: ControllerConfig, shutdown: &Cance
         Box::new(namespace::Namespaces),
         Box::new(namespace_defaults::NamespaceDefaults { root_ca_pem: config.root_ca_pem }),
         Box::new(node_lifecycle::NodeLifecycle::default()),
-        Box::new(taint_eviction::TaintEviction),
+        Box::new(taint_eviction::TaintEviction::default()),
         Box::new(pod_gc::PodGc::default()),
         Box::new(aggregation::RoleAggregation),
         Box::new(certificates::Cleaner),

@@ -1,6 +1,9 @@
 //! Takes pods off nodes with taints that they do not bear, or no longer: as `pkg/controller/tainteviction`.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use podlog_api::{ApiError, Object, resource::Resource};
 use serde_json::{Value, json};
 
@@ -16,7 +19,12 @@ use crate::registry::Part;
 const COMPONENT: &str = "taint-eviction-controller";
 
 /// The taint eviction controller.
-pub(crate) struct TaintEviction;
+#[derive(Default)]
+pub(crate) struct TaintEviction {
+    /// Taints that do not say since when they are there, as kubectl makes them, and since when they have been seen; by the uid of
+    /// their node.
+    seen: Mutex<HashMap<String, Vec<(Value, Timestamp)>>>,
+}
 
 impl Controller for TaintEviction {
     fn name(&self) -> &'static str {
@@ -29,6 +37,7 @@ impl Controller for TaintEviction {
 
     fn keys(&self, change: &Change<'_>, objects: &dyn Objects) -> Result<Vec<Key>, ApiError> {
         if change.is_deletion {
+            self.seen.lock().remove(change.object.uid());
             return Ok(Vec::new());
         }
         if change.resource.kind == "Pod" {
@@ -40,6 +49,7 @@ impl Controller for TaintEviction {
         if change.previous.is_some_and(|previous| taints(previous) == taints(change.object)) {
             return Ok(Vec::new());
         }
+        self.note(change.object, Timestamp::now());
         pods_on(objects, change.object.name())
     }
 
@@ -50,8 +60,40 @@ impl Controller for TaintEviction {
         let Some(node) = objects.find(kinds::nodes(), "", pod.text("/spec/nodeName"))? else {
             return Ok(Vec::new());
         };
-        Ok(decide(&pod, &node, now))
+        Ok(decide(&pod, &self.dated(node), now))
     }
+}
+
+impl TaintEviction {
+    /// Remembers what the node's taints do not say.
+    fn note(&self, node: &Object, now: Timestamp) {
+        let mut seen = self.seen.lock();
+        let before = seen.remove(node.uid()).unwrap_or_default();
+        let since =
+            |taint: &Value| before.iter().find(|(known, _)| known == taint).map_or(now, |(_, since)| *since);
+        let undated = taints(node).iter().filter(|taint| taint["effect"] == NO_EXECUTE && !is_dated(taint));
+        let found: Vec<_> = undated.map(|taint| (taint.clone(), since(taint))).collect();
+        if !found.is_empty() {
+            seen.insert(node.uid().to_owned(), found);
+        }
+    }
+
+    /// The node with taints that all say since when they are there, as far as that is known.
+    fn dated(&self, mut node: Object) -> Object {
+        let seen = self.seen.lock();
+        let Some(known) = seen.get(node.uid()) else { return node };
+        let taints = node.0.pointer_mut("/spec/taints").and_then(Value::as_array_mut);
+        for taint in taints.into_iter().flatten() {
+            if let Some((_, since)) = known.iter().find(|(known, _)| known == taint) {
+                taint["timeAdded"] = json!(since.to_string());
+            }
+        }
+        node
+    }
+}
+
+fn is_dated(taint: &Value) -> bool {
+    taint["timeAdded"].is_string()
 }
 
 /// When the pod has to leave the node.
@@ -141,6 +183,30 @@ mod tests {
             let pod = Object::new(json!({"spec": {"tolerations": tolerations}}));
             assert_eq!(stay(&pod, &node, now), expected, "{taints} {tolerations}");
         }
+    }
+
+    #[test]
+    fn patience_with_a_taint_that_has_no_date_ends() {
+        let taint = json!({"key": "lost", "effect": "NoExecute"});
+        let bears = json!([{"key": "lost", "operator": "Exists", "tolerationSeconds": 60}]);
+        let pod = Object::new(json!({"kind": "Pod", "metadata": {"name": "p", "namespace": "ns"},
+            "spec": {"nodeName": "n", "tolerations": bears}}));
+        let node = Object::new(
+            json!({"kind": "Node", "metadata": {"name": "n", "uid": "u"}, "spec": {"taints": [taint]}}),
+        );
+        let (controller, listed) = (TaintEviction::default(), Listed(vec![pod, node.clone()]));
+        let change = Change { resource: kinds::nodes(), object: &node, previous: None, is_deletion: false };
+        let [key] = &controller.keys(&change, &listed).unwrap()[..] else { panic!("one pod") };
+        let waits = |seconds| {
+            let now = plus_seconds(Timestamp::now(), seconds);
+            matches!(controller.reconcile(key, &listed, now).unwrap()[..], [Action::Requeue(_)])
+        };
+        assert!(waits(0) && waits(30));
+        // The same taint is seen again, with another.
+        let mut more = node.clone();
+        more.0["spec"]["taints"] = json!([taint, {"key": "x", "effect": "NoSchedule"}]);
+        controller.keys(&Change { object: &more, ..change }, &listed).unwrap();
+        assert!(!waits(61));
     }
 
     #[test]
