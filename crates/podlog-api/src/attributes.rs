@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
+use crate::Object;
 use crate::selector::Selectors;
 
 /// The identity of a client after authentication.
@@ -28,6 +31,22 @@ impl UserInfo {
     pub const UNAUTHENTICATED: &str = "system:unauthenticated";
     /// User name of requests without any credential.
     pub const ANONYMOUS: &str = "system:anonymous";
+
+    /// The user whom the `spec` of a review or of a request for a certificate describes by `uid`, `groups` and `extra`, and by `name`,
+    /// the key of the user name. What is of another type is passed over.
+    pub fn described(object: &Object, name: &str) -> Self {
+        let text = |key: &str| object.text(&format!("/spec/{key}")).to_owned();
+        let strings = |value: &Value| -> Vec<String> {
+            value.as_array().into_iter().flatten().filter_map(|v| Some(v.as_str()?.to_owned())).collect()
+        };
+        let extra = object.at("/spec/extra").and_then(Value::as_object).into_iter().flatten();
+        UserInfo {
+            username: text(name),
+            uid: text("uid"),
+            groups: object.at("/spec/groups").map(strings).unwrap_or_default(),
+            extra: extra.map(|(key, value)| (key.clone(), strings(value))).collect(),
+        }
+    }
 
     /// Whether the user is a member of `group`.
     pub fn is_in(&self, group: &str) -> bool {

@@ -77,16 +77,9 @@ fn subject(target: &Target, review: &Object, caller: UserInfo) -> UserInfo {
     if target.resource.kind == "SelfSubjectAccessReview" {
         return caller;
     }
-    let strings = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(|v| Some(v.as_str()?.to_owned())).collect()
-    };
-    let extra = review.at("/spec/extra").and_then(Value::as_object).into_iter().flatten();
-    UserInfo {
-        username: review.text("/spec/user").to_owned(),
-        uid: review.text("/spec/uid").to_owned(),
-        groups: review.at("/spec/groups").map(strings).unwrap_or_default(),
-        extra: extra.map(|(key, value)| (key.to_lowercase(), strings(value))).collect(),
-    }
+    let mut user = UserInfo::described(review, "user");
+    user.extra = user.extra.into_iter().map(|(key, values)| (key.to_lowercase(), values)).collect();
+    user
 }
 
 /// What an access review asks, and what of it was not understood.

@@ -9,7 +9,6 @@ use podlog_api::resource::Resource;
 use podlog_api::{ApiError, Attributes, Object, Selectors, UserInfo};
 use podlog_serving::pki::SigningRequest;
 use podlog_serving::{Authorizer, authorize};
-use serde_json::Value;
 use tokio::runtime::Handle;
 
 use super::super::action::Action;
@@ -62,7 +61,7 @@ impl Controller for Approver {
         }
         // Validation lets no other in.
         let Ok(asked) = parse(&request) else { return Ok(Vec::new()) };
-        let user = requester(&request);
+        let user = UserInfo::described(&request, "username");
         for (subresource, message) in permissions(&request, &asked, objects)? {
             if Handle::current().block_on(self.may_create(&user, subresource)) {
                 let mut approved = request.clone();
@@ -144,22 +143,9 @@ fn addresses(node: &Object) -> impl Iterator<Item = &str> {
     node.array("/status/addresses").iter().filter_map(|address| address["address"].as_str())
 }
 
-fn requester(request: &Object) -> UserInfo {
-    let strings = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(|v| Some(v.as_str()?.to_owned())).collect()
-    };
-    let extra = request.at("/spec/extra").and_then(Value::as_object).into_iter().flatten();
-    UserInfo {
-        username: request.text("/spec/username").to_owned(),
-        uid: request.text("/spec/uid").to_owned(),
-        groups: request.at("/spec/groups").map(strings).unwrap_or_default(),
-        extra: extra.map(|(key, value)| (key.clone(), strings(value))).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::super::super::objects::Listed;
     use super::*;
