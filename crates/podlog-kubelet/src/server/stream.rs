@@ -1,6 +1,7 @@
 //! A log on its way to one client.
 //!
-//! The log is read one chunk ahead of the connection: a slow client holds memory for two chunks and no thread. A follower
+//! The log is read one chunk ahead of the connection: a slow client holds memory for seven chunks at most (one that is being sent, four
+//! that wait, one that waits for room and one that has been read meanwhile) and no thread. A follower
 //! that has caught up shares the reading with the others of its log; alone, it waits for hints and asks the runtime
 //! whether there will be more.
 
