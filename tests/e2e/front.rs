@@ -44,7 +44,7 @@ fn logs_come_from_a_front_that_api_servers_take_for_the_kubelet() {
         &[
             &believed,
             &endpoint,
-            "--node-ip=127.0.0.2",
+            "--node-ip=127.0.0.9",
             "--authentication-token-webhook=false",
             "--authorization-mode=AlwaysAllow",
             // As Kubernetes' own: files go with their pod.
@@ -54,11 +54,11 @@ fn logs_come_from_a_front_that_api_servers_take_for_the_kubelet() {
     let to_cri = |flag: String| flag.replace("--runtime=process", "--runtime=cri");
     let arguments: Vec<String> = arguments.into_iter().map(to_cri).collect();
     let (_kubelet, behind) = cluster.run(&arguments);
-    // The same port on another address: the one that API servers dial.
+    // The same port on another address, where nobody else listens: the one that API servers dial.
     let port = behind.rsplit(':').next().unwrap().to_owned();
     let mut flags = vec!["kubelet".to_owned(), endpoint, format!("--front={behind}")];
     for (flag, value) in [
-        ("--address", "127.0.0.2".to_owned()),
+        ("--address", "127.0.0.9".to_owned()),
         ("--port", port),
         ("--cert-dir", pki.display().to_string()),
         ("--hostname-override", "node-a".into()),

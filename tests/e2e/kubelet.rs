@@ -63,7 +63,7 @@ fn a_node_joins_serves_logs_and_survives_its_kubelet_and_its_server() {
     assert_eq!(pid_of(&cluster), pid, "the container is the one from before");
 
     cluster.kill_server();
-    cluster.restart_server();
+    cluster.start_server();
     let lines = wait_for("the log after the API server's restart", || {
         Some(log(&cluster)).filter(|log| log.contains("line 60\n"))
     });
@@ -96,7 +96,7 @@ fn static_pods_run_without_a_server_and_are_mirrored_with_one() {
         logs.any(|log| log.contains("line 1\n")).then_some(())
     });
 
-    cluster.restart_server();
+    cluster.start_server();
     wait_for("the mirror to say that it runs", || {
         let output = cluster.kubectl(&["get", "pod", "counter-node-a", "-o", "jsonpath={.status.phase}"]);
         (output.stdout == b"Running").then_some(())

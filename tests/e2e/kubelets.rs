@@ -116,7 +116,10 @@ fn clients_are_told_which_hop_failed_and_how() {
         ("stranger", kubelet(serving(&foreign, &site, "stranger", &["127.0.0.2"], DAY))),
         ("misnamed", kubelet(serving(ours, &site, "misnamed", &["10.9.8.7"], DAY))),
     ];
-    let closed = TcpListener::bind(("127.0.0.2", 0)).unwrap().local_addr().unwrap();
+    // Taken, and nobody listens there.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind(([127, 0, 0, 2], 0).into()).unwrap();
+    let closed = taken.local_addr().unwrap();
     let mut nodes: Vec<(&str, Option<SocketAddr>)> = vec![
         ("down", Some(closed)),
         ("uncertified", Some(peculiar(Some(&[21, 3, 3, 0, 2, 2, 80])))),

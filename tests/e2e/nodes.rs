@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
 use serde_json::json;
+use tokio::net::TcpSocket;
 
 use crate::harness::{kubectl, text, wait_for};
 use crate::standalone::Process;
@@ -37,6 +38,8 @@ pub(crate) struct Cluster {
     kubectl: PathBuf,
     authority: CertificateAuthority,
     server: Option<Process>,
+    /// The server's port, which nobody else gets while the server is away.
+    port: TcpSocket,
     url: String,
     nodes: Vec<String>,
     flags: &'static [(&'static str, &'static str)],
@@ -58,13 +61,16 @@ impl Cluster {
         podlog_serving::install_crypto_provider();
         let home = tempfile::tempdir().unwrap();
         let authority = CertificateAuthority::load_or_create(home.path(), "ca", "test-ca").unwrap();
-        let mut cluster =
-            Cluster { home, kubectl, authority, server: None, url: String::new(), nodes: Vec::new(), flags };
+        let port = TcpSocket::new_v4().unwrap();
+        port.set_reuseaddr(true).unwrap();
+        port.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let (url, nodes) = (String::new(), Vec::new());
+        let mut cluster = Cluster { home, kubectl, authority, server: None, port, url, nodes, flags };
         cluster.certificate("apiserver", &CertificateRequest::serving("apiserver", ["127.0.0.1"]));
         cluster.certificate("admin", &CertificateRequest::client("admin", Some("system:masters")));
         podlog_serving::pki::load_or_create_signing_key(&cluster.path("sa.key"), &cluster.path("sa.pub"))
             .unwrap();
-        cluster.start_server("0");
+        cluster.start_server();
         cluster
     }
 
@@ -73,13 +79,13 @@ impl Cluster {
         self.authority.ensure(&files, request).unwrap();
     }
 
-    /// Starts the API server, on the port it had if it had one.
-    fn start_server(&mut self, port: &str) {
+    /// Starts the API server, for the first time or again.
+    pub(crate) fn start_server(&mut self) {
         let file = |name: &str| self.path(name).display().to_string();
         let mut arguments = vec!["apiserver".to_owned()];
         for (flag, value) in [
             ("--bind-address", "127.0.0.1".into()),
-            ("--secure-port", port.to_owned()),
+            ("--secure-port", self.port.local_addr().unwrap().port().to_string()),
             ("--store", file("store.redb")),
             ("--tls-cert-file", file("apiserver.crt")),
             ("--tls-private-key-file", file("apiserver.key")),
@@ -106,12 +112,6 @@ impl Cluster {
     /// Kills the API server.
     pub(crate) fn kill_server(&mut self) {
         self.server = None;
-    }
-
-    /// Starts it again where it was.
-    pub(crate) fn restart_server(&mut self) {
-        let port = self.url.rsplit(':').next().unwrap().trim_end_matches('/').to_owned();
-        self.start_server(&port);
     }
 
     /// The arguments of a kubelet, with the process runtime unless they say otherwise.

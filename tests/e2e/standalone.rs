@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use podlog_serving::pki::{CertificateAuthority, CertificateRequest, KeyPairFiles};
 use tempfile::TempDir;
 
-use crate::harness::text;
+use crate::harness::{text, wait_for};
 
 /// A process that ends with the test.
 pub(crate) struct Process(pub(crate) Child);
@@ -152,24 +152,36 @@ pub(crate) fn etcd(folder: &Path) -> Option<(Process, String)> {
 
 /// The same by another scheme for clients, with the flags that it takes.
 pub(crate) fn etcd_with(folder: &Path, scheme: &str, flags: &[String]) -> Option<(Process, String)> {
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (client, peer) = (format!("{scheme}://{}", free()), format!("http://{}", free()));
-    let log = std::fs::File::create(folder.join("etcd.log")).unwrap();
-    let process = Command::new("etcd")
-        .args(["--name=m", "--logger=zap", "--data-dir"])
-        .arg(folder.join("etcd"))
-        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .arg(format!("--initial-cluster=m={peer}"))
-        .args(flags)
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn();
-    match process {
-        Ok(process) => Some((Process(process), client)),
-        Err(error) => {
-            eprintln!("SKIPPED, NOT TESTED: no etcd in the PATH ({error}); install etcd-server");
-            None
+    // Somebody may take a port between our looking for a free one and etcd's taking it.
+    for attempt in 0..5 {
+        let log = folder.join(format!("etcd-{attempt}.log"));
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (client, peer) = (format!("{scheme}://{}", free()), format!("http://{}", free()));
+        let process = Command::new("etcd")
+            .args(["--name=m", "--logger=zap", "--data-dir"])
+            .arg(folder.join(format!("etcd-{attempt}")))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .arg(format!("--initial-cluster=m={peer}"))
+            .args(flags)
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn();
+        let mut process = match process {
+            Ok(process) => Process(process),
+            Err(error) => {
+                eprintln!("SKIPPED, NOT TESTED: no etcd in the PATH ({error}); install etcd-server");
+                return None;
+            }
+        };
+        let serves = wait_for("etcd", || {
+            let ended = process.0.try_wait().unwrap().is_some();
+            let said = std::fs::read_to_string(&log).unwrap();
+            (ended || said.contains("serving client traffic")).then_some(!ended)
+        });
+        if serves {
+            return Some((process, client));
         }
     }
+    panic!("etcd does not start");
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::harness::{Podlog, kubectl, text, wait_for};
 use crate::relay::Relay;
 
-/// A pod that prints numbered lines as fast as about 50,000 a second, and says when it is done.
+/// A pod that prints numbered lines as fast as about 50,000 a second; the last of them when a file says that it is enough.
 const COUNTER: &str = r#"
 apiVersion: v1
 kind: Pod
@@ -24,6 +24,7 @@ spec:
         - |
           n=0
           while [ $n -lt 20 ]; do
+            [ $n -lt 19 ] || while [ ! -e ENOUGH ]; do sleep 0.1; done
             seq $((n * 10000 + 1)) $((n * 10000 + 10000))
             n=$((n + 1))
             sleep 0.2
@@ -35,15 +36,23 @@ const LINES: u64 = 200_000;
 fn every_line_once_when_everything_but_capture_is_killed() {
     let Some(kubectl) = kubectl() else { return };
     let mut podlog = Podlog::start(&[]);
-    apply(&podlog, &kubectl, COUNTER);
-    wait_for_output(&podlog, &kubectl, "counter");
+    let enough = count(&podlog, &kubectl);
     podlog.kill();
     podlog.up(&[]);
+    std::fs::write(enough, "").unwrap();
     podlog.kubectl_ok(
         &kubectl,
         &["wait", "pod/counter", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"],
     );
     assert_counted("read afterwards", &podlog.kubectl_ok(&kubectl, &["logs", "counter"]));
+}
+
+/// Starts [`COUNTER`]; it ends when there is the file that is returned.
+fn count(podlog: &Podlog, kubectl: &Path) -> std::path::PathBuf {
+    let enough = podlog.path("enough");
+    apply(podlog, kubectl, &COUNTER.replace("ENOUGH", enough.to_str().unwrap()));
+    wait_for_output(podlog, kubectl, "counter");
+    enough
 }
 
 /// Monitor and copier of the only container, while both are there.
@@ -65,8 +74,7 @@ fn parent(pid: u32) -> Option<u32> {
 fn every_line_once_while_capture_is_killed_and_kubectl_follows() {
     let Some(kubectl) = kubectl() else { return };
     let podlog = Podlog::start(&[]);
-    apply(&podlog, &kubectl, COUNTER);
-    wait_for_output(&podlog, &kubectl, "counter");
+    let enough = count(&podlog, &kubectl);
     let followed = podlog.path("followed");
     let mut follower = podlog
         .kubectl_command(&kubectl, &["logs", "-f", "counter"])
@@ -80,6 +88,9 @@ fn every_line_once_while_capture_is_killed_and_kubectl_follows() {
             // It may have ended by itself.
             let _ = Command::new("kill").args(["-KILL", &victim.to_string()]).status();
             kills += 1;
+            if kills == 4 {
+                std::fs::write(&enough, "").unwrap();
+            }
         }
         let phase = podlog.kubectl_ok(&kubectl, &["get", "pod", "counter", "-o=jsonpath={.status.phase}"]);
         (phase != "Running").then_some(phase)

@@ -79,7 +79,7 @@ impl Parts for Apart {
         match victim {
             Victim::ApiServer => {
                 self.cluster.kill_server();
-                self.cluster.restart_server();
+                self.cluster.start_server();
             }
             Victim::Runtime => self.backend.restart(),
             Victim::Kubelet | Victim::Podlog | Victim::Both => {

@@ -339,7 +339,10 @@ async fn failures_say_which_hop_failed() {
     let scene = Scene::start().await;
     scene.pod("homeless", "", &["a"]).await;
     scene.pod("orphan", "gone", &["a"]).await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Taken, and nobody listens there.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let free = taken.local_addr().unwrap().port();
     scene.node("down", json!([{"type": "InternalIP", "address": "127.0.0.1"}]), free).await;
     scene.node("nowhere", json!([]), 1).await;
     scene.pod("unreachable", "down", &["a"]).await;
@@ -573,7 +576,10 @@ async fn what_is_asked_of_a_kubelet_goes_over_a_connection_that_is_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nodes_kubelet_is_reached_by_those_who_may() {
     let scene = Scene::start().await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Taken, and nobody listens there.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let free = taken.local_addr().unwrap().port();
     scene.node("down", json!([{"type": "InternalIP", "address": "127.0.0.1"}]), free).await;
     let refused =
         format!("error trying to reach service: dial tcp 127.0.0.1:{free}: connect: connection refused");

@@ -182,7 +182,10 @@ async fn failures_read_as_kubectls() {
 #[tokio::test]
 async fn a_server_that_is_not_there_is_named() {
     let mut api = FakeApi::start().await;
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Taken, and nobody listens there.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let closed = taken.local_addr().unwrap();
     api.options.server = Some(format!("https://{closed}"));
     let said = logs(&api, "web").await.1;
     assert_eq!(

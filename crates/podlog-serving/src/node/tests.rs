@@ -280,7 +280,10 @@ async fn behave(tcp: &mut TcpStream, how: Peculiar) {
 
 #[tokio::test]
 async fn peers_that_are_no_node_are_told_apart() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    // Taken, and nobody listens there.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let closed = taken.local_addr().unwrap().port();
     let rows = [
         (closed, format!("dial tcp 127.0.0.1:{closed}: connect: connection refused")),
         (peculiar(Peculiar::Closes).await, "EOF".into()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use podlog_proto::etcd::RangeRequest;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -194,16 +194,20 @@ async fn what_others_keep_in_the_same_etcd_is_passed_over() {
 /// A way to etcd that can be cut, and opened again.
 struct Bridge {
     address: SocketAddr,
+    /// Nobody else gets the address while it is closed.
+    _held: TcpSocket,
     to: SocketAddr,
     open: CancellationToken,
 }
 
 impl Bridge {
     async fn build(to: SocketAddr) -> Bridge {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut bridge = Bridge { address, to, open: CancellationToken::new() };
-        bridge.carry(listener);
+        let held = TcpSocket::new_v4().unwrap();
+        held.set_reuseaddr(true).unwrap();
+        held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = held.local_addr().unwrap();
+        let mut bridge = Bridge { address, _held: held, to, open: CancellationToken::new() };
+        bridge.reopen().await;
         bridge
     }
 
