@@ -1,9 +1,11 @@
 //! etcd itself, in processes of the test's own.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use tokio::net::TcpSocket;
 
 use super::storage::Names;
 use super::{EtcdConfig, EtcdStore};
@@ -11,8 +13,6 @@ use crate::store::Retention;
 
 /// The program; `etcd` of the PATH where it is not set.
 const PROGRAM: &str = "PODLOG_TEST_ETCD";
-/// Somebody may take a port between our looking for a free one and etcd's taking it.
-const ATTEMPTS: usize = 5;
 
 /// A cluster; its members are killed and its files removed when it is dropped.
 pub(crate) struct Etcd {
@@ -25,7 +25,22 @@ pub(crate) struct Etcd {
 struct Member {
     client: SocketAddr,
     peer: SocketAddr,
+    /// Nobody else gets these addresses, whether or not the member lives.
+    _held: [TcpSocket; 2],
     process: Option<Child>,
+}
+
+impl Member {
+    fn prepare() -> Member {
+        let held = [(); 2].map(|()| {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_reuseaddr(true).unwrap();
+            socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+            socket
+        });
+        let [client, peer] = [&held[0], &held[1]].map(|socket| socket.local_addr().unwrap());
+        Member { client, peer, _held: held, process: None }
+    }
 }
 
 impl Etcd {
@@ -45,30 +60,13 @@ impl Etcd {
             }
             Err(error) => panic!("{error}"),
         }
-        for _ in 0..ATTEMPTS {
-            let mut etcd = Etcd::prepare(members);
-            etcd.flags = flags;
-            for index in 0..members {
-                etcd.revive(index);
-            }
-            if (0..members).all(|index| etcd.wait(index)) {
-                return Some(etcd);
-            }
+        let members = (0..members).map(|_| Member::prepare()).collect();
+        let mut etcd = Etcd { folder: tempfile::tempdir().unwrap(), members, flags };
+        for index in 0..etcd.members.len() {
+            etcd.revive(index);
         }
-        panic!("etcd does not start");
-    }
-
-    fn prepare(members: usize) -> Etcd {
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let held: Vec<_> = (0..members).map(|_| (free(), free())).collect();
-        let address = |listener: &TcpListener| listener.local_addr().unwrap();
-        let member = |(client, peer): &(TcpListener, TcpListener)| Member {
-            client: address(client),
-            peer: address(peer),
-            process: None,
-        };
-        let members = held.iter().map(member).collect();
-        Etcd { folder: tempfile::tempdir().unwrap(), members, flags: &[] }
+        assert!((0..etcd.members.len()).all(|index| etcd.wait(index)), "etcd does not start");
+        Some(etcd)
     }
 
     /// Starts a member, for the first time or again.
