@@ -16,6 +16,8 @@ use crate::registry::Registry;
 
 /// Clocks may differ by so much, and deletions be so fresh.
 const LEEWAY_SECONDS: i64 = 60;
+/// Said of a token whose account, or what it is bound to, is not there.
+const INVALIDATED: &str = "service account token has been invalidated";
 const EXTRA: &str = "authentication.kubernetes.io/";
 
 /// Knows tokens that our issuer signed.
@@ -33,7 +35,13 @@ impl Authenticator for ServiceAccountAuthenticator {
         if !self.is_ours(token) {
             return Ok(None);
         }
-        self.review(token, &self.audiences).map(|(user, _)| Some(user))
+        let mut known = self.review(token, &self.audiences);
+        // What another server has just made may not have been heard of here.
+        if known.as_ref().is_err_and(|error| error.0 == INVALIDATED) && self.registry.catch_up().await.is_ok()
+        {
+            known = self.review(token, &self.audiences);
+        }
+        known.map(|(user, _)| Some(user))
     }
 }
 
@@ -96,18 +104,18 @@ impl ServiceAccountAuthenticator {
             object.is_some_and(|object| object.uid() == named.uid && !is_long_gone(&object, now))
         };
         if !lives("serviceaccounts", namespace, &claims.kubernetes.serviceaccount) {
-            return Err("service account token has been invalidated");
+            return Err(INVALIDATED);
         }
         let bound = [("pods", &claims.kubernetes.pod), ("secrets", &claims.kubernetes.secret)];
         for (plural, named) in bound {
             if named.as_ref().is_some_and(|named| !lives(plural, namespace, named)) {
-                return Err("service account token has been invalidated");
+                return Err(INVALIDATED);
             }
         }
         // The node of a pod is told, not checked; a token bound to a node alone lives and dies with it.
         let node = claims.kubernetes.node.as_ref().filter(|_| claims.kubernetes.pod.is_none());
         if node.is_some_and(|node| !lives("nodes", "", node)) {
-            return Err("service account token has been invalidated");
+            return Err(INVALIDATED);
         }
         Ok(())
     }
@@ -163,4 +171,41 @@ fn user(claims: Claims) -> UserInfo {
         extra("credential-id", format!("JTI={}", claims.jti));
     }
     user
+}
+
+#[cfg(test)]
+mod tests {
+    use podlog_api::Object;
+    use podlog_serving::pki::load_or_create_signing_key;
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::etcd::testing::Etcd;
+
+    #[tokio::test]
+    async fn a_token_is_good_at_every_server_as_soon_as_it_is_there() {
+        let Some(etcd) = Etcd::start(1) else { return };
+        let (here, there) = (etcd.store("/registry").await, etcd.store("/registry").await);
+        let [here, there] = [here, there].map(|store| Registry::new(Arc::new(store)));
+        crate::bootstrap::ensure(&here).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let key = |name: &str| folder.path().join(name);
+        let (private, public) = load_or_create_signing_key(&key("sa.key"), &key("sa.pub")).unwrap();
+        let issuer = Arc::new(TokenIssuer::new("https://i.test".into(), &private, &public).unwrap());
+        let audiences = vec!["https://i.test".into()];
+        let authenticator =
+            ServiceAccountAuthenticator { registry: there, issuer: issuer.clone(), audiences };
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), certificate_chain: Vec::new().into() };
+        let accounts = find("", "v1", "serviceaccounts").unwrap();
+        for number in 0..50 {
+            let account = Object::new(json!({"metadata": {"name": format!("robot-{number}")}}));
+            let account = here.create(accounts, "default", account).await.unwrap();
+            let (token, _) =
+                issuer.issue(&here, &account, &Object::new(json!({})), Timestamp::now()).unwrap();
+            let request = http::Request::builder().header("authorization", format!("Bearer {token}"));
+            let parts = request.body(()).unwrap().into_parts().0;
+            let user = authenticator.authenticate(&parts, &peer).await.unwrap().unwrap();
+            assert_eq!(user.uid, account.uid(), "{number}");
+        }
+    }
 }
