@@ -51,7 +51,12 @@ pub fn json_body(json: impl Into<Bytes>) -> Body {
 /// The producer says how it ends: [`BodySender::finish`] or [`BodySender::fail`]. A sender that is merely dropped, by
 /// a panic or a forgotten path, makes the body fail, so that a truncated stream never looks complete.
 pub fn stream_body() -> (BodySender, Body) {
-    let (sender, receiver) = mpsc::channel(QUEUED_CHUNKS);
+    stream_body_of(QUEUED_CHUNKS)
+}
+
+/// [`stream_body`] with so many chunks, at least one, between producer and connection. Default there: 4.
+pub fn stream_body_of(chunks: usize) -> (BodySender, Body) {
+    let (sender, receiver) = mpsc::channel(chunks);
     (BodySender(sender), StreamBody { receiver, ending: Ending::Open }.boxed_unsync())
 }
 
@@ -93,6 +98,14 @@ impl BodySender {
             return if self.0.is_closed() { Err(ReceiverGone) } else { Ok(()) };
         }
         self.0.send(Item::Chunk(chunk)).await.map_err(|_| ReceiverGone)
+    }
+
+    /// Resolves when a chunk can be queued at once: for producers that make none before.
+    ///
+    /// # Errors
+    /// When nobody reads any more.
+    pub async fn ready(&self) -> Result<(), ReceiverGone> {
+        self.0.reserve().await.map(drop).map_err(|_| ReceiverGone)
     }
 
     /// [`BodySender::send`] for threads outside of the async runtime.

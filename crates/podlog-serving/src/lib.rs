@@ -26,7 +26,7 @@ pub use authn::{UnionAuthenticator, X509Authenticator, bearer_token};
 pub use authz::{Permit, Refusal, authorize};
 pub use body::{
     BodySender, ReceiverGone, empty_body, full_body, json_body, pieces_body, relay_body, stream_body,
-    text_body,
+    stream_body_of, text_body,
 };
 pub use dialer::{Connection, Dialer};
 pub use forward::Forwarder;

@@ -5,6 +5,7 @@ mod call;
 mod continuation;
 mod discovery;
 mod dispatch;
+mod frames;
 mod handler;
 mod health;
 mod impersonation;

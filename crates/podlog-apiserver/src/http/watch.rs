@@ -1,33 +1,39 @@
 //! `watch`: events as they happen, one JSON document a line.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 use podlog_api::accept::{Endpoint, Representation};
-use podlog_api::table::{self, IncludeObject};
-use podlog_api::{ApiError, Object, json};
+use podlog_api::table::IncludeObject;
+use podlog_api::{ApiError, json};
 use podlog_serving::metrics::Held;
-use podlog_serving::{BodySender, ReceiverGone, stream_body};
+use podlog_serving::{BodySender, ReceiverGone, stream_body_of};
 use rand::Rng;
-use serde_json::{Value, json};
+use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::{Instant, sleep_until};
 
 use super::answer::Answer;
-use super::list::{include, metadata_only, table_of};
+use super::frames::Frames;
+use super::list::include;
 use super::list_options::{Asking, ListOptions, Version};
 use super::options::Selection;
 use super::{App, Call, Target};
-use crate::registry::codec::{self, too_large_version};
-use crate::registry::{Place, Watch, WatchEvent};
+use crate::registry::codec::too_large_version;
+use crate::registry::{Place, Watch};
 
 /// How long a watch lasts that does not say (`--min-request-timeout`, and as much again at random).
 const DURATION_SECONDS: std::ops::Range<u64> = 1800..3600;
 /// Longer than any connection lives, and short enough to reckon with.
 const MAX_SECONDS: u64 = 365 * 24 * 3600;
-/// Bytes of stored text that a watch holds at its beginning, for a client that may not read.
-const HELD_BYTES: usize = 32 << 10;
+/// Frames are sent together up to the one that makes so many bytes: what a client that does not read makes us hold is twice that, and
+/// a page of the history.
+const CHUNK: usize = 8 << 10;
+/// Chunks that wait for the client.
+const QUEUED_CHUNKS: usize = 1;
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Before the end of a watch, so that the next one starts where this one ends.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
@@ -41,11 +47,11 @@ pub(crate) fn watch(app: &Arc<App>, call: &Call, target: &Target, held: Held) ->
         Representation::Table(_) => include(&call.query)?,
         _ => IncludeObject::None,
     };
-    let encoder =
-        Encoder { target: target.clone(), representation: wanted.representation, include, headed: false };
-    let (sender, body) = stream_body();
-    let watching = Watching { app: app.clone(), selection, asked, encoder, sender, _held: held };
-    tokio::spawn(watching.run());
+    let frames = Frames::new(target.clone(), selection, wanted.representation, include);
+    let (sender, body) = stream_body_of(QUEUED_CHUNKS);
+    let ends = Instant::now() + asked.duration;
+    let watching = Watching { app: app.clone(), bookmarks: asked.bookmarks, ends, sender, _held: held };
+    tokio::spawn(watching.run(asked.start, frames));
     let mut answer = Response::new(body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(answer)
@@ -114,16 +120,16 @@ impl From<ApiError> for End {
 
 struct Watching {
     app: Arc<App>,
-    selection: Selection,
-    asked: Asked,
-    encoder: Encoder,
+    /// They are wanted.
+    bookmarks: bool,
+    ends: Instant,
     sender: BodySender,
     _held: Held,
 }
 
 impl Watching {
-    async fn run(mut self) {
-        let Err(end) = self.follow().await;
+    async fn run(self, start: Start, frames: Frames) {
+        let Err(end) = self.follow(start, frames).await;
         match end {
             End::Gone => return,
             End::Complete => {}
@@ -137,75 +143,102 @@ impl Watching {
         self.sender.finish().await;
     }
 
-    async fn follow(&mut self) -> Result<std::convert::Infallible, End> {
-        let deadline = Instant::now() + self.asked.duration;
-        let from = match self.asked.start {
+    async fn follow(&self, start: Start, mut frames: Frames) -> Result<std::convert::Infallible, End> {
+        let from = match start {
             Start::After(revision) => revision,
             Start::WithObjects { revision, mark_end } => {
-                self.send_objects(revision, mark_end).await?;
+                frames = self.send_objects(revision, frames).await?;
+                if mark_end {
+                    self.sender.send(frames.bookmark(revision, true)).await?;
+                }
                 revision
             }
         };
-        let target = &self.encoder.target;
-        let namespace = Some(target.namespace.clone()).filter(|namespace| !namespace.is_empty());
-        let mut watch = self.app.registry.watch_in(target.resource, namespace.as_deref(), from);
-        let shutdown = self.app.shutdown.clone();
-        let mut bookmark = (Instant::now() + BOOKMARK_INTERVAL).min(last_bookmark(deadline));
+        let mut watch = self.app.registry.watch_in(frames.target.resource, frames.target.namespace(), from);
+        let mut bookmark = (Instant::now() + BOOKMARK_INTERVAL).min(last_bookmark(self.ends));
         loop {
+            self.room().await?;
             tokio::select! {
-                event = watch.next() => self.send_event(event?).await?,
+                chunk = chunk(&mut watch, &mut frames) => self.sender.send(chunk?).await?,
                 () = sleep_until(bookmark) => {
-                    self.send_bookmark(&watch).await?;
-                    bookmark = next_bookmark(deadline);
+                    if self.bookmarks {
+                        self.sender.send(frames.bookmark(watch.progress(), false)).await?;
+                    }
+                    bookmark = next_bookmark(self.ends);
                 }
-                () = sleep_until(deadline) => return Err(End::Complete),
-                () = shutdown.cancelled() => return Err(End::Complete),
-                () = self.sender.closed() => return Err(End::Gone),
+                end = self.over() => return Err(end),
             }
         }
     }
 
-    /// Everything that was there at a revision, a batch at a time.
-    async fn send_objects(&mut self, revision: u64, mark_end: bool) -> Result<(), End> {
+    /// Waits until the client can take something: until then, what happens lies in the store.
+    async fn room(&self) -> Result<(), End> {
+        tokio::select! {
+            room = self.sender.ready() => Ok(room?),
+            end = self.over() => Err(end),
+        }
+    }
+
+    /// Resolves when it is of no use to go on.
+    async fn over(&self) -> End {
+        tokio::select! {
+            () = sleep_until(self.ends) => End::Complete,
+            () = self.app.shutdown.cancelled() => End::Complete,
+            () = self.sender.closed() => End::Gone,
+        }
+    }
+
+    /// Everything that was there at a revision, a chunk at a time.
+    async fn send_objects(&self, revision: u64, mut frames: Frames) -> Result<Frames, End> {
         let mut place = Place { at: Some(revision), after: None };
         loop {
-            let (registry, target) = (self.app.registry.clone(), self.encoder.target.clone());
-            let read = move || {
-                let batch = registry.batch(target.resource, target.namespace(), &mut place, HELD_BYTES);
-                batch.map(|(batch, _)| (batch, place))
-            };
-            let (batch, next) = tokio::task::spawn_blocking(read).await.map_err(ApiError::internal)??;
-            place = next;
-            if batch.is_empty() {
-                break;
-            }
-            for stored in batch {
-                let object = codec::decode(self.encoder.target.resource, &stored.value, stored.mod_revision)?;
-                if self.selection.matches(&object) {
-                    let frame = self.encoder.frame("ADDED", &object);
-                    drop(object);
-                    self.sender.send(frame).await?;
-                }
-            }
+            self.room().await?;
+            let app = self.app.clone();
+            let read = spawn_blocking(move || objects(&app, &place, &mut frames).map(|read| (read, frames)));
+            let (chunk, next);
+            ((chunk, next), frames) = read.await.map_err(ApiError::internal)??;
+            self.sender.send(chunk).await?;
+            let Some(after) = next else { return Ok(frames) };
+            place = Place { at: Some(revision), after: Some(after) };
         }
-        if mark_end {
-            self.sender.send(self.encoder.bookmark(revision, true)).await?;
-        }
-        Ok(())
     }
+}
 
-    async fn send_event(&mut self, event: WatchEvent) -> Result<(), End> {
-        let Some((kind, object)) = as_seen(&self.selection, event) else { return Ok(()) };
-        let frame = self.encoder.frame(kind, &object);
-        Ok(self.sender.send(frame).await?)
-    }
-
-    async fn send_bookmark(&mut self, watch: &Watch) -> Result<(), End> {
-        if !self.asked.bookmarks {
-            return Ok(());
+/// Frames of the next objects, and the key of the last one unless there are no more.
+fn objects(app: &App, place: &Place, frames: &mut Frames) -> Result<(Vec<u8>, Option<String>), ApiError> {
+    let Target { resource, namespace, .. } = frames.target.clone();
+    let namespace = Some(namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    let (mut chunk, mut last, mut failed) = (Vec::new(), None, None);
+    app.registry.scan(resource, namespace, place, &mut |stored| {
+        failed = frames.object(&mut chunk, stored).err();
+        if chunk.len() >= CHUNK {
+            last = Some(app.registry.relative_key(resource, namespace, stored.key));
         }
-        Ok(self.sender.send(self.encoder.bookmark(watch.progress(), false)).await?)
+        if last.is_some() || failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    chunk.shrink_to_fit();
+    failed.map_or(Ok((chunk, last)), Err)
+}
+
+/// Frames of what happened next. Safe to cancel: nothing is lost.
+async fn chunk(watch: &mut Watch, frames: &mut Frames) -> Result<Vec<u8>, ApiError> {
+    let mut chunk = Vec::new();
+    while chunk.is_empty() {
+        let event = watch.next_event().await?;
+        frames.event(&mut chunk, &event)?;
+        if chunk.is_empty() {
+            // There may be many that are not to be seen.
+            yield_now().await;
+        }
     }
+    // What fails is to be had again.
+    while chunk.len() < CHUNK
+        && let Some(Ok(event)) = watch.next_event().now_or_never()
+    {
+        frames.event(&mut chunk, &event)?;
+    }
+    chunk.shrink_to_fit();
+    Ok(chunk)
 }
 
 fn last_bookmark(deadline: Instant) -> Instant {
@@ -216,73 +249,4 @@ fn next_bookmark(deadline: Instant) -> Instant {
     let now = Instant::now();
     let last = last_bookmark(deadline);
     if now >= last { deadline + BOOKMARK_INTERVAL } else { (now + BOOKMARK_INTERVAL).min(last) }
-}
-
-/// What a watcher sees that only wants some objects: one that starts to match is new to it, one that stops to match is gone.
-fn as_seen(selection: &Selection, event: WatchEvent) -> Option<(&'static str, Object)> {
-    match event {
-        WatchEvent::Added(object) => selection.matches(&object).then_some(("ADDED", object)),
-        WatchEvent::Deleted(object) => selection.matches(&object).then_some(("DELETED", object)),
-        WatchEvent::Modified { object, previous } => {
-            match (selection.matches(&previous), selection.matches(&object)) {
-                (true, true) => Some(("MODIFIED", object)),
-                (false, true) => Some(("ADDED", object)),
-                (true, false) => {
-                    let version = object.resource_version().to_owned();
-                    let mut last = *previous;
-                    last.metadata_mut().insert("resourceVersion".into(), json!(version));
-                    Some(("DELETED", last))
-                }
-                (false, false) => None,
-            }
-        }
-    }
-}
-
-/// Events into frames.
-struct Encoder {
-    target: Target,
-    representation: Representation,
-    include: IncludeObject,
-    /// The columns have been told.
-    headed: bool,
-}
-
-impl Encoder {
-    fn frame(&mut self, kind: &str, object: &Object) -> Vec<u8> {
-        match self.representation {
-            Representation::Object => json::watch_event(kind, &object.0),
-            Representation::PartialObjectMetadata(version)
-            | Representation::PartialObjectMetadataList(version) => {
-                json::watch_event(kind, &metadata_only(object, version))
-            }
-            Representation::Table(version) => {
-                let metadata = json!({"resourceVersion": object.resource_version()});
-                let mut value = table_of(self.target.resource, &[object], metadata, version, self.include);
-                if self.headed {
-                    table::drop_columns(&mut value);
-                }
-                self.headed = true;
-                json::watch_event(kind, &value)
-            }
-        }
-    }
-
-    fn bookmark(&mut self, revision: u64, end_of_objects: bool) -> Vec<u8> {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
-        if end_of_objects {
-            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-        }
-        let resource = self.target.resource;
-        let object: Value =
-            json!({"kind": resource.kind, "apiVersion": resource.api_version(), "metadata": metadata});
-        match self.representation {
-            Representation::Object => json::watch_event("BOOKMARK", &object),
-            Representation::PartialObjectMetadata(version)
-            | Representation::PartialObjectMetadataList(version) => {
-                json::watch_event("BOOKMARK", &metadata_only(&Object::new(object), version))
-            }
-            Representation::Table(_) => self.frame("BOOKMARK", &Object::new(object)),
-        }
-    }
 }

@@ -25,6 +25,22 @@ pub enum WatchEvent {
 }
 
 impl WatchEvent {
+    /// What is stored, decoded.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub(crate) fn of(resource: &Resource, event: &Event) -> Result<Self, ApiError> {
+        let object = |bytes| codec::decode(resource, bytes, event.revision);
+        Ok(match (&event.value, &event.previous) {
+            (Some(value), None) => WatchEvent::Added(object(value)?),
+            (Some(value), Some(previous)) => {
+                WatchEvent::Modified { object: object(value)?, previous: Box::new(object(previous)?) }
+            }
+            (None, Some(previous)) => WatchEvent::Deleted(object(previous)?),
+            (None, None) => return Err(ApiError::internal("a removal without anything to remove")),
+        })
+    }
+
     /// The object, as it is now or was last.
     pub fn object(&self) -> &Object {
         match self {
@@ -47,28 +63,23 @@ impl Watch {
     /// # Errors
     /// 410 `Expired` when it fell too far behind and has to list again.
     pub async fn next(&mut self) -> Result<WatchEvent, ApiError> {
-        let event = self.watcher.next().await.map_err(|e| match e {
+        WatchEvent::of(self.resource, &*self.next_event().await?)
+    }
+
+    /// [`Watch::next`] as it is stored.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn next_event(&mut self) -> Result<Arc<Event>, ApiError> {
+        self.watcher.next().await.map_err(|error| match error {
             StoreError::Closed => ApiError::internal("the server is shutting down"),
             other => codec::store_error(other),
-        })?;
-        self.decode(&event)
+        })
     }
 
     /// Everything up to this revision has been handed out.
     pub fn progress(&self) -> u64 {
         self.watcher.progress()
-    }
-
-    fn decode(&self, event: &Arc<Event>) -> Result<WatchEvent, ApiError> {
-        let object = |bytes| codec::decode(self.resource, bytes, event.revision);
-        Ok(match (&event.value, &event.previous) {
-            (Some(value), None) => WatchEvent::Added(object(value)?),
-            (Some(value), Some(previous)) => {
-                WatchEvent::Modified { object: object(value)?, previous: Box::new(object(previous)?) }
-            }
-            (None, Some(previous)) => WatchEvent::Deleted(object(previous)?),
-            (None, None) => return Err(ApiError::internal("a removal without anything to remove")),
-        })
     }
 }
 

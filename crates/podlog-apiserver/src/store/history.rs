@@ -8,7 +8,7 @@ use super::{Event, EventPage};
 const MAX_EVENTS: usize = 1024;
 const MAX_BYTES: usize = 2 << 20;
 /// A page ends with the event that makes it so large: watchers whose clients do not read hold one each.
-const PAGE_BYTES: usize = 32 << 10;
+const PAGE_BYTES: usize = 8 << 10;
 
 /// A bounded run of consecutive events that ends at the newest revision.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ impl History {
 
 /// Whether a page of so many bytes ends.
 pub(super) fn is_full(page: &EventPage, bytes: usize, limit: usize) -> bool {
-    page.events.len() == limit || bytes >= PAGE_BYTES
+    page.events.len() >= limit || bytes >= PAGE_BYTES
 }
 
 /// Bytes of an event.

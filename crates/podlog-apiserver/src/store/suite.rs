@@ -1,6 +1,7 @@
 //! What every [`Store`] must do, and what the embedded one does when the machine fails it.
 
 use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -116,6 +117,53 @@ async fn ranges_are_pages_of_one_revision() {
         assert_eq!(old.items[0].value, "1", "written at revision 8");
         let future = store.range(&Range { at: Some(99), ..all("/") }).unwrap_err();
         assert_eq!(future, StoreError::Future { requested: 99, current: 8 });
+    }
+}
+
+#[tokio::test]
+async fn scans_show_each_key_once_until_enough_was_seen() {
+    for (_directory, store) in stores().await {
+        for number in 0..400 {
+            create(&*store, &format!("/p/{number:03}"), "1").await;
+        }
+        create(&*store, "/q", "1").await;
+        let scan = |range: Range, enough: usize| {
+            let mut seen = Vec::new();
+            let revision = store.scan(&range, &mut |found| {
+                seen.push(found.key.to_owned());
+                if seen.len() < enough { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            (seen, revision.unwrap())
+        };
+        let keys = |numbers: std::ops::Range<u32>| -> Vec<_> {
+            numbers.map(|number| format!("/p/{number:03}")).collect()
+        };
+        let now = store.revision();
+        assert_eq!(scan(all("/p/"), usize::MAX), (keys(0..400), now));
+        for enough in [1, 63, 64, 65, 320, 399, 400] {
+            assert_eq!(scan(all("/p/"), enough).0, keys(0..u32::try_from(enough).unwrap()), "{enough}");
+        }
+        let rest = Range { after: Some("/p/100".into()), at: Some(202), ..all("/p/") };
+        assert_eq!(scan(rest, usize::MAX), (keys(101..201), 202));
+    }
+}
+
+#[tokio::test]
+async fn pages_of_large_events_are_short_and_complete() {
+    for (_directory, store) in stores().await {
+        let large = "x".repeat(3 << 10);
+        let mut revision = create(&*store, "/a", &large).await;
+        for _ in 0..20 {
+            revision = store.write(put("/a", Expected::ModRevision(revision), &large)).await.unwrap();
+        }
+        let (mut through, mut seen) = (1, Vec::new());
+        while through < revision {
+            let page = store.events("/", through, 1000).unwrap();
+            assert!((1..=3).contains(&page.events.len()), "{} events", page.events.len());
+            seen.extend(page.events.iter().map(|event| event.revision));
+            through = page.through;
+        }
+        assert_eq!(seen, (2..=revision).collect::<Vec<_>>());
     }
 }
 

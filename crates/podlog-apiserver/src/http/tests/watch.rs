@@ -109,6 +109,61 @@ async fn objects_come_and_go_for_a_selector() {
     }
 }
 
+/// Maps of 3 KiB come, change, and every other one goes.
+async fn turmoil(app: &Arc<App>, count: usize) {
+    let padding = "x".repeat(3000);
+    for number in 0..count {
+        let name = format!("map-{number:03}");
+        let made = json!({"metadata": {"name": name, "labels": {"tier": "x"}}, "data": {"padding": padding}});
+        assert_eq!(app.post(MAPS, made).await.code, 201);
+        relabel(app, &name, "y").await;
+        if number % 2 == 0 {
+            delete(app, &name).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_reads_late_sees_everything_once_and_in_order() {
+    let app = server().await;
+    turmoil(&app, 24).await;
+    let version = app.registry.store().revision();
+    let later = format!("{MAPS}?watch=1&resourceVersion={version}");
+    // What is told as it is stored, and what is made of objects.
+    let (mut all, mut chosen) = (
+        Frames::open(&app, &later, &[]).await,
+        Frames::open(&app, &format!("{later}&labelSelector=tier"), &[]).await,
+    );
+    let mut initial = Frames::open(&app, &format!("{MAPS}?watch=1"), &[]).await;
+    let mut selected = Frames::open(&app, &format!("{MAPS}?watch=1&labelSelector=tier"), &[]).await;
+    for number in (1..24).step_by(2) {
+        delete(&app, &format!("map-{number:03}")).await;
+    }
+    turmoil(&app, 40).await;
+    for number in (1..24).step_by(2) {
+        let (one, other) = (initial.next().await.unwrap(), selected.next().await.unwrap());
+        assert_eq!(one, other);
+        assert_eq!(
+            (&one["type"], &one["object"]["metadata"]["name"]),
+            (&json!("ADDED"), &json!(format!("map-{number:03}")))
+        );
+        let revision = one["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+        assert!(revision <= version, "{one}");
+    }
+    let mut last = version;
+    while last < app.registry.store().revision() {
+        let first = all.next().await.unwrap();
+        for others in [&mut chosen, &mut initial, &mut selected] {
+            assert_eq!(others.next().await.unwrap(), first);
+        }
+        let revision =
+            first["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+        // Nothing else was written meanwhile: no revision is left out.
+        assert_eq!(revision, last + 1, "{first}");
+        last = revision;
+    }
+}
+
 #[tokio::test]
 async fn a_streaming_list_is_marked_and_ends_in_time() {
     let app = server().await;

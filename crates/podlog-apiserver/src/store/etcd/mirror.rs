@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::store::{Event, EventPage, KeyValue, Page, Range, StoreError};
+use crate::store::{Event, EventPage, KeyValue, Page, Range, StoreError, history};
 
 /// History beyond this is forgotten, whatever the retention says.
 const MAX_HISTORY_BYTES: usize = 32 << 20;
@@ -97,17 +97,8 @@ impl Mirror {
     }
 
     pub(super) fn range(&self, range: &Range) -> Result<Page, StoreError> {
-        let revision = range.at.unwrap_or(self.revision);
-        self.check_kept(revision)?;
-        let mut page = Page { revision, ..Page::default() };
-        let start = match &range.after {
-            Some(after) if *after >= range.prefix => Bound::Excluded(after.as_str()),
-            _ => Bound::Included(range.prefix.as_str()),
-        };
-        let keys = self.keys.range::<str, _>((start, Bound::Unbounded));
-        for (key, versions) in keys.take_while(|(key, _)| key.starts_with(&range.prefix)) {
-            let version = versions.iter().rfind(|version| version.written <= revision);
-            let Some(found) = version.and_then(|version| key_value(key, version)) else { continue };
+        let mut page = Page { revision: range.at.unwrap_or(self.revision), ..Page::default() };
+        for found in self.items(range)? {
             if range.limit > 0 && page.items.len() == range.limit {
                 page.remaining += 1;
             } else {
@@ -117,19 +108,36 @@ impl Mirror {
         Ok(page)
     }
 
+    /// What is in a range, whatever its limit is.
+    pub(super) fn items(&self, range: &Range) -> Result<impl Iterator<Item = KeyValue>, StoreError> {
+        let revision = range.at.unwrap_or(self.revision);
+        self.check_kept(revision)?;
+        let start = match &range.after {
+            Some(after) if *after >= range.prefix => Bound::Excluded(after.as_str()),
+            _ => Bound::Included(range.prefix.as_str()),
+        };
+        let keys = self.keys.range::<str, _>((start, Bound::Unbounded));
+        let keys = keys.take_while(|(key, _)| key.starts_with(&range.prefix));
+        Ok(keys.filter_map(move |(key, versions)| {
+            key_value(key, versions.iter().rfind(|version| version.written <= revision)?)
+        }))
+    }
+
     pub(super) fn events(&self, prefix: &str, after: u64, limit: usize) -> Result<EventPage, StoreError> {
         self.check_kept(after)?;
         let mut page = EventPage { events: Vec::new(), through: self.revision };
+        let mut bytes = 0;
         let begin = self.events.partition_point(|event| event.revision <= after);
         for event in self.events.range(begin..).filter(|event| event.key.starts_with(prefix)) {
             // One revision may hold several events: a page ends between revisions.
-            if page.events.len() >= limit
+            if history::is_full(&page, bytes, limit)
                 && let Some(last) = page.events.last()
                 && last.revision < event.revision
             {
                 page.through = last.revision;
                 break;
             }
+            bytes += history::size(event);
             page.events.push(event.clone());
         }
         Ok(page)

@@ -29,6 +29,8 @@ use crate::store::{
 
 /// What the keys of callers begin with; in etcd it is [`EtcdConfig::prefix`] instead.
 const ROOT: &str = "/registry";
+/// Objects that a look at many begins with.
+const FIRST_LOOK: usize = 64;
 /// For the mirror to hear of what etcd has already; then the watch is taken up anew, at another member.
 const HEAR: Duration = Duration::from_secs(3);
 /// For the mirror to hear of it by the new watch.
@@ -228,10 +230,23 @@ impl Store for EtcdStore {
         range: &Range,
         look: &mut dyn FnMut(Stored<'_>) -> ControlFlow<()>,
     ) -> Result<u64, StoreError> {
-        // Values are shared with the mirror, which is not kept from going on while they are looked at.
-        let page = self.range(&Range { limit: 0, ..range.clone() })?;
-        let _ = page.items.iter().map(KeyValue::stored).try_for_each(look);
-        Ok(page.revision)
+        // Values are shared with the mirror, which is not kept from going on while they are looked at. Who has seen enough soon
+        // costs little, and who wants to see all soon has them.
+        let mut range = range.clone();
+        let mut some = FIRST_LOOK;
+        loop {
+            let (found, revision) = {
+                let mirror = self.shared.mirror.read();
+                let found: Vec<KeyValue> = mirror.items(&range)?.take(some).collect();
+                (found, range.at.unwrap_or(mirror.revision()))
+            };
+            let is_seen = found.iter().map(KeyValue::stored).try_for_each(&mut *look).is_break();
+            match found.into_iter().nth(some - 1) {
+                Some(last) if !is_seen => (range.at, range.after) = (Some(revision), Some(last.key)),
+                _ => return Ok(revision),
+            }
+            some *= 4;
+        }
     }
 
     fn events(&self, prefix: &str, after: u64, limit: usize) -> Result<EventPage, StoreError> {
