@@ -10,12 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::apiserver::ApiServerArgs;
 use crate::exit::Exit;
+use crate::memory;
 use crate::up::{allow_many_files, stop_signal};
 
 /// Runs until Ctrl-C or SIGTERM.
 pub(crate) fn run(args: &ApiServerArgs) -> anyhow::Result<Exit> {
     let started = Instant::now();
     allow_many_files();
+    memory::keep_small();
     podlog_serving::install_crypto_provider();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(args, started));

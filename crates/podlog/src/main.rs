@@ -6,6 +6,7 @@ mod down;
 mod exit;
 mod kubelet;
 mod lock;
+mod memory;
 mod node_client;
 mod up;
 

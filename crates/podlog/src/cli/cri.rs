@@ -13,6 +13,7 @@ use podlog_kubelet::runtime::cri_server::CriServer;
 use podlog_kubelet::runtime::process::{ProcessRuntime, ProcessRuntimeConfig};
 
 use crate::exit::Exit;
+use crate::memory;
 use crate::up::{DataDir, allow_many_files, stop_signal};
 
 /// Offer the process runtime as a CRI v1 server, to Kubernetes' kubelet or to tools such as crictl.
@@ -50,6 +51,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 /// Runs until Ctrl-C or SIGTERM.
 pub(super) fn run(args: CriArgs) -> anyhow::Result<Exit> {
     allow_many_files();
+    memory::keep_small();
     let data_dir = DataDir::resolve(Some(args.data_dir))?;
     data_dir.create()?;
     let _lock = data_dir.lock()?;

@@ -24,6 +24,7 @@ use crate::cli::kubelet::KubeletArgs;
 use crate::cli::up::Runtime;
 use crate::exit::Exit;
 use crate::lock::Lock;
+use crate::memory;
 use crate::up::{allow_many_files, node_name, process_runtime, stop_signal, warn_of_fields};
 use api_server::Connection;
 
@@ -37,6 +38,7 @@ const DEFAULT_POD_LOGS: &str = "/var/log/pods";
 pub(crate) fn run(args: &KubeletArgs) -> anyhow::Result<Exit> {
     let started = Instant::now();
     allow_many_files();
+    memory::keep_small();
     let config = configuration(args)?;
     let name = node_name(args.hostname_override.clone(), "--hostname-override")?;
     // Whoever stands in front uses what another kubelet holds.

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::up::{Runtime, UpArgs};
 use crate::exit::Exit;
+use crate::memory;
 
 pub(crate) use data_dir::{DataDir, DataDirError};
 use kubeconfig::Credentials;
@@ -45,6 +46,7 @@ use renewal::NodeConnection;
 pub(crate) fn run(args: UpArgs) -> anyhow::Result<Exit> {
     let started = Instant::now();
     allow_many_files();
+    memory::keep_small();
     // A mistake in what the user wrote shall not cost a start.
     let config = kubelet_configuration(&args)?;
     let manifests = podlog_client::manifest::read(&args.filenames, &mut std::io::stdin())?;
