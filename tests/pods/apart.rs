@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 use http::Request;
 use serde_json::{Value, json};
 
-use crate::cluster::{Backend, Column, client_of, condition, log_max_bytes, settings};
+use crate::cluster::{Backend, Column, PATIENCE, client_of, condition, log_max_bytes, settings};
 use crate::nodes;
 use crate::restarts::{Parts, Victim};
 use crate::standalone::Process;
 
 const NODE: &str = "node-a";
 const PODS: &str = "/api/v1/namespaces/default/pods";
-const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(50);
 
 pub(crate) struct Apart {

@@ -126,7 +126,17 @@ pub(crate) async fn pods_are_run_to_be_spoken_to(cluster: &Cluster) {
     for kubectl in two_kubectls() {
         let script = format!("{LISTENER}; exit 3");
         let image = format!("--image={IMAGE}");
-        let arguments = ["run", "spoken", "-i", "--quiet", "--restart=Never", &image, "--command", "--"];
+        let arguments = [
+            "run",
+            "spoken",
+            "-i",
+            "--quiet",
+            "--restart=Never",
+            "--pod-running-timeout=5m",
+            &image,
+            "--command",
+            "--",
+        ];
         let command = cluster.kubectl(&kubectl, &[&arguments[..], &["sh", "-c", &script]].concat());
         let output = apart(move || told(command, b"one\n".to_vec())).await;
         let found = (output.status.code(), text(&output.stdout));

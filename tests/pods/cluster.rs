@@ -13,7 +13,7 @@ use crate::machine::{IMAGE, Machine};
 use crate::relay::Relay;
 
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// When logs are rotated; [`DEFAULT_LOG_MAX_BYTES`] if nothing is said.

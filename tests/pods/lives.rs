@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::cluster::{Cluster, PROGRESS, condition, conditions, ended, once, shell, status, with};
+use crate::cluster::{Cluster, PATIENCE, PROGRESS, condition, conditions, ended, once, shell, status, with};
 
 pub(crate) async fn several_containers(cluster: &Cluster) {
     let script = |name: &str| {
@@ -27,8 +27,11 @@ pub(crate) async fn several_containers(cluster: &Cluster) {
         assert!(status["state"]["running"]["startedAt"].is_string(), "{status}");
         let id = status["containerID"].as_str().unwrap();
         assert!(id.starts_with(&format!("{}://", cluster.column().runtime_name())), "{id}");
-        let log = cluster.wait_log("several", &format!("container={name}"), "err").await;
-        assert!(log.contains(&format!("{name} out\n")) && log.contains(&format!("{name} err\n")), "{log}");
+        // In whatever order: they are two pipes.
+        for stream in ["out", "err"] {
+            let query = format!("container={name}");
+            cluster.wait_log("several", &query, &format!("{name} {stream}\n")).await;
+        }
     }
     assert_eq!(pod["status"]["podIP"], pod["status"]["hostIP"]);
     cluster.remove("several").await;
@@ -127,11 +130,11 @@ pub(crate) async fn sidecars_outlive_the_others(cluster: &Cluster) {
     let sidecar = with(
         sidecar,
         "startupProbe",
-        json!({"exec": {"command": ["/bin/sh", "-c", "test -e /work/up"]}, "periodSeconds": 1}),
+        json!({"exec": {"command": ["/bin/sh", "-c", "test -e /work/up"]}, "periodSeconds": 1, "timeoutSeconds": 60}),
     );
     let main = with(shell("main", "test -e /work/up && touch /work/main"), "volumeMounts", work.clone());
     let spec = json!({"initContainers": [with(sidecar, "volumeMounts", work)], "containers": [main],
-        "volumes": [{"name": "work", "emptyDir": {}}], "restartPolicy": "Never", "terminationGracePeriodSeconds": 20});
+        "volumes": [{"name": "work", "emptyDir": {}}], "restartPolicy": "Never", "terminationGracePeriodSeconds": 60});
     cluster.run("sidecar", spec).await;
     let pod = cluster.wait_phase("sidecar", "Succeeded").await;
     assert_eq!(ended(&pod, "main"), (0, "Completed".to_owned()), "the sidecar had started before");
@@ -174,7 +177,7 @@ pub(crate) async fn dead_containers_are_collected(cluster: &Cluster) {
         links.filter(|link| link.file_name().to_string_lossy().starts_with("many_")).count()
     };
     while links() > 3 {
-        assert!(begun.elapsed() < Duration::from_secs(30), "too many are kept: {}", links());
+        assert!(begun.elapsed() < PATIENCE, "too many are kept: {}", links());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(cluster.log("many", "instance=0").await.unwrap(), "life\n");
@@ -196,7 +199,7 @@ pub(crate) async fn hooks_run_around_a_container(cluster: &Cluster) {
         json!({"postStart": say("after-start"), "preStop": say("before-stop")}),
     );
     let main = with(main, "volumeMounts", json!([{"name": "out", "mountPath": "/out"}]));
-    let spec = json!({"containers": [main], "volumes": [{"name": "out", "hostPath": {"path": folder}}], "terminationGracePeriodSeconds": 20});
+    let spec = json!({"containers": [main], "volumes": [{"name": "out", "hostPath": {"path": folder}}], "terminationGracePeriodSeconds": 60});
     cluster.run("hooks", spec).await;
     cluster.wait_ready("hooks").await;
     cluster.remove("hooks").await;
@@ -253,7 +256,7 @@ pub(crate) async fn nothing_is_left_of_a_deleted_pod(cluster: &Cluster) {
     cluster.remove("gone").await;
     let begun = Instant::now();
     while own.iter().any(|path| path.exists()) {
-        assert!(begun.elapsed() < Duration::from_secs(30), "still there: {own:?}");
+        assert!(begun.elapsed() < PATIENCE, "still there: {own:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let links = fs::read_dir(cluster.data_dir().join("containers")).unwrap();

@@ -45,6 +45,7 @@ mod volumes;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apart::Apart;
 use cluster::{Backend, Cluster, Column, Server};
@@ -58,6 +59,9 @@ const NONE: &str = "none";
 
 /// How many scenarios run at a time: two cores have to do with them.
 const AT_A_TIME: usize = 8;
+
+/// How long a scenario may take: each waits for many things.
+const LONGEST: Duration = Duration::from_secs(900);
 
 type Run = for<'a> fn(&'a Cluster) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
@@ -211,7 +215,11 @@ async fn together(cluster: Cluster) -> Cluster {
         running.spawn(async move {
             let _place = places.acquire_owned().await.unwrap();
             let begun = std::time::Instant::now();
-            let done = tokio::spawn(async move { (scenario.run)(&cluster).await }).await;
+            let scenario_done = tokio::spawn(async move {
+                let in_time = tokio::time::timeout(LONGEST, (scenario.run)(&cluster)).await;
+                in_time.unwrap_or_else(|_| panic!("{} does not end", scenario.name));
+            });
+            let done = scenario_done.await;
             eprintln!("{:5.1} s {}", begun.elapsed().as_secs_f64(), scenario.name);
             (scenario.name, done.is_ok())
         });

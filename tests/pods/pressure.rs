@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Backend, Cluster, Column, condition, once, shell, with};
+use crate::cluster::{Backend, Cluster, Column, PATIENCE, condition, once, shell, with};
 use crate::harness::{text, wait_for};
 use crate::machine::{IMAGE, Machine};
 
@@ -67,7 +67,7 @@ async fn wait_node(cluster: &Cluster, kind: &str, expected: &str) {
         if node_condition(&node, kind) == expected {
             return;
         }
-        assert!(begun.elapsed().as_secs() < 60, "{kind} is not {expected}: {:#}", node["status"]);
+        assert!(begun.elapsed() < PATIENCE, "{kind} is not {expected}: {:#}", node["status"]);
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
@@ -188,7 +188,7 @@ pub(crate) async fn short_memory(column: Column, backend: Backend) {
         );
         let mut container = shell("c", &script);
         container["resources"] = json!({"requests": {"memory": request}});
-        json!({"containers": [container], "nodeName": "node-a", "terminationGracePeriodSeconds": 20})
+        json!({"containers": [container], "nodeName": "node-a", "terminationGracePeriodSeconds": 60})
     };
     wait_node(&cluster, "MemoryPressure", "True").await;
     cluster.run("nothing", json!({"containers": [shell("c", "true")], "nodeName": "node-a"})).await;

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
@@ -14,14 +14,25 @@ use tonic::Status;
 
 use crate::cluster::{Cluster, PROGRESS, condition, conditions, shell, status, with};
 
-/// A port of this machine that nobody listens on.
+/// Ports that the system gives nobody by itself.
+const OWN_PORTS: std::ops::Range<u32> = 20_000..32_000;
+
+/// A port of this machine that nobody listens on. Who wants any port gets another one, and so do others who ask here.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let count = OWN_PORTS.end - OWN_PORTS.start;
+    loop {
+        let number = std::process::id().wrapping_mul(97).wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(OWN_PORTS.start + number % count).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub(crate) async fn commands_decide(cluster: &Cluster) {
     let alive = json!({"exec": {"command": ["/bin/sh", "-c", "test ! -e /work/sick || { echo sick; exit 1; }"]},
-        "periodSeconds": 1, "failureThreshold": 2});
+        "periodSeconds": 1, "timeoutSeconds": 60, "failureThreshold": 2});
     let main =
         with(shell("c", "rm -f /work/sick; sleep 2; touch /work/sick; sleep 1000"), "livenessProbe", alive);
     let main = with(main, "volumeMounts", json!([{"name": "work", "mountPath": "/work"}]));
@@ -43,7 +54,7 @@ pub(crate) async fn commands_decide(cluster: &Cluster) {
 pub(crate) async fn http_decides(cluster: &Cluster) {
     let port = free_port();
     let script = format!("echo ok > /www/ready; busybox httpd -f -p 127.0.0.1:{port} -h /www & sleep 1000");
-    let ready = json!({"httpGet": {"path": "/ready", "port": "web", "host": "127.0.0.1"}, "periodSeconds": 1, "failureThreshold": 1});
+    let ready = json!({"httpGet": {"path": "/ready", "port": "web", "host": "127.0.0.1"}, "periodSeconds": 1, "timeoutSeconds": 60, "failureThreshold": 1});
     let main = with(shell("c", &script), "readinessProbe", ready);
     let main = with(main, "ports", json!([{"name": "web", "containerPort": port}]));
     let main = with(main, "volumeMounts", json!([{"name": "www", "mountPath": "/www"}]));
@@ -128,7 +139,7 @@ pub(crate) async fn grpc_decides(cluster: &Cluster) {
             tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
         }
     });
-    let ask = |service: &str| json!({"grpc": {"port": port, "service": service}, "periodSeconds": 1, "failureThreshold": 1});
+    let ask = |service: &str| json!({"grpc": {"port": port, "service": service}, "periodSeconds": 1, "timeoutSeconds": 60, "failureThreshold": 1});
     let main = with(shell("c", "sleep 1000"), "readinessProbe", ask("patient"));
     let other = with(shell("other", "sleep 1000"), "readinessProbe", ask("nobody"));
     let closed =

@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Column, setting, shell, status};
+use crate::cluster::{Cluster, Column, PATIENCE, setting, shell, status};
 use crate::numbered::{Seen, script};
 use crate::standalone::Process;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 /// For so many seconds the processes are killed in turn; without, each of them at least once.
 const SECONDS: &str = "PODLOG_KILL_SECONDS";
 /// How many lines are printed at once, and how wide they are.

@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, condition, once, shell, status, with};
+use crate::cluster::{Cluster, PATIENCE, condition, once, shell, status, with};
 use crate::images;
 use crate::machine::IMAGE;
 
-/// How long statuses and events may take to become what they are to be.
-const SETTLED: Duration = Duration::from_secs(90);
 /// How long nothing may have changed when they are written down.
 const WATCHED: Duration = Duration::from_secs(15);
 
@@ -147,7 +145,7 @@ async fn check(cluster: &Cluster, name: &str) -> Option<String> {
         if found == expected || UNORDERED.contains(&name) && sorted(&found) == sorted(&expected) {
             return None;
         }
-        if begun.elapsed() > SETTLED {
+        if begun.elapsed() > PATIENCE {
             return Some(format!("{name}:\n{}", difference(&expected, &found)));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
