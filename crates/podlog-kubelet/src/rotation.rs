@@ -32,6 +32,8 @@ use crate::runtime::{ContainerId, ContainerRuntime, ContainerState, RuntimeError
 const RELIST: Duration = Duration::from_secs(10);
 /// Pause after something did not work.
 const RETRY: Duration = Duration::from_secs(1);
+/// After this time a runtime that means to make the file has made it.
+const BEGINNING: Duration = Duration::from_secs(10);
 /// How often a file is looked at that cannot be watched, or is not there yet.
 const UNWATCHED: Duration = Duration::from_millis(5);
 
@@ -160,7 +162,7 @@ impl Keeper {
     ) {
         let mut rotator = Left::Now(rotator);
         let mut pace = Pace::new(self.limits.max_bytes);
-        let mut was_there = false;
+        let (mut was_there, begun) = (false, Instant::now());
         loop {
             let size = size(path);
             was_there |= matches!(size, Ok(Some(_)));
@@ -181,7 +183,7 @@ impl Keeper {
                     }
                 },
                 // Not by a hint: it may be full before one comes.
-                Ok(None) if !was_there => sleep(UNWATCHED).await,
+                Ok(None) if !was_there && begun.elapsed() < BEGINNING => sleep(UNWATCHED).await,
                 Ok(None) => {
                     // Somebody has taken the file away, or its directory: the runtime makes a new one.
                     if self.has_ended().await || self.put_back(path).await == Told::No {

@@ -16,6 +16,7 @@ mod node;
 mod pods;
 mod probes;
 mod retained;
+mod rotation;
 mod runtime;
 mod slow_runtime;
 mod table;
