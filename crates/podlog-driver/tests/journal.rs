@@ -376,3 +376,82 @@ fn damaged_files_are_declared_and_never_a_panic() {
     }
     assert!(declared > 0, "some damage was met");
 }
+
+const ZSTD: u8 = 4;
+const LZ4: u8 = 2;
+
+fn number(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+fn set(bytes: &mut [u8], at: usize, number: u64) {
+    bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+}
+
+/// A journal file as journald wrote it until systemd 246: what is compressed is compressed by LZ4. Behind what was there stand the data
+/// that entries have in the place of theirs; returns where, too.
+fn with_lz4(journal: &[u8]) -> (Vec<u8>, Vec<usize>) {
+    let (begin, last) = (number(journal, 88) as usize, number(journal, 136) as usize);
+    let behind = |object: usize| (object + number(journal, object + 8) as usize).next_multiple_of(8);
+    let objects =
+        || std::iter::successors(Some(begin), |object| Some(behind(*object))).take_while(|at| *at <= last);
+    let (mut out, mut moved) = (journal[..behind(last)].to_vec(), Vec::new());
+    for object in objects().filter(|at| journal[*at] == 1 && journal[at + 1] == ZSTD) {
+        let size = number(journal, object + 8) as usize;
+        let payload = zstd::stream::decode_all(&journal[object + 64..object + size]).unwrap();
+        let block = lz4_flex::block::compress(&payload);
+        let place = out.len();
+        moved.push((object, place));
+        out.extend_from_slice(&journal[object..object + 64]);
+        out[place + 1] = LZ4;
+        set(&mut out, place + 8, (64 + 8 + block.len()) as u64);
+        out.extend((payload.len() as u64).to_le_bytes());
+        out.extend(block);
+        out.resize(out.len().next_multiple_of(8), 0);
+    }
+    for entry in objects().filter(|at| journal[*at] == 3) {
+        for item in (entry + 64..entry + number(journal, entry + 8) as usize).step_by(16) {
+            if let Some((_, to)) = moved.iter().find(|(from, _)| *from as u64 == number(journal, item)) {
+                set(&mut out, item, *to as u64);
+            }
+        }
+    }
+    // Of the header: how it is compressed, how long it is, and its last object.
+    out[12] = out[12] & !(1 | 8) | LZ4;
+    let length = (out.len() - begin) as u64;
+    set(&mut out, 96, length);
+    set(&mut out, 136, moved.last().map_or(last, |(_, to)| *to) as u64);
+    (out, moved.into_iter().map(|(_, to)| to).collect())
+}
+
+#[test]
+fn what_older_journalds_compressed_is_read() {
+    let Some(journald) = Journald::start(&[("SYSTEMD_JOURNAL_COMPACT", "0")]) else { return };
+    let long = "long and dull ".repeat(3_000);
+    for text in ["first", &long, "last"] {
+        journald.print(ID, "6", format!("{text}\n").as_bytes());
+    }
+    journald.rotate();
+    let files = journald.files();
+    let archived = files.iter().find(|path| !path.ends_with("system.journal")).unwrap();
+    let (content, places) = with_lz4(&fs::read(archived).unwrap());
+    assert_eq!(places.len(), 1, "of the long message");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("system@1.journal");
+    fs::write(&path, &content).unwrap();
+    let mut journalctl = Command::new("journalctl");
+    journalctl.args(["--all", "-o", "cat", "--file"]).arg(&path).arg(format!("CONTAINER_ID_FULL={ID}"));
+    let shown = journalctl.output().unwrap().stdout;
+    assert!(String::from_utf8_lossy(&shown).contains(&long), "the file is as systemd reads it");
+    let source = JournalSource::new(vec![folder.path().to_owned()], ID);
+    let read = || all(&mut source.read(&Selection::default()).unwrap().unwrap());
+    assert_eq!(read(), format!("first\n{long}\nlast\n"));
+    for (at, wrong) in [(64, u64::MAX), (64, 1), (64, 1 << 23), (72, u64::MAX), (8, 80), (8, 64)] {
+        let mut damaged = content.clone();
+        set(&mut damaged, places[0] + at, wrong);
+        fs::write(&path, damaged).unwrap();
+        let text = read();
+        assert!(text.starts_with("first\n") && text.ends_with("\nlast\n"), "{at} {wrong}: {text}");
+        assert!(text.contains(r#""reason":"damaged""#), "{at} {wrong}: {text}");
+    }
+}

@@ -10,7 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::layout::{
-    self, COMPRESSED, COMPRESSED_ZSTD, FIELD_NAME, HEADER, Header, Kind, Layout, OBJECT_HEAD, number,
+    self, COMPRESSED, COMPRESSED_LZ4, COMPRESSED_ZSTD, FIELD_NAME, HEADER, Header, Kind, Layout, OBJECT_HEAD,
+    number,
 };
 use crate::generations::FileId;
 
@@ -233,24 +234,19 @@ impl JournalFile {
     }
 
     fn compressed(&mut self, offset: u64, flags: u8, size: u64) -> io::Result<Part> {
-        if flags & COMPRESSED != COMPRESSED_ZSTD {
-            // Which field it is cannot be seen; only messages matter that are as long as what journald compresses.
-            return Ok(Part::Unreadable("it is compressed by XZ or LZ4".into()));
-        }
         if size > MAX_OBJECT {
             return Ok(Part::Unreadable(format!("{size} bytes are too many")));
         }
         let begin = self.layout.payload();
         let (_, data) = self.object(offset, Kind::Data, size as usize)?;
-        let mut payload = Vec::new();
-        let decoder = zstd::stream::read::Decoder::with_buffer(data.get(begin..).unwrap_or_default())?;
-        Ok(match decoder.take(MAX_OBJECT + 1).read_to_end(&mut payload) {
-            Ok(_) if payload.len() as u64 > MAX_OBJECT => {
-                Part::Unreadable(format!("more than {MAX_OBJECT} bytes are too many"))
-            }
-            Ok(_) => Part::parse(&payload),
-            Err(error) => Part::Unreadable(error.to_string()),
-        })
+        let compressed = data.get(begin..).unwrap_or_default();
+        let payload = match flags & COMPRESSED {
+            COMPRESSED_ZSTD => unpack_zstd(compressed),
+            COMPRESSED_LZ4 => unpack_lz4(compressed),
+            // Which field it is cannot be seen; only messages matter that are as long as what journald compresses.
+            _ => Err("it is compressed by XZ".into()),
+        };
+        Ok(payload.map_or_else(Part::Unreadable, |payload| Part::parse(&payload)))
     }
 
     /// It cannot be as the file says.
@@ -258,6 +254,30 @@ impl JournalFile {
         let text = format!("{} at byte {offset}: {why}", self.path.display());
         io::Error::new(io::ErrorKind::InvalidData, text)
     }
+}
+
+fn unpack_zstd(compressed: &[u8]) -> Result<Vec<u8>, String> {
+    let mut payload = Vec::new();
+    let read = zstd::stream::read::Decoder::with_buffer(compressed)
+        .and_then(|decoder| decoder.take(MAX_OBJECT + 1).read_to_end(&mut payload));
+    match read {
+        Ok(_) if payload.len() as u64 > MAX_OBJECT => {
+            Err(format!("more than {MAX_OBJECT} bytes are too many"))
+        }
+        Ok(_) => Ok(payload),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// One block, behind the number of its bytes.
+fn unpack_lz4(compressed: &[u8]) -> Result<Vec<u8>, String> {
+    let length = number(compressed, 0);
+    if length > MAX_OBJECT {
+        return Err(format!("{length} bytes are too many"));
+    }
+    let block = compressed.get(8..).unwrap_or_default();
+    let payload = lz4_flex::block::decompress(block, length as usize).map_err(|error| error.to_string())?;
+    if payload.len() as u64 == length { Ok(payload) } else { Err("it is shorter than it says".into()) }
 }
 
 const MESSAGE: &[u8] = b"MESSAGE=";

@@ -20,6 +20,7 @@ const ARCHIVED: u8 = 2;
 
 /// Bits of an object's flags that say how its payload is compressed: XZ, LZ4, Zstandard.
 pub(super) const COMPRESSED: u8 = 1 | 2 | 4;
+pub(super) const COMPRESSED_LZ4: u8 = 2;
 pub(super) const COMPRESSED_ZSTD: u8 = 4;
 
 /// Objects that are read.
