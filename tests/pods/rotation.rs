@@ -1,17 +1,17 @@
 //! A container that prints as fast as its runtime can write, through many rotations, and clients that follow.
 
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use futures_util::{AsyncBufReadExt, TryStreamExt, pin_mut};
 use podlog_line::Timestamp;
 use serde_json::json;
 
-use crate::cluster::{Cluster, Column, log_max_bytes, setting, shell};
+use crate::cluster::{Cluster, Column, PATIENCE, log_max_bytes, setting, shell, with};
 use crate::numbered::{Seen, script};
 
-/// How many bytes are printed; without, what is rotated [`ROTATIONS`] times, and twice that where files may be overrun.
+/// How many bytes are printed at least: more, until there were [`ROTATIONS`], however late a busy machine is with each.
 const BYTES: &str = "PODLOG_FLOOD_BYTES";
 /// Bytes of a line.
 const WIDTH: &str = "PODLOG_FLOOD_WIDTH";
@@ -23,15 +23,16 @@ pub(crate) const USUAL_MAX_BYTES: u64 = 10 << 20;
 
 pub(crate) async fn every_line_through_rotations(cluster: &Cluster) {
     let (width, limit) = (setting(WIDTH, 1000), log_max_bytes());
-    let times = if cluster.column() == Column::Containerd { 2 * ROTATIONS } else { ROTATIONS };
-    let lines = setting(BYTES, times * limit) / width;
-    let pod = flood(cluster, "fast", lines, width).await;
+    let at_least = setting(BYTES, ROTATIONS * limit) / width;
+    let flood = Flood::start(cluster, "fast", at_least, width).await;
     let (begun, followers) = (Instant::now(), setting(FOLLOWERS, 3));
-    futures_util::future::join_all((0..followers).map(|_| read(cluster, "follow=true", lines, width))).await;
+    let readers = (0..followers).map(|_| read(cluster, "follow=true", width));
+    tokio::join!(flood.stop_after(ROTATIONS as usize), futures_util::future::join_all(readers));
     let took = begun.elapsed().as_secs_f64();
     cluster.wait_log("fast", "tailLines=1", "end").await;
-    read(cluster, "", lines, width).await;
-    let sizes = rotated(&pod);
+    let lines = read(cluster, "", width).await;
+    assert!(lines >= at_least, "only {lines} lines");
+    let sizes = rotated(&flood.logs);
     let printing = printing_seconds(cluster, "fast").await;
     eprintln!(
         "{:?}: {} lines of {width} bytes, printed at {:.0} MB/s, with {followers} followers in {took:.1} s, {} rotations; {}",
@@ -41,7 +42,6 @@ pub(crate) async fn every_line_through_rotations(cluster: &Cluster) {
         sizes.len(),
         shares(&sizes, limit)
     );
-    assert!(sizes.len() as u64 >= ROTATIONS, "only {} rotations", sizes.len());
     match cluster.column() {
         // Whoever writes a log rotates it: before a record would not fit.
         Column::Process | Column::CriServer => assert!(sizes.iter().all(|size| *size <= limit)),
@@ -54,24 +54,56 @@ pub(crate) async fn every_line_through_rotations(cluster: &Cluster) {
 /// At the limit that there is by default, no file is more than five hundredths larger.
 pub(crate) async fn files_of_the_usual_size_stay_within_it(cluster: &Cluster) {
     let width = 200;
-    let pod = flood(cluster, "large", 6 * USUAL_MAX_BYTES / width, width).await;
+    let flood = Flood::start(cluster, "large", 6 * USUAL_MAX_BYTES / width, width).await;
+    flood.stop_after(5).await;
     cluster.wait_log("large", "tailLines=1", "end").await;
-    let sizes = rotated(&pod);
+    let sizes = rotated(&flood.logs);
     eprintln!("{:?}: {}", cluster.column(), shares(&sizes, USUAL_MAX_BYTES));
-    assert!(sizes.len() >= 5, "only {} rotations", sizes.len());
     assert!(sizes.iter().all(|size| *size <= USUAL_MAX_BYTES + USUAL_MAX_BYTES / 20), "{sizes:?}");
     cluster.remove("large").await;
 }
 
-/// A pod that prints so many lines, then `end`; returns the directory of its log.
-async fn flood(cluster: &Cluster, name: &str, lines: u64, width: u64) -> std::path::PathBuf {
-    let print = script("1", &lines.to_string(), usize::try_from(width).unwrap());
-    let made = cluster
-        .run(name, json!({"containers": [shell("c", &format!("{print}; echo end; sleep 1000"))]}))
-        .await;
-    cluster.wait_log(name, "limitBytes=10", "1 xx").await;
-    let uid = made["metadata"]["uid"].as_str().unwrap();
-    cluster.data_dir().join(format!("pods/default_{name}_{uid}/c"))
+/// A pod that prints.
+struct Flood {
+    /// The directory of its log.
+    logs: PathBuf,
+    /// When this file is there it prints no more.
+    stop: PathBuf,
+}
+
+impl Flood {
+    /// Prints so many lines, then more until it is stopped, then `end` and how many they were.
+    async fn start(cluster: &Cluster, name: &str, lines: u64, width: u64) -> Self {
+        let signals = cluster.path(&format!("{name}-signals"));
+        std::fs::create_dir(&signals).unwrap();
+        let width = usize::try_from(width).unwrap();
+        let burst = lines / 10;
+        let (first, more) = (
+            script("1", &lines.to_string(), width),
+            script("$((n + 1))", &format!("$((n + {burst}))"), width),
+        );
+        let print = format!(
+            "{first}; n={lines}; until [ -e /signals/stop ]; do {more}; n=$((n + {burst})); done; echo end $n; sleep 1000"
+        );
+        let container =
+            with(shell("c", &print), "volumeMounts", json!([{"name": "signals", "mountPath": "/signals"}]));
+        let volumes = json!([{"name": "signals", "hostPath": {"path": signals}}]);
+        let made = cluster.run(name, json!({"containers": [container], "volumes": volumes})).await;
+        cluster.wait_log(name, "limitBytes=10", "1 xx").await;
+        let uid = made["metadata"]["uid"].as_str().unwrap();
+        let logs = cluster.data_dir().join(format!("pods/default_{name}_{uid}/c"));
+        Flood { logs, stop: signals.join("stop") }
+    }
+
+    /// Has it end when its log was rotated so often.
+    async fn stop_after(&self, rotations: usize) {
+        let begun = Instant::now();
+        while rotated(&self.logs).len() < rotations {
+            assert!(begun.elapsed() < PATIENCE, "only {} rotations", rotated(&self.logs).len());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        std::fs::write(&self.stop, "").unwrap();
+    }
 }
 
 /// Between the first and the last record.
@@ -85,15 +117,15 @@ async fn printing_seconds(cluster: &Cluster, name: &str) -> f64 {
     (times[1] - times[0]) as f64 / 1e9
 }
 
-/// Reads to the last line; every line must be there once, and nothing else.
-async fn read(cluster: &Cluster, query: &str, lines: u64, width: u64) {
+/// Reads to the last line; every line must be there once, and nothing else. Returns how many there were.
+async fn read(cluster: &Cluster, query: &str, width: u64) -> u64 {
     let stream = cluster.stream("fast", query).await.lines();
     pin_mut!(stream);
     let mut seen = Seen::new(usize::try_from(width).unwrap());
     while let Some(line) = stream.try_next().await.unwrap() {
-        if line == "end" {
-            assert_eq!((seen.last, seen.markers), (lines, 0));
-            return;
+        if let Some(lines) = line.strip_prefix("end ") {
+            assert_eq!((seen.last, seen.markers), (lines.parse().unwrap(), 0));
+            return seen.last;
         }
         seen.line(&line);
     }
