@@ -124,11 +124,18 @@ fn stay(pod: &Object, node: &Object, now: Timestamp) -> Stay {
         } else {
             // The shortest patience counts; one without a limit limits nothing.
             let limits = tolerations.filter_map(|toleration| toleration["tolerationSeconds"].as_i64());
-            limits.min().map(|seconds| plus_seconds(added, seconds.max(0)))
+            limits.min().map(|seconds| plus_seconds(added.max(came(pod)), seconds.max(0)))
         };
         end = [end, this_end].into_iter().flatten().min();
     }
     end.map_or(Stay::ForEver, Stay::Until)
+}
+
+/// When the pod was given to its node: whoever comes later is patient from then on.
+fn came(pod: &Object) -> Timestamp {
+    let scheduled = condition(pod, "PodScheduled").filter(|scheduled| scheduled["status"] == "True");
+    let since = scheduled.and_then(|scheduled| scheduled["lastTransitionTime"].as_str()?.parse().ok());
+    since.unwrap_or_else(|| created(pod))
 }
 
 fn evict(pod: &Object, now: Timestamp) -> Vec<Action> {
@@ -182,6 +189,25 @@ mod tests {
             let node = Object::new(json!({"spec": {"taints": taints}}));
             let pod = Object::new(json!({"spec": {"tolerations": tolerations}}));
             assert_eq!(stay(&pod, &node, now), expected, "{taints} {tolerations}");
+        }
+    }
+
+    #[test]
+    fn patience_begins_when_the_pod_comes() {
+        let now: Timestamp = "2026-01-01T00:10:00Z".parse().unwrap();
+        let taint = json!({"key": "lost", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"});
+        let node = Object::new(json!({"spec": {"taints": [taint]}}));
+        let bears = json!([{"key": "lost", "operator": "Exists", "tolerationSeconds": 60}]);
+        let scheduled =
+            json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:09:30Z"}]);
+        for (created, conditions, expected) in [
+            ("2025-12-31T00:00:00Z", json!([]), "2026-01-01T00:01:00Z"),
+            ("2026-01-01T00:09:00Z", json!([]), "2026-01-01T00:10:00Z"),
+            ("2026-01-01T00:09:00Z", scheduled, "2026-01-01T00:10:30Z"),
+        ] {
+            let pod = json!({"metadata": {"creationTimestamp": created}, "spec": {"tolerations": bears},
+                "status": {"conditions": conditions}});
+            assert_eq!(stay(&Object::new(pod), &node, now), Stay::Until(expected.parse().unwrap()));
         }
     }
 
