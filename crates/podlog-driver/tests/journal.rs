@@ -393,8 +393,8 @@ fn set(bytes: &mut [u8], at: usize, number: u64) {
 fn with_lz4(journal: &[u8]) -> (Vec<u8>, Vec<usize>) {
     let (begin, last) = (number(journal, 88) as usize, number(journal, 136) as usize);
     let behind = |object: usize| (object + number(journal, object + 8) as usize).next_multiple_of(8);
-    let objects =
-        || std::iter::successors(Some(begin), |object| Some(behind(*object))).take_while(|at| *at <= last);
+    let next = |object: &usize| (*object < last).then(|| behind(*object));
+    let objects = || std::iter::successors(Some(begin), next);
     let (mut out, mut moved) = (journal[..behind(last)].to_vec(), Vec::new());
     for object in objects().filter(|at| journal[*at] == 1 && journal[at + 1] == ZSTD) {
         let size = number(journal, object + 8) as usize;
