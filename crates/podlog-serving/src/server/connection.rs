@@ -3,12 +3,10 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use http::header::CONNECTION;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -19,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, interval, interval_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Limits;
 use super::passage::{Noted, Passage, hold_little};
@@ -133,7 +132,7 @@ impl Connections {
                     if leaving.is_none() && active.are_last() {
                         return Poll::Ready(None);
                     }
-                    SparseBuffers::for_connection(|| connection.as_mut().poll(context)).map(Some)
+                    connection.as_mut().poll_turn(context).map(Some)
                 }) => match ended {
                     None => {
                         (leaving, ending) = (Some(Leaving::default()), true);
@@ -208,8 +207,11 @@ impl Client {
         if request.extensions().get::<OnUpgrade>().is_some() {
             request.extensions_mut().insert(self.after_upgrade());
         }
-        // A handler that panics has answered nobody else wrongly: the state it shares is behind locks that do not poison.
-        let answer = AssertUnwindSafe(handler.handle(request, self.peer.clone())).catch_unwind().await;
+        // In a task of its own: what takes its time does not hold up the connection's other streams. One that panics has answered nobody else
+        // wrongly: the state it shares is behind locks that do not poison.
+        let (handler, peer) = (handler.clone(), self.peer.clone());
+        let answer = tokio::spawn(async move { handler.handle(request, peer).await });
+        let answer = AbortOnDropHandle::new(answer).await;
         let mut response = answer.unwrap_or_else(|_| {
             let mut response = Response::new(text_body("the request caused a panic, see the server's log\n"));
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

@@ -5,6 +5,7 @@ mod passage;
 mod protocol;
 pub(crate) mod requests;
 pub(crate) mod room;
+mod turns;
 
 use std::io;
 use std::net::SocketAddr;

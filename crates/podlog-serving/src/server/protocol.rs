@@ -2,16 +2,19 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 
 use super::Limits;
 use super::requests::CountedBody;
+use super::turns::{Begun, Turns};
+use crate::SparseBuffers;
 
 /// Bytes of a stream that HTTP/2 holds and still takes more: pieces of one chunk, which is there anyway. How much a stream gives
 /// otherwise is for [`Passage`](super::passage) to say.
@@ -21,6 +24,9 @@ const SEND_BUFFER: usize = 64 << 10;
 pub(super) trait Http: Future<Output = hyper::Result<()>> + Send {
     /// Takes no more requests, and ends with those that it has.
     fn graceful_shutdown(self: Pin<&mut Self>);
+
+    /// Does what there is to do.
+    fn poll_turn(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<hyper::Result<()>>;
 }
 
 /// Serves HTTP/1.1.
@@ -46,7 +52,8 @@ where
     S: Service<Request<Incoming>, Response = Response<CountedBody>, Error = Infallible> + Send + 'a,
     S::Future: Send + 'static,
 {
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let begun = Begun::default();
+    let connection = http2::Builder::new(begun.clone())
         .timer(TokioTimer::new())
         .max_header_list_size(limits.max_header_bytes)
         .max_concurrent_streams(limits.max_concurrent_streams)
@@ -54,7 +61,7 @@ where
         .keep_alive_interval(limits.ping)
         .keep_alive_timeout(limits.ping_patience)
         .serve_connection(io, service);
-    Box::pin(connection)
+    Box::pin(Turns::new(connection, begun))
 }
 
 impl<I, S> Http for http1::UpgradeableConnection<I, S>
@@ -66,15 +73,23 @@ where
     fn graceful_shutdown(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
+
+    fn poll_turn(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        SparseBuffers::for_connection(|| self.poll(context))
+    }
 }
 
-impl<I, S> Http for http2::Connection<I, S, TokioExecutor>
+impl<I, S> Http for Turns<http2::Connection<I, S, Begun>>
 where
     I: Read + Write + Send + Unpin,
     S: Service<Request<Incoming>, Response = Response<CountedBody>, Error = Infallible> + Send,
     S::Future: Send + 'static,
 {
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+    fn graceful_shutdown(mut self: Pin<&mut Self>) {
+        Pin::new(self.connection()).graceful_shutdown();
+    }
+
+    fn poll_turn(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        self.poll(context)
     }
 }
