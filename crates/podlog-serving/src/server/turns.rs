@@ -4,6 +4,7 @@
 //! frame that it has: mostly on another thread. Here they take turns, until none has anything to do.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,9 +124,11 @@ impl<C: Future + Unpin> Turns<C> {
                 end
             }
             Part::Stream(place) => {
-                if let Some((stream, bell)) = &mut self.streams[place]
-                    && bell.poll(stream).is_ready()
-                {
+                // One that panics ends alone, unfinished.
+                let poll = |(stream, bell): &mut (Stream, Arc<Bell>)| {
+                    catch_unwind(AssertUnwindSafe(|| bell.poll(stream))).unwrap_or(Poll::Ready(()))
+                };
+                if self.streams[place].as_mut().is_some_and(|stream| poll(stream).is_ready()) {
                     self.streams[place] = None;
                 }
                 Poll::Pending
@@ -235,6 +238,21 @@ mod tests {
         // The task itself gives way to others.
         let (turns, other) = tokio::join!(turns, tokio::spawn(std::future::ready(7)));
         assert_eq!((turns, other.unwrap()), ((), 7));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_panics_ends_alone() {
+        let (begun, said) = (Begun::default(), Arc::new(AtomicUsize::new(0)));
+        let (executor, heard) = (begun.clone(), said.clone());
+        executor.execute(async { panic!("as it should") });
+        executor.execute(async move {
+            heard.fetch_add(1, Ordering::Relaxed);
+        });
+        let connection = poll_fn(|context| {
+            context.waker().wake_by_ref();
+            if said.load(Ordering::Relaxed) == 1 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        Turns::new(connection, begun).await;
     }
 
     #[tokio::test]
