@@ -23,10 +23,13 @@ const HEAD: Duration = Duration::from_secs(10);
 
 /// Serves until `shutdown`. A port that cannot be had is reported.
 pub(crate) async fn serve(address: SocketAddr, shutdown: CancellationToken) {
-    let listener = match TcpListener::bind(address).await {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%address, %error, "cannot listen on the health port"),
-    };
+    match TcpListener::bind(address).await {
+        Ok(listener) => serve_on(listener, shutdown).await,
+        Err(error) => tracing::error!(%address, %error, "cannot listen on the health port"),
+    }
+}
+
+async fn serve_on(listener: TcpListener, shutdown: CancellationToken) {
     let mut connections = JoinSet::new();
     let mut oldest = VecDeque::new();
     loop {
@@ -71,16 +74,14 @@ mod tests {
 
     #[tokio::test]
     async fn crowds_that_say_nothing_keep_nobody_out() {
-        let free = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(serve(address, shutdown.clone()));
+        let serving = tokio::spawn(serve_on(listener, shutdown.clone()));
         let mut crowd = Vec::new();
         let asked = async {
             while crowd.len() < 2 * MAX_CONNECTIONS {
-                // It may not listen yet.
-                crowd.extend(TcpStream::connect(address).await);
+                crowd.push(TcpStream::connect(address).await.unwrap());
                 tokio::task::yield_now().await;
             }
             let mut tcp = TcpStream::connect(address).await.unwrap();
